@@ -1,0 +1,135 @@
+"""Hyper-parameters of Algorithm 1 (Table 1), every difference between the paper and the released code as a named option."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from .nets import Activation, NormOrder
+from .policy import MIN_LOG_STD
+from .world_model import WorldModelLossConfig
+
+__all__ = ["PWMConfig", "Variant", "WorldModelTraining"]
+
+Variant = Literal["paper", "released"]
+
+
+@dataclass(frozen=True)
+class PWMConfig:
+    """Policy extraction. The defaults are the paper's; `PWMConfig.variant("released")` sets every switch to the public code's choice.
+
+    Where the paper is silent (Adam's betas, learning-rate decay, initial standard deviation) the default is the released value.
+    """
+
+    updates: int = 10_000
+    """Policy updates N; learning rates decay over them."""
+    horizon: int = 16
+    batch: int = 64
+    """Imagined trajectories per update (Table 1). Released multi-task configuration: 512."""
+    gamma: float = 0.99
+    lam: float = 0.95
+    actor_lr: float = 5e-4
+    critic_lr: float = 5e-4
+    final_lr: float = 1e-5
+    lr_schedule: Literal["linear", "constant"] = "linear"
+    betas: tuple[float, float] = (0.7, 0.95)
+    actor_grad_norm: float = 1.0
+    critic_grad_norm: float = 100.0
+    actor_hidden: tuple[int, ...] = (400, 200, 100)
+    critic_hidden: tuple[int, ...] = (400, 200)
+    critics: int = 3
+    activation: Activation = "mish"
+    norm_order: NormOrder = "before_activation"
+    """"LayerNorm and Mish" (paper). Released actor and critics: Linear-Mish-LayerNorm, "after_activation"."""
+    log_std_init: float = -1.0
+    min_log_std: float = MIN_LOG_STD
+    actor_objective: Literal["n_step", "td_lambda"] = "n_step"
+    """Eq. 6, or the lambda-return of Fig. 19."""
+    terminal_discount: Literal["gamma^H", "gamma^(H+1)"] = "gamma^H"
+    """Weight of V(z_H) in Eq. 6. Released: gamma^(H+1), because gamma is advanced once too often."""
+    detach_policy_input: bool = False
+    """Full first-order gradient (Eq. 3). Released: the actor sees sg(z), which drops da/dz."""
+    actor_loss_scale: Literal["none", "horizon"] = "none"
+    """Released: the mean return is divided by H."""
+    return_scaling: Literal["none", "running_std"] = "none"
+    """Released: returns divided by a cumulative running standard deviation (ret_rms), instead of by H."""
+    critic_target: Literal["td_lambda", "td0"] = "td_lambda"
+    """Eq. 7-8. Released multi-task code: one-step targets, since its done mask is all ones."""
+    critic_value: Literal["mean", "min"] = "mean"
+    """How 3 critics give one value: "to reduce variance" (paper), or the minimum (released)."""
+    critic_loss: Literal["sum", "mean"] = "sum"
+    """Eq. 9 sums over time and critics; released: mean over both."""
+    critic_iterations: int = 8
+    critic_minibatches: int = 4
+    critic_sampling: Literal["uniform", "time_blocks"] = "uniform"
+    """8 gradient steps, each on a uniform sample of a quarter of the data (paper), or 8 passes over 4 unshuffled blocks of time
+    steps, 32 gradient steps (released)."""
+    start_states: Literal["all", "slice_start"] = "all"
+    """Which replay states start imagined rollouts: all (s_1 ~ B), or none of an episode's last H (released: first of a slice)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the matrix products of the frozen model and the critics."""
+
+    def __post_init__(self) -> None:
+        if self.updates < 1 or self.horizon < 1 or self.batch < 1:
+            raise ValueError(f"PWMConfig: updates, horizon and batch must be positive, got {self.updates}, {self.horizon}, {self.batch}")
+        if self.critic_sampling == "time_blocks" and self.horizon % self.critic_minibatches:
+            raise ValueError(
+                f"PWMConfig: critic_sampling='time_blocks' needs horizon ({self.horizon}) divisible by "
+                f"critic_minibatches ({self.critic_minibatches})"
+            )
+
+    @property
+    def critic_steps(self) -> int:
+        """Gradient steps of the critics per update."""
+        return self.critic_iterations * (self.critic_minibatches if self.critic_sampling == "time_blocks" else 1)
+
+    @classmethod
+    def variant(cls, name: Variant, **overrides: object) -> PWMConfig:
+        """The paper's or the released code's choices; keyword arguments override single fields."""
+        if name == "paper":
+            return replace(cls(), **overrides)
+        if name != "released":
+            raise ValueError(f"variant must be 'paper' or 'released', got {name!r}")
+        released: dict[str, object] = {
+            "batch": 512,
+            "norm_order": "after_activation",
+            "terminal_discount": "gamma^(H+1)",
+            "detach_policy_input": True,
+            "actor_loss_scale": "horizon",
+            "return_scaling": "running_std",
+            "critic_target": "td0",
+            "critic_value": "min",
+            "critic_loss": "mean",
+            "critic_sampling": "time_blocks",
+            "start_states": "slice_start",
+        }
+        return replace(cls(), **{**released, **overrides})
+
+
+@dataclass(frozen=True)
+class WorldModelTraining:
+    """Pre-training of the world model on offline data (Eq. 10, Table 1)."""
+
+    updates: int = 100_000
+    horizon: int = 16
+    batch: int = 1024
+    lr: float = 3e-4
+    final_lr: float | None = None
+    """Linear decay to this value over `updates`; None keeps lr constant."""
+    encoder_lr_scale: float = 1.0
+    """TD-MPC2 pre-training: 0.3."""
+    train_task_embedding: bool = True
+    """The released fine-tuning never hands the embedding to its optimiser."""
+    grad_norm: float = 20.0
+    standardise_obs: bool = False
+    """Standardise observations per task with the data's statistics (paper and released multi-task code: no)."""
+    loss: WorldModelLossConfig = WorldModelLossConfig()
+
+    @classmethod
+    def variant(cls, name: Variant, **overrides: object) -> WorldModelTraining:
+        """The paper's or the released code's choices; keyword arguments override single fields."""
+        if name == "paper":
+            return replace(cls(), **overrides)
+        if name != "released":
+            raise ValueError(f"variant must be 'paper' or 'released', got {name!r}")
+        return replace(cls(), **{"train_task_embedding": False, "loss": WorldModelLossConfig().released(), **overrides})

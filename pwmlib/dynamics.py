@@ -1,0 +1,74 @@
+"""One protocol for true, simulated and learned dynamics, and the rollout written once against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Dynamics", "Policy", "Rollout", "rollout"]
+
+Policy = Callable[[Tensor, Tensor | None], Tensor]
+"""(state [batch, state_dim], noise [batch, action_dim] or None) -> action [batch, action_dim] in [-1, 1]."""
+
+
+@runtime_checkable
+class Dynamics(Protocol):
+    """What PWM, SHAC and the gradient estimators need of a world: batched torch tensors in, differentiable tensors out."""
+
+    state_dim: int
+    action_dim: int
+
+    def advance(self, state: Tensor, action: Tensor) -> Tensor:
+        """Next state. state: [..., state_dim], action: [..., action_dim] in [-1, 1]. Returns [..., state_dim]."""
+        ...
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """Reward of the transition, shape [...]; any number of leading dimensions, so that a whole rollout is one call."""
+        ...
+
+    def done(self, next_state: Tensor) -> Tensor | None:
+        """Bool [...], True where the episode terminated in next_state; None when episodes never terminate."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A batch of imagined trajectories, time first."""
+
+    states: Tensor
+    """s_0 ... s_H, shape [horizon + 1, batch, state_dim]."""
+    actions: Tensor
+    """a_0 ... a_{H-1}, shape [horizon, batch, action_dim]."""
+    rewards: Tensor
+    """r_0 ... r_{H-1}, shape [horizon, batch]."""
+    terminated: Tensor | None
+    """Bool, shape [horizon, batch]: s_{t+1} is terminal; None when nothing terminates."""
+
+
+def rollout(
+    dynamics: Dynamics,
+    policy: Policy,
+    start: Tensor,
+    *,
+    noise: Tensor,
+    detach_policy_input: bool = False,
+) -> Rollout:
+    """Roll `policy` for len(noise) steps from `start`; differentiable in the policy's parameters (reparameterised noise).
+
+    start: shape [batch, state_dim]. noise: standard normal, shape [horizon, batch, action_dim].
+    detach_policy_input: the policy sees sg(s_t), which drops da/ds from the gradient (what the released code does).
+    Only `advance` and the policy run inside the time loop; rewards are evaluated for all steps at once.
+    """
+    state, states, actions = start, [start], []
+    for step_noise in noise:
+        action = policy(state.detach() if detach_policy_input else state, step_noise)
+        state = dynamics.advance(state, action)
+        states.append(state)
+        actions.append(action)
+    all_states, all_actions = torch.stack(states), torch.stack(actions)
+    before, after = all_states[:-1], all_states[1:]
+    return Rollout(all_states, all_actions, dynamics.reward(before, all_actions, after), dynamics.done(after))

@@ -1,0 +1,234 @@
+"""Algorithm 1: policy extraction by first-order gradients through frozen dynamics (Eq. 6-9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .config import PWMConfig
+from .dynamics import Dynamics, Rollout, rollout
+from .policy import Actor, Critics
+from .returns import td_lambda
+
+__all__ = ["NonFiniteError", "PolicyLearner", "StartStates", "actor_returns", "critic_targets"]
+
+StartStates = Callable[[int, torch.Generator], Tensor]
+"""(batch, generator) -> start states [batch, state_dim]."""
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient was NaN or infinite; the learner's state is still the last good one."""
+
+    def __init__(self, step: int, term: str, value: float):
+        super().__init__(f"update {step}: the {term} is {value}; parameters were left as they were after update {step - 1}")
+        self.step, self.term = step, term
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (RuntimeError, (str(self),))
+
+
+def check_finite(step: int, **terms: Tensor | float) -> None:
+    """Raise NonFiniteError naming the first term that is not finite."""
+    for name, value in terms.items():
+        number = float(value)
+        if not (number - number == 0.0):
+            raise NonFiniteError(step, name.replace("_", " "), number)
+
+
+def actor_returns(roll: Rollout, value: Callable[[Tensor], Tensor], config: PWMConfig) -> Tensor:
+    """Return of each imagined trajectory that the actor maximises (Eq. 6), shape [batch].
+
+    sum_{h<H} gamma^h r_h + gamma^H V(z_H), with nothing counted after a termination; or the lambda-return of the first state.
+    """
+    if config.actor_objective == "td_lambda":
+        next_value = value(roll.states[1:])
+        return td_lambda(roll.rewards, next_value, gamma=config.gamma, lam=config.lam, terminated=roll.terminated)[0]
+    horizon = roll.rewards.shape[0]
+    weight = config.gamma ** torch.arange(horizon, device=roll.rewards.device, dtype=roll.rewards.dtype).unsqueeze(1)
+    exponent = horizon + (config.terminal_discount == "gamma^(H+1)")
+    terminal = config.gamma**exponent * value(roll.states[-1])
+    if roll.terminated is None:
+        return (weight * roll.rewards).sum(0) + terminal
+    alive = torch.cumprod((~roll.terminated).to(roll.rewards.dtype), 0)
+    before = torch.cat([torch.ones_like(alive[:1]), alive[:-1]])
+    return (weight * roll.rewards * before).sum(0) + terminal * alive[-1]
+
+
+@torch.no_grad()
+def critic_targets(roll: Rollout, value: Callable[[Tensor], Tensor], config: PWMConfig) -> Tensor:
+    """Targets of V(z_0) ... V(z_{H-1}), shape [horizon, batch] (Eq. 7-8)."""
+    lam = config.lam if config.critic_target == "td_lambda" else 0.0
+    return td_lambda(roll.rewards, value(roll.states[1:]), gamma=config.gamma, lam=lam, terminated=roll.terminated)
+
+
+class PolicyLearner:
+    """Actor, critics and their optimisers on frozen dynamics; `update` is one iteration of Algorithm 1.
+
+    dynamics: anything with the `Dynamics` protocol; it is used, never trained, and may be replaced between updates.
+    starts: draws start states of imagined rollouts.
+    All randomness comes from one generator, so that `state_dict` holds all that a bit-identical continuation needs.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        starts: StartStates,
+        config: PWMConfig | None = None,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        input_dim: int | None = None,
+    ):
+        self.dynamics, self.starts, self.config = dynamics, starts, config or PWMConfig()
+        self.device = torch.device(device)
+        c = self.config
+        state_dim = input_dim or dynamics.state_dim
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            common = {"activation": c.activation, "norm": c.norm_order}
+            self.actor = Actor(
+                state_dim,
+                dynamics.action_dim,
+                hidden=c.actor_hidden,
+                log_std_init=c.log_std_init,
+                min_log_std=c.min_log_std,
+                **common,
+            ).to(self.device)
+            self.critics = Critics(
+                state_dim, members=c.critics, hidden=c.critic_hidden, reduction=c.critic_value, dtype=c.precision, **common
+            ).to(self.device)
+        self.actor_optimiser = _adam(self.actor.parameters(), c.actor_lr, c.betas)
+        self.critic_optimiser = _adam(self.critics.parameters(), c.critic_lr, c.betas)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.step = 0
+        # Running moments of the returns for return_scaling="running_std": mean, variance, count.
+        self.return_moments = torch.tensor([0.0, 1.0, 1e-4], dtype=torch.float64)
+
+    def update(self) -> dict[str, float]:
+        """One update: imagine, improve the actor, fit the critics. Returns scalars to log; raises NonFiniteError."""
+        self._set_learning_rates()
+        roll = self.imagine()
+        metrics = self._improve_actor(roll)
+        detached = Rollout(roll.states.detach(), roll.actions.detach(), roll.rewards.detach(), roll.terminated)
+        metrics |= self._fit_critics(detached)
+        self.step += 1
+        return metrics
+
+    def imagine(self) -> Rollout:
+        """A batch of rollouts of the current policy, differentiable in the actor's parameters."""
+        c = self.config
+        start = self.starts(c.batch, self.generator)
+        noise = torch.randn(c.horizon, c.batch, self.actor.action_dim, generator=self.generator, device=self.device)
+        return rollout(self.dynamics, self.actor, start, noise=noise, detach_policy_input=c.detach_policy_input)
+
+    def actor_loss(self, roll: Rollout) -> Tensor:
+        """Minus the (scaled) mean return, a scalar (Eq. 6)."""
+        c = self.config
+        returns = actor_returns(roll, self.critics.value, c)
+        if c.return_scaling == "running_std":
+            self._update_moments(returns.detach())
+            return -(returns / (self.return_moments[1].item() + 1e-5) ** 0.5).mean()
+        return -returns.mean() / (c.horizon if c.actor_loss_scale == "horizon" else 1)
+
+    def critic_loss(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Eq. 9 for states [n, state_dim] and targets [n]; a scalar."""
+        squared = (self.critics(states) - targets).square()
+        return squared.mean() if self.config.critic_loss == "mean" else squared.sum(0).mean() * self.config.horizon
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that continues the run bit-identically: parameters, optimisers, moments, step and random state."""
+        return {
+            "actor": self.actor.state_dict(),
+            "critics": self.critics.state_dict(),
+            "actor_optimiser": self.actor_optimiser.state_dict(),
+            "critic_optimiser": self.critic_optimiser.state_dict(),
+            "return_moments": self.return_moments,
+            "generator": self.generator.get_state(),
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.actor.load_state_dict(state["actor"])
+        self.critics.load_state_dict(state["critics"])
+        self.actor_optimiser.load_state_dict(state["actor_optimiser"])
+        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        self.return_moments = state["return_moments"].clone()
+        self.generator.set_state(state["generator"].cpu())
+        self.step = int(state["step"])
+
+    def _improve_actor(self, roll: Rollout) -> dict[str, float]:
+        parameters = list(self.actor.parameters())
+        loss = self.actor_loss(roll)
+        gradients = torch.autograd.grad(loss, parameters)
+        norm = _apply(self.actor_optimiser, parameters, gradients, self.config.actor_grad_norm, self.step + 1, loss, "actor")
+        self.actor.clamp_log_std_()
+        return {
+            "actor_loss": float(loss.detach()),
+            "actor_grad_norm": norm,
+            "reward": float(roll.rewards.detach().mean()),
+            "saturation": float((roll.actions.detach().abs() > 0.97).float().mean()),
+        }
+
+    def _fit_critics(self, roll: Rollout) -> dict[str, float]:
+        c = self.config
+        targets = critic_targets(roll, self.critics.value, c).flatten()
+        states = roll.states[:-1].flatten(0, 1)
+        check_finite(self.step + 1, critic_targets=targets.sum())
+        parameters = list(self.critics.parameters())
+        losses, norm = [], 0.0
+        for index in self._minibatches(len(targets)):
+            loss = self.critic_loss(states[index], targets[index])
+            gradients = torch.autograd.grad(loss, parameters)
+            norm = _apply(self.critic_optimiser, parameters, gradients, c.critic_grad_norm, self.step + 1, loss, "critic")
+            losses.append(loss.detach())
+        return {"critic_loss": float(torch.stack(losses).mean()), "critic_grad_norm": norm, "value": float(targets.mean())}
+
+    def _minibatches(self, count: int) -> Iterable[Tensor | slice]:
+        c = self.config
+        size = max(1, count // c.critic_minibatches)
+        for _ in range(c.critic_iterations):
+            if c.critic_sampling == "uniform":
+                yield torch.randint(count, (size,), generator=self.generator, device=self.device)
+            else:
+                yield from (slice(i * size, (i + 1) * size) for i in range(c.critic_minibatches))
+
+    def _set_learning_rates(self) -> None:
+        c = self.config
+        done = min(self.step / c.updates, 1.0) if c.lr_schedule == "linear" else 0.0
+        for optimiser, start in ((self.actor_optimiser, c.actor_lr), (self.critic_optimiser, c.critic_lr)):
+            optimiser.param_groups[0]["lr"] = start + (c.final_lr - start) * done
+
+    def _update_moments(self, returns: Tensor) -> None:
+        mean, variance, count = self.return_moments.tolist()
+        batch = returns.double()
+        n, delta = batch.numel(), float(batch.mean()) - mean
+        total = count + n
+        m2 = variance * count + float(batch.var(unbiased=False)) * n + delta**2 * count * n / total
+        self.return_moments = torch.tensor([mean + delta * n / total, m2 / total, total], dtype=torch.float64)
+
+
+def _adam(parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
+
+
+def _apply(
+    optimiser: torch.optim.Optimizer,
+    parameters: list[Tensor],
+    gradients: Iterable[Tensor],
+    max_norm: float,
+    step: int,
+    loss: Tensor,
+    name: str,
+) -> float:
+    """Check, clip and take one optimiser step. Returns the gradient norm before clipping."""
+    for p, g in zip(parameters, gradients, strict=True):
+        p.grad = g
+    norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
+    check_finite(step, **{f"{name}_loss": loss.detach(), f"{name}_gradient_norm": norm})
+    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, torch.tensor(norm))
+    optimiser.step()
+    return norm

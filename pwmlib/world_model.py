@@ -1,0 +1,332 @@
+"""The world model: encoder E, latent dynamics F, reward R, learned task embeddings (Sec. 3.3, App. C), and its loss (Eq. 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .nets import Activation, NormedLinear, SimNorm, mlp
+from .twohot import TwoHot
+
+__all__ = ["WORLD_MODEL_SIZES", "FrozenWorldModel", "WorldModel", "WorldModelConfig", "WorldModelLossConfig", "world_model_loss"]
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Architecture of a world model. The defaults are the 48M size of Table 1."""
+
+    latent_dim: int = 768
+    encoder_hidden: tuple[int, ...] = (1792, 1792, 1792)
+    dynamics_hidden: tuple[int, ...] = (1792, 1792)
+    reward_hidden: tuple[int, ...] = (1792, 1792)
+    task_dim: int = 96
+    """Width of the learned task embedding (96 for MT80, 64 for MT30); 0 for a single task."""
+    activation: Activation = "mish"
+    layer_norm: bool = True
+    latent_norm: Literal["simnorm", "none"] = "simnorm"
+    """Output of E and F (Eq. 4). With activation and layer_norm this gives the ablation of Fig. 8a."""
+    simnorm_group: int = 8
+    spectral_norm: bool = False
+    two_hot: TwoHot | None = field(default_factory=TwoHot)
+    """Reward head: two-hot classification (Eq. 10), or None for a scalar with squared error (released single-task code)."""
+    apply_action_mask: bool = True
+    """Zero the action entries that a task does not have; the released code builds the masks and never applies them."""
+    residual: bool = False
+    """Dynamics predict z + F(z, a) and the state itself is the latent; a deviation from the paper, for small-scale comparisons."""
+
+
+WORLD_MODEL_SIZES: dict[str, WorldModelConfig] = {
+    name: WorldModelConfig(latent, (width,) * layers, (units, units), (units, units))
+    for name, width, layers, units, latent in (
+        ("1M", 256, 1, 384, 128),
+        ("5M", 256, 1, 512, 512),
+        ("19M", 1024, 2, 1024, 768),
+        ("48M", 1792, 3, 1792, 768),
+        ("317M", 4096, 4, 4096, 1376),
+    )
+}
+"""Published sizes. The name counts the Q-ensemble and policy prior of TD-MPC2 too; PWM uses 0.6M, 1.6M, 6.8M and 19M of the first four."""
+
+
+class WorldModel(nn.Module):
+    """E(s, e), F(z, a, e) and R(z, a, e) for any number of tasks with padded observations and actions.
+
+    obs_dim, action_dim: padded sizes. action_dims: true action size of each task, length [tasks]; default action_dim for all.
+    Observations are standardised with `obs_mean`, `obs_std` (buffers, shape [tasks, obs_dim]; 0 and 1 unless set).
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        *,
+        tasks: int = 1,
+        action_dims: Sequence[int] | None = None,
+        config: WorldModelConfig | None = None,
+    ):
+        super().__init__()
+        self.config = config = config or WorldModelConfig()
+        action_dims = list(action_dims) if action_dims is not None else [action_dim] * tasks
+        if len(action_dims) != tasks or not all(0 < m <= action_dim for m in action_dims):
+            raise ValueError(f"WorldModel: action_dims must be {tasks} sizes in 1..{action_dim}, got {action_dims}")
+        if config.latent_norm == "simnorm" and config.latent_dim % config.simnorm_group:
+            raise ValueError(f"WorldModel: latent_dim={config.latent_dim} is not a multiple of simnorm_group={config.simnorm_group}")
+        self.obs_dim, self.action_dim, self.tasks = obs_dim, action_dim, tasks
+        self.latent_dim = obs_dim if config.residual else config.latent_dim
+        common = {
+            "activation": config.activation,
+            "norm": "before_activation" if config.layer_norm else "none",
+            "spectral_norm": config.spectral_norm,
+        }
+        e = config.task_dim
+        self.task_embedding = nn.Embedding(tasks, e, max_norm=1.0) if e else None
+        step_inputs = self.latent_dim + e + action_dim
+        if config.residual:
+            self.encoder = None
+            self.dynamics = mlp(step_inputs, config.dynamics_hidden, obs_dim, **common)
+        else:
+            self.encoder = mlp(obs_dim + e, config.encoder_hidden, self.latent_dim, output=self._latent_norm(), **common)
+            self.dynamics = mlp(step_inputs, config.dynamics_hidden, self.latent_dim, output=self._latent_norm(), **common)
+        self.reward_head = mlp(step_inputs, config.reward_hidden, config.two_hot.bins if config.two_hot else 1, **common)
+        mask = torch.zeros(tasks, action_dim)
+        for row, m in zip(mask, action_dims, strict=True):
+            row[:m] = 1.0
+        self.register_buffer("action_mask", mask)
+        self.register_buffer("obs_mean", torch.zeros(tasks, obs_dim))
+        self.register_buffer("obs_std", torch.ones(tasks, obs_dim))
+        self.register_buffer("reward_mean", torch.zeros(()))
+        self.register_buffer("reward_std", torch.ones(()))
+        self._initialise()
+
+    def _latent_norm(self) -> nn.Module:
+        return SimNorm(self.config.simnorm_group) if self.config.latent_norm == "simnorm" else nn.Identity()
+
+    def _initialise(self) -> None:
+        """Truncated normal 0.02, zero bias, last reward layer zero (released code; the paper is silent)."""
+        for module in self.modules():
+            if isinstance(module, NormedLinear) and not self.config.spectral_norm:
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        if self.task_embedding is not None:
+            nn.init.uniform_(self.task_embedding.weight, -0.02, 0.02)
+        last = [self.reward_head[-1]] + ([self.dynamics[-1]] if self.config.residual else [])
+        for layer in last:
+            if not self.config.spectral_norm:
+                nn.init.zeros_(layer.weight)
+
+    def set_statistics(self, obs_mean: Tensor, obs_std: Tensor, reward_mean: float = 0.0, reward_std: float = 1.0) -> None:
+        """Set input and reward standardisation. obs_mean, obs_std: shape [tasks, obs_dim]."""
+        if obs_mean.shape != self.obs_mean.shape or obs_std.shape != self.obs_std.shape:
+            raise ValueError(
+                f"set_statistics: expected {tuple(self.obs_mean.shape)}, got {tuple(obs_mean.shape)} and {tuple(obs_std.shape)}"
+            )
+        self.obs_mean.copy_(obs_mean)
+        self.obs_std.copy_(obs_std.clamp(min=1e-3))
+        self.reward_mean.fill_(reward_mean)
+        self.reward_std.fill_(reward_std)
+
+    def _embed(self, task: Tensor, like: Tensor) -> list[Tensor]:
+        if self.task_embedding is None:
+            return []
+        e = self.task_embedding(task)
+        return [e.expand(*like.shape[:-1], e.shape[-1])]
+
+    def _step_inputs(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
+        if self.config.apply_action_mask:
+            action = action * self.action_mask[task]
+        return torch.cat([z, *self._embed(task, z), action], -1)
+
+    def encode(self, obs: Tensor, task: Tensor) -> Tensor:
+        """z = E(s, e). obs: [..., obs_dim]; task: long, [] or [batch] matching the last leading dimension. Returns [..., latent_dim]."""
+        if obs.shape[-1] != self.obs_dim:
+            raise ValueError(f"encode: expected observations of width {self.obs_dim}, got shape {tuple(obs.shape)}")
+        obs = (obs - self.obs_mean[task]) / self.obs_std[task]
+        return obs if self.encoder is None else self.encoder(torch.cat([obs, *self._embed(task, obs)], -1))
+
+    def next(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
+        """z' = F(z, a, e). z: [..., latent_dim], action: [..., action_dim]. Returns [..., latent_dim]."""
+        change = self.dynamics(self._step_inputs(z, action, task))
+        return z + change if self.config.residual else change
+
+    def reward_logits(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
+        """R(z, a, e): shape [..., bins], or [..., 1] with a scalar head."""
+        return self.reward_head(self._step_inputs(z, action, task))
+
+    def reward(self, z: Tensor, action: Tensor, task: Tensor, *, symexp: bool = False) -> Tensor:
+        """Predicted reward, shape [...]; symlog-space by default as in the paper, in reward units with symexp=True."""
+        return self.decode_reward(self.reward_logits(z, action, task), symexp=symexp)
+
+    def decode_reward(self, logits: Tensor, *, symexp: bool) -> Tensor:
+        """Reward from the head's output, shape [..., bins] or [..., 1]. Returns shape [...]."""
+        value = self.config.two_hot.decode(logits, inverse_symlog=symexp) if self.config.two_hot else logits.squeeze(-1)
+        return value * self.reward_std + self.reward_mean if symexp or not self.config.two_hot else value
+
+    def freeze(self, task: int = 0, *, dtype: torch.dtype = torch.float32, reward_symexp: bool = False) -> FrozenWorldModel:
+        """This model as differentiable dynamics of one task, without weight gradients (see `FrozenWorldModel`)."""
+        return FrozenWorldModel(self, task, dtype=dtype, reward_symexp=reward_symexp)
+
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.parameters())
+        return (
+            f"WorldModel({count / 1e6:.2f}M parameters, tasks={self.tasks}, obs={self.obs_dim}, "
+            f"action={self.action_dim}, latent={self.latent_dim})"
+        )
+
+
+class _FrozenMLP:
+    """An `mlp` with fixed weights; the columns of fixed inputs (the task embedding) are folded into the first bias."""
+
+    def __init__(self, net: nn.Sequential, columns: Sequence[slice], embedding: Tensor | None, at: slice | None, dtype: torch.dtype):
+        self.blocks = list(net)
+        first = net[0]
+        self.dtype = dtype
+        bias = first.bias.detach()
+        if embedding is not None:
+            bias = bias + F.linear(embedding, first.weight.detach()[:, at])
+        self.first = [first.weight.detach()[:, c].to(dtype).contiguous() for c in columns]
+        self.weights = [b.weight.detach().to(dtype) for b in self.blocks[1:]]
+        self.biases = [bias.to(dtype), *(b.bias.detach().to(dtype) for b in self.blocks[1:])]
+        self.norms = [(b.ln.weight.detach(), b.ln.bias.detach()) if b.ln is not None else None for b in self.blocks]
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        h: Tensor | None = None
+        lead = inputs[0].shape[:-1]
+        for i, block in enumerate(self.blocks):
+            if i == 0:
+                h = self.biases[0]
+                for x, w in zip(inputs, self.first, strict=True):
+                    h = torch.addmm(h, x.reshape(-1, x.shape[-1]).to(self.dtype), w.t())
+            else:
+                h = F.linear(h.to(self.dtype), self.weights[i - 1], self.biases[i])
+            h = h.float() if self.dtype == torch.bfloat16 else h
+            if self.norms[i] is not None:
+                h = F.layer_norm(h, h.shape[-1:], *self.norms[i])
+            if block._function is not None:
+                h = block._function(h)
+        return h.view(*lead, h.shape[-1])
+
+
+class FrozenWorldModel:
+    """A world model as the differentiable simulator of one task: the `Dynamics` protocol over latent states.
+
+    Gradients flow to states and actions only: no weight gradient is computed or stored. The task's embedding is folded into the
+    first bias of each network. With dtype=torch.bfloat16 matrix products run in bfloat16, the rest in float32.
+    The weights are copied at construction when they must be cast or sliced; build it anew after the model was trained further.
+    """
+
+    def __init__(self, model: WorldModel, task: int = 0, *, dtype: torch.dtype = torch.float32, reward_symexp: bool = False):
+        if not 0 <= task < model.tasks:
+            raise ValueError(f"FrozenWorldModel: task must be in 0..{model.tasks - 1}, got {task}")
+        self.model, self.task, self.reward_symexp = model, task, reward_symexp
+        self.state_dim, self.action_dim, self.obs_dim = model.latent_dim, model.action_dim, model.obs_dim
+        device = model.obs_mean.device
+        e = model.config.task_dim
+        index = torch.tensor(task, device=device)
+        with torch.no_grad():
+            embedding = model.task_embedding(index) if e else None
+        z, a = model.latent_dim, model.action_dim
+        step = ([slice(0, z), slice(z + e, z + e + a)], embedding, slice(z, z + e), dtype)
+        self._encoder = None
+        if model.encoder is not None:
+            o = model.obs_dim
+            self._encoder = _FrozenMLP(model.encoder, [slice(0, o)], embedding, slice(o, o + e), dtype)
+        self._dynamics, self._reward = _FrozenMLP(model.dynamics, *step), _FrozenMLP(model.reward_head, *step)
+        self._mask = model.action_mask[task] if model.config.apply_action_mask else None
+        if self._mask is not None and bool((self._mask == 1).all()):
+            self._mask = None
+
+    def _masked(self, action: Tensor) -> Tensor:
+        return action if self._mask is None else action * self._mask
+
+    def encode(self, obs: Tensor) -> Tensor:
+        """z = E(s, e). obs: [..., obs_dim]. Returns [..., latent_dim]."""
+        m = self.model
+        obs = (obs - m.obs_mean[self.task]) / m.obs_std[self.task]
+        return obs if self._encoder is None else self._encoder(obs)
+
+    def advance(self, state: Tensor, action: Tensor) -> Tensor:
+        """z' = F(z, a, e); shapes as in `Dynamics`."""
+        change = self._dynamics(state, self._masked(action))
+        return state + change if self.model.config.residual else change
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor | None = None) -> Tensor:
+        """R(z, a, e), shape [...]; the next state is not used."""
+        return self.model.decode_reward(self._reward(state, self._masked(action)), symexp=self.reward_symexp)
+
+    def done(self, next_state: Tensor) -> None:
+        """Latent models of the multi-task suites never terminate."""
+        return None
+
+
+@dataclass(frozen=True)
+class WorldModelLossConfig:
+    """Weights and form of Eq. 10. `released` fields name what the public code does instead."""
+
+    gamma: float = 0.99
+    """Weight gamma^t of step t (the public TD-MPC2 code calls it rho and uses 0.5)."""
+    dynamics_coef: float = 1.0
+    reward_coef: float = 1.0
+    """Both 1 in the paper; TD-MPC2 pre-training has 20 and 0.1."""
+    dynamics_reduction: Literal["sum", "mean"] = "sum"
+    """Squared norm over latent dimensions (Eq. 10), or its mean (released)."""
+    divide_by_horizon: Literal["none", "released"] = "none"
+    """Released: the discounted sums are divided by H, the (undiscounted) reward term by H once more."""
+    reward_loss: Literal["cross_entropy", "broadcast_mse"] = "cross_entropy"
+    """broadcast_mse: squared difference of every logit and the reward, what the released fine-tuning computes with a two-hot head."""
+    normalise_reward: bool = False
+    """Learn (r - mean) / std clamped to +-5 (released single-task code)."""
+
+    def released(self) -> WorldModelLossConfig:
+        return replace(self, dynamics_reduction="mean", divide_by_horizon="released", reward_loss="broadcast_mse")
+
+
+def world_model_loss(
+    model: WorldModel, obs: Tensor, action: Tensor, reward: Tensor, task: Tensor, config: WorldModelLossConfig | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Eq. 10: auto-regressive over H steps from z_0 = E(s_0), targets sg(E(s_{t+1})), two-hot cross-entropy of the rewards.
+
+    obs: [H + 1, batch, obs_dim]; action: [H, batch, action_dim]; reward: [H, batch]; task: long [batch].
+    Returns the scalar loss and its detached parts "dynamics", "reward" (before coefficients).
+    """
+    config = config or WorldModelLossConfig()
+    horizon = action.shape[0]
+    if obs.shape[0] != horizon + 1 or reward.shape != action.shape[:2]:
+        raise ValueError(
+            f"world_model_loss: obs must be [H+1, B, D], action [H, B, A], reward [H, B]; "
+            f"got {tuple(obs.shape)}, {tuple(action.shape)}, {tuple(reward.shape)}"
+        )
+    with torch.no_grad():
+        targets = model.encode(obs[1:], task)
+    z = model.encode(obs[0], task)
+    zs = [z]
+    for a in action:
+        zs.append(model.next(zs[-1], a, task))
+    latents = torch.stack(zs)
+    squared = (latents[1:] - targets).square()
+    per_step = (squared.sum(-1) if config.dynamics_reduction == "sum" else squared.mean(-1)).mean(-1)
+    logits = model.reward_logits(latents[:-1], action, task)
+    target_reward = reward
+    if config.normalise_reward:
+        target_reward = ((reward - model.reward_mean) / model.reward_std).clamp(-5.0, 5.0)
+    reward_error = _reward_error(model, logits, target_reward, config.reward_loss).mean(-1)
+    weight = config.gamma ** torch.arange(horizon, device=obs.device, dtype=obs.dtype)
+    if config.divide_by_horizon == "released":
+        dynamics, rewards = (weight * per_step).sum() / horizon, reward_error.mean() / horizon
+    else:
+        dynamics, rewards = (weight * per_step).sum(), (weight * reward_error).sum()
+    loss = config.dynamics_coef * dynamics + config.reward_coef * rewards
+    return loss, {"dynamics": dynamics.detach(), "reward": rewards.detach()}
+
+
+def _reward_error(model: WorldModel, logits: Tensor, target: Tensor, kind: str) -> Tensor:
+    """Error of each reward, shape [H, batch]."""
+    if kind == "broadcast_mse":
+        return (logits - target.unsqueeze(-1)).square().mean(-1)
+    if model.config.two_hot is None:
+        return (logits.squeeze(-1) - target).square()
+    return model.config.two_hot.cross_entropy(logits, target)
