@@ -14,12 +14,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .errors import ExplainedError
+
 __all__ = ["CheckpointError", "load_state", "save_state", "write_atomic"]
 
 _FORMAT = "pwmlib-state-1"
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(ExplainedError):
     """A checkpoint that cannot be used; the message names the file and what was expected."""
 
 

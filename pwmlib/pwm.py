@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .config import PWMConfig
+from .errors import ExplainedError
 from .dynamics import Dynamics, Rollout, rollout
 from .policy import Actor, Critics
 from .returns import td_lambda
@@ -19,15 +21,8 @@ StartStates = Callable[[int, torch.Generator], Tensor]
 """(batch, generator) -> start states [batch, state_dim]."""
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(ExplainedError):
     """A loss or gradient was NaN or infinite; the learner's state is still the last good one."""
-
-    def __init__(self, step: int, term: str, value: float):
-        super().__init__(f"update {step}: the {term} is {value}; parameters were left as they were after update {step - 1}")
-        self.step, self.term = step, term
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (RuntimeError, (str(self),))
 
 
 def check_finite(step: int, **terms: Tensor | float) -> None:
@@ -35,7 +30,7 @@ def check_finite(step: int, **terms: Tensor | float) -> None:
     for name, value in terms.items():
         number = float(value)
         if not (number - number == 0.0):
-            raise NonFiniteError(step, name.replace("_", " "), number)
+            raise NonFiniteError(f"update {step}: the {name.replace('_', ' ')} is {number}; the learner was put back to the state before it")
 
 
 def actor_returns(roll: Rollout, value: Callable[[Tensor], Tensor], config: PWMConfig) -> Tensor:
@@ -110,10 +105,15 @@ class PolicyLearner:
     def update(self) -> dict[str, float]:
         """One update: imagine, improve the actor, fit the critics. Returns scalars to log; raises NonFiniteError."""
         self._set_learning_rates()
-        roll = self.imagine()
-        metrics = self._improve_actor(roll)
-        detached = Rollout(roll.states.detach(), roll.actions.detach(), roll.rewards.detach(), roll.terminated)
-        metrics |= self._fit_critics(detached)
+        before = copy.deepcopy(self.state_dict())
+        try:
+            roll = self.imagine()
+            metrics = self._improve_actor(roll)
+            detached = Rollout(roll.states.detach(), roll.actions.detach(), roll.rewards.detach(), roll.terminated)
+            metrics |= self._fit_critics(detached)
+        except NonFiniteError:
+            self.load_state_dict(before)
+            raise
         self.step += 1
         return metrics
 

@@ -1,0 +1,51 @@
+# make reproduce | test | lab | lock | help. Everything lives in .venv; delete it to start anew.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+EXECUTED := $(NOTEBOOKS:notebooks/%.ipynb=executed/%.ipynb)
+SCALE ?= quick
+# Anything a notebook's result depends on: a change makes it run again (finished runs inside are still skipped).
+SOURCES := $(shell find pwmlib -name '*.py')
+
+export OMP_WAIT_POLICY = passive
+export MPLBACKEND = agg
+export PYTHONWARNINGS = ignore::UserWarning
+export JUPYTER_PLATFORM_DIRS = 1
+
+.PHONY: help reproduce test lint lab lock clean
+
+help:  ## This list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+reproduce: $(EXECUTED)  ## Set up if needed, then execute every notebook at SCALE=quick: figures/ and executed/
+	@echo "Figures are in figures/$(if $(filter quick,$(SCALE)),quick/), executed notebooks in executed/."
+
+test: $(VENV)/.installed  ## Set up if needed, then the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed  ## Style
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+lab: $(VENV)/.installed  ## JupyterLab with this environment's kernel
+	$(BIN)/jupyter lab notebooks
+
+lock: $(VENV)/.installed  ## Write requirements.lock from what is installed, and environment.yml from pyproject.toml
+	$(BIN)/python -m pwmlib.lock
+
+clean:  ## Remove runs, generated episodes and executed notebooks (the environment stays)
+	rm -rf runs data/cache executed figures/quick
+
+executed/%.ipynb: notebooks/%.ipynb $(VENV)/.installed $(SOURCES)
+	@mkdir -p executed
+	$(BIN)/papermill $< $@.part.ipynb --kernel python3 -p scale $(SCALE)
+	@mv $@.part.ipynb $@
+
+# torch first: named alone, so that no other package's range chooses another build.
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,198 @@
+"""How much quicker is one policy update than the released code's way of computing it?
+
+Both run in this process, interleaved, with the same sizes, batch 64, H = 16 and 32 critic steps, one thread:
+
+* baseline: rewards and critic values inside the time loop, gradients of the frozen model's weights computed and thrown away,
+  torch's own Mish and softmax, critics vectorised with vmap, 32 critic steps each with its own clip and Adam step;
+* ours: `pwmlib.pwm.PolicyLearner`, in float32 and with bfloat16 matrix products.
+
+The first actor loss of both is compared, so that they are known to compute the same thing.
+Run: python benchmarks/policy_update.py [--sizes 5M 48M] [--repeats 7] [--device cpu] [--csv data/results/policy_update.csv]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pwmlib.checkpoints import write_atomic
+from pwmlib.config import PWMConfig
+from pwmlib.pwm import PolicyLearner
+from pwmlib.world_model import WORLD_MODEL_SIZES, WorldModel
+
+OBS, ACTION, TASKS = 39, 6, 80
+
+
+class Baseline:
+    """One update computed step by step, sharing the learner's weights at the start."""
+
+    def __init__(self, model: WorldModel, learner: PolicyLearner):
+        self.model, self.config, self.actor = model, learner.config, learner.actor
+        self.task = torch.zeros((), dtype=torch.long, device=model.obs_mean.device)
+        net = learner.critics.net
+        self.critics = {
+            f"{kind}{i}": value.detach().clone().requires_grad_()
+            for kind, values in (("w", net.weights), ("b", net.biases), ("lw", net.ln_weights), ("lb", net.ln_biases))
+            for i, value in enumerate(values)
+        }
+        self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=5e-4, betas=(0.7, 0.95))
+        self.critic_optimiser = torch.optim.Adam(self.critics.values(), lr=5e-4, betas=(0.7, 0.95))
+        self.value = torch.vmap(self._one_critic, in_dims=(0, None))
+
+    @staticmethod
+    def _one_critic(p: dict[str, Tensor], z: Tensor) -> Tensor:
+        for i in (0, 1):
+            z = F.mish(F.linear(z, p[f"w{i}"], p[f"b{i}"][0]))
+            z = F.layer_norm(z, z.shape[-1:], p[f"lw{i}"][0], p[f"lb{i}"][0])
+        return F.linear(z, p["w2"], p["b2"][0])[..., 0]
+
+    def _block(self, net: nn.Sequential, x: Tensor) -> Tensor:
+        for i, layer in enumerate(net):
+            x = F.linear(x, layer.weight, layer.bias)
+            if layer.ln is not None:
+                x = F.layer_norm(x, x.shape[-1:], layer.ln.weight, layer.ln.bias)
+                last = i == len(net) - 1
+                x = F.softmax(x.view(len(x), -1, 8), -1).view(len(x), -1) if last else F.mish(x)
+        return x
+
+    def _actor(self, z: Tensor, noise: Tensor) -> Tensor:
+        net = list(self.actor.mean)
+        for layer in net[:-1]:
+            z = F.layer_norm(F.mish(F.linear(z, layer.weight, layer.bias)), (layer.weight.shape[0],), layer.ln.weight, layer.ln.bias)
+        mean = F.linear(z, net[-1].weight, net[-1].bias)
+        return torch.tanh(mean + self.actor.log_std.clamp(min=-1.427).exp() * noise)
+
+    def update(self, z: Tensor, noise: Tensor) -> tuple[float, dict[str, float]]:
+        c, bins, times = self.config, torch.linspace(-10, 10, 101, device=z.device), {}
+        start = _now(z)
+        e = self.model.task_embedding(self.task).expand(len(z), -1)
+        states, rewards, values = [], [], []
+        total, gamma = 0.0, 1.0
+        for eps in noise:
+            states.append(z.detach())
+            a = self._actor(z.detach(), eps)
+            inputs = torch.cat([z, e, a], -1)
+            reward = F.softmax(self._block(self.model.reward_head, inputs), -1) @ bins
+            z = self._block(self.model.dynamics, inputs)
+            value = self.value(self.critics, z).min(0).values
+            total, gamma = total + gamma * reward, gamma * c.gamma
+            rewards.append(reward.detach())
+            values.append(value.detach())
+        loss = -(total + gamma * c.gamma * value).mean() / c.horizon
+        times["rollout"] = _now(z) - start
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.actor.parameters(), 1.0)
+        self.actor_optimiser.step()
+        self.actor_optimiser.zero_grad()
+        times["backward"] = _now(z) - start - times["rollout"]
+        targets = torch.stack(rewards) + c.gamma * torch.stack(values)
+        flat, flat_targets = torch.cat(states), targets.flatten()
+        size = len(flat) // c.critic_minibatches
+        for _ in range(c.critic_iterations):
+            for i in range(c.critic_minibatches):
+                part = slice(i * size, (i + 1) * size)
+                self.critic_optimiser.zero_grad()
+                error = (self.value(self.critics, flat[part]) - flat_targets[part]).square().mean()
+                error.backward()
+                nn.utils.clip_grad_norm_(self.critics.values(), 100.0)
+                self.critic_optimiser.step()
+        times["critics"] = _now(z) - start - sum(times.values())
+        return float(loss), times
+
+
+def _now(like: Tensor) -> float:
+    if like.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def measure(size: str, repeats: int, device: torch.device) -> list[dict[str, object]]:
+    """Median seconds per update of each way, interleaved."""
+    torch.manual_seed(0)
+    model = WorldModel(OBS, ACTION, tasks=TASKS, config=WORLD_MODEL_SIZES[size]).to(device)
+    nn.init.trunc_normal_(model.reward_head[-1].weight, std=0.02)
+    # Released choices with one-step targets and one reading of the running scale, so that both compute the same numbers.
+    config = PWMConfig.variant("released", batch=64, return_scaling="none", updates=10_000, lr_schedule="constant")
+    obs = torch.randn(config.batch, OBS, device=device)
+    noises = torch.randn(repeats + 1, config.horizon, config.batch, ACTION, device=device)
+
+    def learner(**changes: object) -> PolicyLearner:
+        changed = replace(config, **changes)
+        view = model.freeze(0, dtype=getattr(torch, changed.precision))
+        with torch.no_grad():
+            start = view.encode(obs)
+        return PolicyLearner(view, lambda batch, generator: start, changed, seed=0, device=device)
+
+    ways = {
+        "ours, float32": learner(),
+        "ours, bfloat16": learner(precision="bfloat16"),
+        "ours, float32, paper's 8 critic steps": learner(critic_sampling="uniform", critic_target="td_lambda", detach_policy_input=False),
+    }
+    baseline = Baseline(model, learner())
+    with torch.no_grad():
+        start = model.freeze(0).encode(obs)
+    ways["ours, float32"].generator.manual_seed(0)
+    times: dict[str, list[float]] = {name: [] for name in ("baseline", *ways)}
+    for i in range(repeats + 1):
+        began = _now(obs)
+        loss, _ = baseline.update(start, noises[i])
+        times["baseline"].append(_now(obs) - began)
+        for name, way in ways.items():
+            way.imagine = _with_noise(way, noises[i])
+            began = _now(obs)
+            metrics = way.update()
+            times[name].append(_now(obs) - began)
+            if i == 0 and name == "ours, float32":
+                difference = abs(metrics["actor_loss"] - loss) / abs(loss)
+                if difference > 1e-5:
+                    raise AssertionError(f"{size}: baseline and ours differ in the actor loss by {difference:.1e}")
+    seconds = {name: sorted(values[1:])[repeats // 2] for name, values in times.items()}
+    return [
+        {"size": size, "way": name, "seconds": s, "ratio_to_baseline": seconds["baseline"] / s, "device": _device_name(device)}
+        for name, s in seconds.items()
+    ]
+
+
+def _with_noise(learner: PolicyLearner, noise: Tensor):
+    from pwmlib.dynamics import rollout
+
+    def imagine():
+        start = learner.starts(learner.config.batch, learner.generator)
+        return rollout(learner.dynamics, learner.actor, start, noise=noise, detach_policy_input=learner.config.detach_policy_input)
+
+    return imagine
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = open("/proc/cpuinfo").read().split("\n")
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name")) + ", 1 thread"
+    except (OSError, StopIteration):
+        return "CPU, 1 thread"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sizes", nargs="+", default=["5M", "48M"], choices=sorted(WORLD_MODEL_SIZES))
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--csv")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [row for size in arguments.sizes for row in measure(size, arguments.repeats, torch.device(arguments.device))]
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+    if arguments.csv:
+        write_atomic(arguments.csv, table.to_csv(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Batches of padded slices and start states from episode stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..tasks import Task
+
+__all__ = ["SliceSampler", "padded_sizes"]
+
+
+def padded_sizes(tasks: Sequence[Task]) -> tuple[int, int]:
+    """Observation and action size of a model for these tasks: the largest of each."""
+    return max(t.obs_dim for t in tasks), max(t.action_dim for t in tasks)
+
+
+class SliceSampler:
+    """Uniform over tasks, then episodes, then positions. Rows stay in their memory maps; only sampled slices are read.
+
+    arrays: for each task its shards, [episodes, decisions + 1, obs_dim + action_dim + 1], as `EpisodeStore.arrays` gives them.
+    """
+
+    def __init__(self, tasks: Sequence[Task], arrays: Sequence[Sequence[np.ndarray]]):
+        self.tasks = list(tasks)
+        self.obs_dim, self.action_dim = padded_sizes(self.tasks)
+        self._arrays = [list(shards) for shards in arrays]
+        self._ends = [np.cumsum([len(a) for a in shards]) for shards in self._arrays]
+
+    def add(self, task_index: int, rows: np.ndarray) -> None:
+        """Append episodes [n, decisions + 1, width] of a task (online collection)."""
+        self._arrays[task_index].append(rows)
+        self._ends[task_index] = np.cumsum([len(a) for a in self._arrays[task_index]])
+
+    def episodes(self, task_index: int) -> int:
+        return int(self._ends[task_index][-1])
+
+    def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """obs [horizon + 1, batch, obs_dim], action [horizon, batch, action_dim], reward [horizon, batch], task long [batch]."""
+        which = rng.integers(len(self.tasks), size=batch)
+        obs = np.zeros((horizon + 1, batch, self.obs_dim), np.float32)
+        action = np.zeros((horizon, batch, self.action_dim), np.float32)
+        reward = np.zeros((horizon, batch), np.float32)
+        for i in np.unique(which):
+            at = np.flatnonzero(which == i)
+            rows = self._gather(i, len(at), horizon + 1, rng)
+            o, a = self.tasks[i].obs_dim, self.tasks[i].action_dim
+            obs[:, at, :o] = rows[..., :o]
+            action[:, at, :a] = rows[1:, :, o : o + a]
+            reward[:, at] = rows[1:, :, -1]
+        return torch.from_numpy(obs), torch.from_numpy(action), torch.from_numpy(reward), torch.from_numpy(which)
+
+    def start_observations(self, task_index: int, batch: int, rng: np.random.Generator, *, margin: int = 0) -> Tensor:
+        """Observations of one task, [batch, obs_dim] padded; none of an episode's last `margin` rows."""
+        t = self.tasks[task_index]
+        rows = self._gather(task_index, batch, margin + 1, rng)[0]
+        obs = np.zeros((batch, self.obs_dim), np.float32)
+        obs[:, : t.obs_dim] = rows[:, : t.obs_dim]
+        return torch.from_numpy(obs)
+
+    def statistics(self) -> tuple[Tensor, Tensor, float, float]:
+        """Mean and standard deviation of observations per task, [tasks, obs_dim] each (0 and 1 in the padding), and of all rewards."""
+        mean, std = torch.zeros(len(self.tasks), self.obs_dim), torch.ones(len(self.tasks), self.obs_dim)
+        rewards = []
+        for i, (t, shards) in enumerate(zip(self.tasks, self._arrays, strict=True)):
+            obs = np.concatenate([a[..., : t.obs_dim].reshape(-1, t.obs_dim) for a in shards]).astype(np.float64)
+            mean[i, : t.obs_dim] = torch.from_numpy(obs.mean(0)).float()
+            spread = obs.std(0)
+            # A constant entry (an absent object) carries nothing: leave its scale alone.
+            std[i, : t.obs_dim] = torch.from_numpy(np.where(spread < 1e-4, 1.0, spread)).float()
+            rewards.append(np.concatenate([a[:, 1:, -1].ravel() for a in shards]))
+        reward = np.concatenate(rewards).astype(np.float64)
+        return mean, std, float(reward.mean()), float(max(reward.std(), 1e-6))
+
+    def _gather(self, task_index: int, count: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        """`count` random slices, shape [length, count, width]."""
+        ends, shards = self._ends[task_index], self._arrays[task_index]
+        episode = rng.integers(ends[-1], size=count)
+        offset = rng.integers(shards[0].shape[1] - length + 1, size=count)
+        shard = np.searchsorted(ends, episode, side="right")
+        local = episode - np.concatenate([[0], ends[:-1]])[shard]
+        rows = np.empty((length, count, shards[0].shape[2]), np.float32)
+        steps = np.arange(length)[:, None]
+        for s in np.unique(shard):
+            at = np.flatnonzero(shard == s)
+            rows[:, at] = shards[s][local[at], offset[at] + steps]
+        return rows

@@ -1,0 +1,83 @@
+"""Scores of a policy in the real task, beside what the model believes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .episodes import Episode
+from .episodes.store import record
+from .online import policy_actor
+from .planning import MPPI, PlannerConfig
+from .policy import Actor, Critics
+from .tasks import Environment
+from .twohot import symlog
+from .world_model import FrozenWorldModel
+
+__all__ = ["EVALUATION_SEED", "Evaluation", "evaluate_planner", "evaluate_policy", "summarise"]
+
+EVALUATION_SEED = 10_000_000
+"""First seed of evaluation episodes; training episodes use smaller or hashed ones."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean over episodes of the deterministic policy."""
+
+    score: float
+    """0 to 100: return / 10 (dm_control), last-step success x 100 (MetaWorld)."""
+    mean_return: float
+    success: float
+    touched: float
+    """Fraction of episodes with success at the last, at any step."""
+    episodes: int
+
+    def row(self) -> dict[str, Any]:
+        """As columns of a tidy table."""
+        return asdict(self)
+
+
+def summarise(env: Environment, episodes: list[Episode]) -> Evaluation:
+    """Average episodes into an Evaluation."""
+    mean_return = float(np.mean([e.total_reward for e in episodes]))
+    success = float(np.mean([e.success for e in episodes]))
+    touched = float(np.mean([e.touched for e in episodes]))
+    return Evaluation(env.task.score(mean_return, success), mean_return, success, touched, len(episodes))
+
+
+def evaluate_policy(env: Environment, actor: Actor, view: FrozenWorldModel, *, episodes: int) -> tuple[Evaluation, list[Episode]]:
+    """Run the deterministic policy tanh(mu) for `episodes` episodes from EVALUATION_SEED on."""
+    act = policy_actor(actor, view, env)
+    played = [record(env, act, seed=EVALUATION_SEED + i, behaviour="evaluation") for i in range(episodes)]
+    return summarise(env, played), played
+
+
+def evaluate_planner(
+    env: Environment, view: FrozenWorldModel, *, episodes: int = 1, config: PlannerConfig | None = None
+) -> Evaluation:
+    """Run MPPI inside the model, acting in the real task: the gate of the world model."""
+    played = []
+    for i in range(episodes):
+        planner = MPPI(view, env.task.obs_dim, env.task.action_dim, config, seed=i)
+        played.append(record(env, planner, seed=EVALUATION_SEED + i, behaviour="planner"))
+    return summarise(env, played)
+
+
+@torch.no_grad()
+def believed_and_real_value(
+    critics: Critics, view: FrozenWorldModel, episodes: list[Episode], *, obs_dim: int, gamma: float
+) -> tuple[float, float]:
+    """V(E(s_0)) and the discounted return that really followed, both in the units that the critics learn (symlog rewards unless
+    the view inverts them); means over episodes. The first far above the second is a model that is being exploited."""
+    padded = torch.zeros(len(episodes), view.obs_dim)
+    rewards = torch.from_numpy(np.stack([e.rows[1:, -1] for e in episodes]))
+    for row, e in zip(padded, episodes, strict=True):
+        row[:obs_dim] = torch.from_numpy(e.rows[0, :obs_dim])
+    believed = critics.value(view.encode(padded.to(view.model.obs_mean.device))).mean()
+    if view.model.config.two_hot is not None and not view.reward_symexp:
+        rewards = symlog(rewards)
+    weight = gamma ** torch.arange(rewards.shape[1], dtype=rewards.dtype)
+    return float(believed), float((rewards * weight).sum(1).mean())

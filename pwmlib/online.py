@@ -1,0 +1,149 @@
+"""PWM online (App. C.4): collect with the noisy policy, train the world model further, improve the policy, repeat.
+
+It is also how a fresh machine gets data of mixed quality: the episodes of a run are the replay of a learning agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import PWMConfig, WorldModelTraining
+from .episodes import Episode, SliceSampler, make_behaviour
+from .episodes.store import record
+from .policy import Actor
+from .pretrain import WorldModelTrainer
+from .pwm import PolicyLearner
+from .tasks import Environment
+from .world_model import FrozenWorldModel, WorldModel, WorldModelConfig
+
+__all__ = ["OnlineAgent", "OnlineConfig", "policy_actor", "replay_starts"]
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """One task, online. Updates per episode are after each collected episode."""
+
+    episodes: int = 60
+    """Episodes of the learning agent, after the random ones."""
+    random_episodes: int = 5
+    model_updates: int = 100
+    policy_updates: int = 60
+    first_model_updates: int = 300
+    """World-model updates on the random episodes, before the first policy update."""
+    model: WorldModelConfig = WorldModelConfig()
+    training: WorldModelTraining = WorldModelTraining()
+    policy: PWMConfig = PWMConfig()
+
+
+def replay_starts(
+    view: Callable[[], FrozenWorldModel], data: SliceSampler, task_index: int, *, margin: int = 0
+) -> Callable[[int, torch.Generator], Tensor]:
+    """Start states z = E(s) of random replay states; the randomness comes from the learner's generator."""
+
+    def draw(batch: int, generator: torch.Generator) -> Tensor:
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        obs = data.start_observations(task_index, batch, np.random.default_rng(seed), margin=margin)
+        frozen = view()
+        with torch.no_grad():
+            return frozen.encode(obs.to(frozen.model.obs_mean.device))
+
+    return draw
+
+
+def policy_actor(actor: Actor, view: FrozenWorldModel, env: Environment, rng: np.random.Generator | None = None):
+    """act function of a policy in the real task: pad, encode, tanh(mu) (plus the policy's noise with an rng), unpad."""
+    obs_dim, action_dim = env.task.obs_dim, env.task.action_dim
+    device = view.model.obs_mean.device
+    padded = torch.zeros(1, view.obs_dim)
+
+    @torch.no_grad()
+    def act(obs: np.ndarray, step: int) -> np.ndarray:
+        padded[0, :obs_dim] = torch.from_numpy(obs)
+        noise = None
+        if rng is not None:
+            noise = torch.from_numpy(rng.standard_normal((1, actor.action_dim)).astype(np.float32)).to(device)
+        return actor(view.encode(padded.to(device)), noise)[0, :action_dim].cpu().numpy()
+
+    return act
+
+
+class OnlineAgent:
+    """The loop of App. C.4 on one real task, resumable after any episode.
+
+    `advance` adds one episode and the updates that follow it. `episodes` holds all episodes so far, in order.
+    """
+
+    def __init__(self, env: Environment, config: OnlineConfig | None = None, *, seed: int = 0, device: str | torch.device = "cpu"):
+        self.env, self.config, self.seed = env, config or OnlineConfig(), seed
+        c, t = self.config, env.task
+        self.episodes: list[Episode] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = WorldModel(t.obs_dim, t.action_dim, config=c.model).to(device)
+        self.data = SliceSampler([t], [[]])
+        self.trainer = WorldModelTrainer(self.model, self.data, c.training, seed=seed)
+        self._view = self.model.freeze(dtype=getattr(torch, c.policy.precision))
+        starts = replay_starts(lambda: self._view, self.data, 0)
+        self.learner = PolicyLearner(self._view, starts, c.policy, seed=seed, device=device)
+
+    @property
+    def finished(self) -> bool:
+        return len(self.episodes) >= self.config.random_episodes + self.config.episodes
+
+    def advance(self) -> dict[str, float]:
+        """Collect one episode, then update model and policy. Returns scalars to log."""
+        c, index = self.config, len(self.episodes)
+        rng = np.random.default_rng([self.seed, index])
+        episode_seed = int(rng.integers(2**31))
+        if index < c.random_episodes:
+            behaviour = ("uniform_random", "correlated_random")[index % 2]
+            act = make_behaviour(behaviour, self.env, rng)
+        else:
+            behaviour, act = "learning_agent", policy_actor(self.learner.actor, self._view, self.env, rng)
+        self._add(record(self.env, act, seed=episode_seed, behaviour=behaviour))
+        metrics = {"episode": float(index + 1), "return": self.episodes[-1].total_reward}
+        if index + 1 < c.random_episodes:
+            return metrics
+        first = index + 1 == c.random_episodes
+        if first and c.training.standardise_obs:
+            mean, std, *_ = self.data.statistics()
+            self.model.set_statistics(mean, std)
+        for _ in range(c.first_model_updates if first else c.model_updates):
+            model_metrics = self.trainer.update()
+        self._refresh()
+        for _ in range(c.policy_updates):
+            policy_metrics = self.learner.update()
+        return metrics | {f"model_{k}": v for k, v in model_metrics.items()} | policy_metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the configuration; episodes included."""
+        return {
+            "trainer": self.trainer.state_dict(),
+            "learner": self.learner.state_dict(),
+            "episodes": [
+                {"rows": torch.from_numpy(e.rows), "behaviour": e.behaviour, "seed": e.seed, "success": e.success, "touched": e.touched}
+                for e in self.episodes
+            ],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.episodes, self.data._arrays, self.data._ends = [], [[]], [np.array([])]
+        for e in state["episodes"]:
+            self._add(Episode(e["rows"].numpy(), e["behaviour"], e["seed"], e["success"], e["touched"]))
+        self.trainer.load_state_dict(state["trainer"])
+        self.learner.load_state_dict(state["learner"])
+        self._refresh()
+
+    def _add(self, episode: Episode) -> None:
+        self.episodes.append(episode)
+        self.data.add(0, episode.rows[None])
+
+    def _refresh(self) -> None:
+        self._view = self.model.freeze(dtype=getattr(torch, self.config.policy.precision))
+        self.learner.dynamics = self._view

@@ -1,0 +1,99 @@
+"""Pre-training of a world model on offline slices (Algorithm 1, first stage; Eq. 10)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import WorldModelTraining
+from .pwm import NonFiniteError, check_finite
+from .world_model import WorldModel, world_model_loss
+
+__all__ = ["SliceSource", "WorldModelTrainer", "held_out_correlation"]
+
+
+class SliceSource(Protocol):
+    """Anything that gives training slices; `pwmlib.episodes.SliceSampler` does."""
+
+    def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
+
+
+class WorldModelTrainer:
+    """Adam on Eq. 10 over random slices; `update` is one step. `state_dict` continues it bit-identically."""
+
+    def __init__(self, model: WorldModel, data: SliceSource, config: WorldModelTraining | None = None, *, seed: int = 0):
+        self.model, self.data, self.config = model, data, config or WorldModelTraining()
+        c = self.config
+        encoder = list(model.encoder.parameters()) if model.encoder is not None else []
+        embedding = list(model.task_embedding.parameters()) if model.task_embedding is not None else []
+        special = {id(p) for p in encoder + embedding}
+        groups = [{"params": [p for p in model.parameters() if id(p) not in special], "scale": 1.0}]
+        if encoder:
+            groups.append({"params": encoder, "scale": c.encoder_lr_scale})
+        if embedding and c.train_task_embedding:
+            groups.append({"params": embedding, "scale": 1.0})
+        self.parameters = [p for g in groups for p in g["params"]]
+        self.optimiser = torch.optim.Adam(groups, lr=c.lr, fused=True)
+        self.rng = np.random.default_rng(seed)
+        self.step = 0
+
+    def update(self) -> dict[str, float]:
+        """One gradient step. Returns scalars to log; raises NonFiniteError before anything is changed."""
+        c = self.config
+        device = self.model.obs_mean.device
+        rng_state = self.rng.bit_generator.state
+        batch = [x.to(device) for x in self.data.slices(c.batch, c.horizon, self.rng)]
+        loss, parts = world_model_loss(self.model, *batch, c.loss)
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        for p, g in zip(self.parameters, gradients, strict=True):
+            p.grad = g
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+        try:
+            check_finite(self.step + 1, **{f"world_model_{k}_loss": v for k, v in parts.items()}, world_model_gradient_norm=norm)
+        except NonFiniteError:
+            self.rng.bit_generator.state = rng_state
+            raise
+        torch.nn.utils.clip_grads_with_norm_(self.parameters, c.grad_norm, norm)
+        lr = c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, self.step / c.updates)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr * group["scale"]
+        self.optimiser.step()
+        self.step += 1
+        return {"loss": float(loss.detach()), "grad_norm": float(norm), **{f"{k}_loss": float(v) for k, v in parts.items()}}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.rng.bit_generator.state = state["rng"]
+        self.step = int(state["step"])
+
+
+@torch.no_grad()
+def held_out_correlation(
+    model: WorldModel, data: SliceSource, *, horizon: int = 16, batch: int = 512, seed: int = 0
+) -> tuple[float, float]:
+    """Correlation of predicted and recorded rewards (both in symlog space) at the first and the last of `horizon` open-loop steps.
+
+    data should hold episodes that were not trained on. NaN where the recorded rewards do not vary.
+    """
+    obs, action, reward, task = (x.to(model.obs_mean.device) for x in data.slices(batch, horizon, np.random.default_rng(seed)))
+    z = model.encode(obs[0], task)
+    ends = []
+    for t in range(horizon):
+        if t in (0, horizon - 1):
+            predicted = model.reward(z, action[t], task, symexp=True)
+            pair = torch.stack([predicted, reward[t]])
+            ends.append(float(torch.corrcoef(torch.sign(pair) * torch.log1p(pair.abs()))[0, 1]))
+        z = model.next(z, action[t], task)
+    return ends[0], ends[-1]

@@ -1,0 +1,216 @@
+"""Run folders: parameters, tidy metrics, checkpoint, provenance. Finished runs are skipped, interrupted ones continue.
+
+<root>/<stage>/<name>-<hash of the parameters>/
+    params.json       what the run was asked to do; its hash is in the folder's name
+    run.json          status (running, finished, failed), reason, commit, versions, device, times
+    metrics.csv       tidy, one line per logged step
+    state.safetensors last checkpoint; holds the metrics logged so far, so that both always agree
+    result.json       what the run returned, written last
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import torch
+
+from .checkpoints import load_state, save_state, write_atomic
+from .errors import ExplainedError
+from .paths import PROJECT
+
+__all__ = ["Resumable", "Run", "RunFailedError", "digest", "environment_stamp", "plain", "resolve_device", "train"]
+
+
+class RunFailedError(ExplainedError):
+    """A run that ended with an error; the message says which one and where its folder is."""
+
+
+class Resumable(Protocol):
+    """What `train` drives: PolicyLearner, WorldModelTrainer."""
+
+    step: int
+
+    def update(self) -> dict[str, float]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and paths as JSON values, with dictionary keys in order."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def digest(value: Any) -> str:
+    """Ten hexadecimal digits that identify a JSON-like value."""
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()[:10]
+
+
+def resolve_device(device: str) -> torch.device:
+    """ "auto" is CUDA where there is one, else the CPU. Raises ValueError for a device that torch does not have."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device must be 'auto', 'cpu' or a device that this torch can use, got {device!r} ({error})") from None
+    return found
+
+
+def environment_stamp() -> dict[str, Any]:
+    """Commit, package versions and machine, for provenance."""
+    packages = ("torch", "numpy", "mujoco", "dm_control", "metaworld", "rliable")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=10"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class Run:
+    """One unit of work, identified by its stage, name and parameters."""
+
+    def __init__(self, root: str | Path, stage: str, name: str, params: Any):
+        self.params = plain(params)
+        self.stage, self.name = stage, name
+        self.folder = Path(root) / stage / f"{name}-{digest(self.params)}"
+        self.rows: list[dict[str, Any]] = []
+
+    @property
+    def status(self) -> str:
+        """"missing", "running" (perhaps interrupted), "failed" or "finished"."""
+        return self._read("run.json").get("status", "missing")
+
+    @property
+    def reason(self) -> str | None:
+        """Why a failed run failed."""
+        return self._read("run.json").get("reason")
+
+    @property
+    def result(self) -> Any:
+        """What a finished run returned."""
+        return self._read("result.json").get("result")
+
+    def execute(self, work: Callable[[Run], Any]) -> Any:
+        """Return the stored result of a finished run; else do the work, from its last checkpoint if there is one."""
+        if self.status == "finished":
+            return self.result
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.folder / "params.json", json.dumps(self.params, indent=1))
+        started, cpu = time.time(), time.process_time()
+        earlier = self._read("run.json")
+        stamp = {"started": earlier.get("started", started), **environment_stamp()}
+        write_atomic(self.folder / "run.json", json.dumps({"status": "running", **stamp}, indent=1))
+        try:
+            result = plain(work(self))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            details = {"status": "failed", "reason": reason, "traceback": traceback.format_exc(), **stamp}
+            write_atomic(self.folder / "run.json", json.dumps(details, indent=1))
+            raise
+        used = {
+            "wall_s": round(time.time() - started + earlier.get("wall_s", 0.0), 1),
+            "cpu_s": round(time.process_time() - cpu + earlier.get("cpu_s", 0.0), 1),
+        }
+        write_atomic(self.folder / "result.json", json.dumps({"result": result}, indent=1))
+        write_atomic(self.folder / "run.json", json.dumps({"status": "finished", **used, **stamp}, indent=1))
+        return result
+
+    def log(self, **row: Any) -> None:
+        """Add a line to the metrics; it is on disk at the next checkpoint."""
+        self.rows.append(row)
+
+    def metrics(self) -> pd.DataFrame:
+        """The logged lines."""
+        path = self.folder / "metrics.csv"
+        return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Write state and metrics together; a kill leaves the previous pair."""
+        save_state(self.folder / "state.safetensors", {"state": dict(state), "rows": self.rows})
+        write_atomic(self.folder / "metrics.csv", pd.DataFrame(self.rows).to_csv(index=False))
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last state, or None; the metrics go back to that moment."""
+        path = self.folder / "state.safetensors"
+        if not path.is_file():
+            return None
+        saved = load_state(path)
+        self.rows = list(saved["rows"])
+        return saved["state"]
+
+    def _read(self, file: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.folder / file).read_text())
+        except (OSError, ValueError):
+            return {}
+
+
+def train(
+    run: Run,
+    learner: Resumable,
+    updates: int,
+    *,
+    checkpoint_every: int,
+    log_every: int = 50,
+    evaluate: Callable[[int], dict[str, Any]] | None = None,
+    evaluate_every: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Drive a learner to `updates`, from the run's checkpoint if there is one, saving as it goes and at the end.
+
+    evaluate(step): extra columns, logged every `evaluate_every` updates. When an update raises, the state before it is saved first.
+    """
+    saved = run.load_checkpoint()
+    if saved is not None:
+        learner.load_state_dict(saved)
+    if progress:
+        progress(learner.step)
+    while learner.step < updates:
+        try:
+            metrics = learner.update()
+        except Exception:
+            run.save_checkpoint(learner.state_dict())
+            raise
+        step = learner.step
+        evaluated = evaluate(step) if evaluate and evaluate_every and (step % evaluate_every == 0 or step == updates) else {}
+        if evaluated or step % log_every == 0 or step == updates:
+            run.log(step=step, **metrics, **evaluated)
+        if step % checkpoint_every == 0 or step == updates:
+            run.save_checkpoint(learner.state_dict())
+        if progress:
+            progress(step)

@@ -1,0 +1,123 @@
+"""Aggregates over runs and tasks through rliable: IQM, mean, median, optimality gap, profiles, seeded intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["AGGREGATES", "Aggregate", "aggregate", "performance_profile", "score_matrix"]
+
+AGGREGATES = ("iqm", "mean", "median", "optimality_gap")
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """One aggregate of scores. `low` and `high` are None when there is nothing to resample, and `resampled` says why."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    runs: int
+    tasks: int
+    resampled: str
+
+    def __str__(self) -> str:
+        interval = f"[{self.low:.3g}, {self.high:.3g}]" if self.low is not None else "no interval"
+        return f"{self.name} {self.value:.3g} {interval} ({self.runs} runs x {self.tasks} tasks; {self.resampled})"
+
+
+def score_matrix(table: pd.DataFrame, score: str = "score") -> pd.DataFrame:
+    """Runs in rows, tasks in columns: the layout that rliable expects (the transposed one gives wrong intervals silently).
+
+    table: tidy, with columns task, train_seed and `score`; exactly one finite score per (task, train_seed).
+    """
+    missing = {"task", "train_seed", score} - set(table.columns)
+    if missing:
+        raise ValueError(f"score_matrix: columns {sorted(missing)} are missing; the table has {list(table.columns)}")
+    doubled = table[table.duplicated(["task", "train_seed"], keep=False)]
+    if len(doubled):
+        first = doubled.iloc[0]
+        raise ValueError(f"score_matrix: more than one score of task {first.task!r}, train_seed {first.train_seed}")
+    matrix = table.pivot(index="train_seed", columns="task", values=score)
+    if matrix.isna().any().any():
+        seed, name = next((s, t) for t in matrix for s in matrix.index if pd.isna(matrix.at[s, t]))
+        raise ValueError(f"score_matrix: no score of task {name!r}, train_seed {seed}; every run needs every task")
+    if not np.isfinite(matrix.to_numpy(float)).all():
+        raise ValueError("score_matrix: scores must be finite")
+    return matrix
+
+
+def aggregate(
+    table: pd.DataFrame,
+    *,
+    score: str = "score",
+    over: str = "runs",
+    reps: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Aggregate]:
+    """All `AGGREGATES` of a tidy table, each with a stratified bootstrap interval.
+
+    over="runs" resamples training runs within each task: the uncertainty of training again. With one run that is not defined and
+    no interval is given. over="tasks" resamples tasks (what the paper's notebooks do): the uncertainty of the choice of tasks.
+    Scores should be normalised to about [0, 1]; the optimality gap is measured to 1.
+    """
+    from rliable import library, metrics
+
+    if over not in ("runs", "tasks"):
+        raise ValueError(f"aggregate: over must be 'runs' or 'tasks', got {over!r}")
+    matrix = score_matrix(table, score)
+    scores = matrix.to_numpy(float)
+    runs, tasks = scores.shape
+    functions = {
+        "iqm": metrics.aggregate_iqm,
+        "mean": metrics.aggregate_mean,
+        "median": metrics.aggregate_median,
+        "optimality_gap": metrics.aggregate_optimality_gap,
+    }
+    axis = scores if over == "runs" else scores.T
+    if axis.shape[0] < 2:
+        reason = f"no interval: one {over[:-1]} cannot be resampled"
+        return {n: Aggregate(n, float(f(scores)), None, None, runs, tasks, reason) for n, f in functions.items()}
+
+    def all_of(x: np.ndarray) -> np.ndarray:
+        return np.array([f(x) for f in functions.values()])
+
+    points, intervals = _seeded(
+        seed, library.get_interval_estimates, {"": axis}, all_of, reps=reps, confidence_interval_size=confidence
+    )
+    low, high = intervals[""]
+    return {
+        name: Aggregate(name, float(points[""][i]), float(low[i]), float(high[i]), runs, tasks, f"resampled over {over}, {reps} draws")
+        for i, name in enumerate(functions)
+    }
+
+
+def performance_profile(
+    table: pd.DataFrame, thresholds: np.ndarray, *, score: str = "score", reps: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Fraction of (run, task) scores above each threshold, with intervals over runs (NaN with one run).
+
+    Returns columns threshold, fraction, low, high.
+    """
+    from rliable import library
+
+    scores = score_matrix(table, score).to_numpy(float)
+    if scores.shape[0] < 2:
+        fraction = (scores[None] > thresholds[:, None, None]).mean((1, 2))
+        return pd.DataFrame({"threshold": thresholds, "fraction": fraction, "low": np.nan, "high": np.nan})
+    profile, interval = _seeded(seed, library.create_performance_profile, {"": scores}, thresholds, reps=reps)
+    return pd.DataFrame({"threshold": thresholds, "fraction": profile[""], "low": interval[""][0], "high": interval[""][1]})
+
+
+def _seeded(seed: int, function, *args, **kwargs):
+    """Call with numpy's global generator seeded (rliable 1.2 draws from it whatever random_state it is given), then restore it."""
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        np.random.set_state(state)

@@ -1,0 +1,45 @@
+"""dm_control tasks of MT30."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .registry import Task
+from .suites import missing
+
+__all__ = ["DMControl"]
+
+
+class DMControl:
+    """A dm_control task: 500 decisions of two control steps, no termination, observation entries in the suite's order."""
+
+    def __init__(self, task: Task):
+        try:
+            from dm_control import suite
+        except Exception as error:  # mujoco's own version clash raises AttributeError
+            raise missing(error) from error
+        if task.custom:
+            raise NotImplementedError(f"{task.name}: one of the 11 tasks that are not in dm_control's stock suite, not part of this version")
+        self.task = task
+        domain = task.domain
+        name = task.name.split("-", 1)[1].replace("-", "_")
+        self._env = suite.load({"cup": "ball_in_cup"}.get(domain, domain), name, task_kwargs={"random": 0})
+        spec = self._env.action_spec()
+        if spec.shape != (task.action_dim,) or not (np.all(spec.minimum == -1) and np.all(spec.maximum == 1)):
+            raise RuntimeError(f"{task.name}: expected {task.action_dim} actions in [-1, 1], the simulator has {spec}")
+
+    def reset(self, seed: int) -> np.ndarray:
+        self._env.task._random = np.random.RandomState(seed % 2**32)
+        return self._flat(self._env.reset().observation)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        action = np.clip(np.asarray(action, np.float64), -1.0, 1.0)
+        reward = 0.0
+        for _ in range(2):
+            time_step = self._env.step(action)
+            reward += time_step.reward or 0.0
+        return self._flat(time_step.observation), reward, False
+
+    @staticmethod
+    def _flat(observation: dict[str, np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.ravel(v) for v in observation.values()]).astype(np.float32)

@@ -1,0 +1,46 @@
+"""MetaWorld v3 tasks of MT80, and their scripted experts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .registry import Task
+from .suites import missing
+
+__all__ = ["MetaWorld"]
+
+
+class MetaWorld:
+    """A MetaWorld task: 100 decisions of two raw steps, goal observable, goal and object positions drawn at each reset."""
+
+    def __init__(self, task: Task):
+        try:
+            from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE as environments
+        except Exception as error:
+            raise missing(error) from error
+        self.task = task
+        self._env = environments[f"{task.domain}-goal-observable"](seed=0)
+        self._env.seeded_rand_vec = True
+        self._env._freeze_rand_vec = False
+        self._expert = None
+
+    def reset(self, seed: int) -> np.ndarray:
+        self._env.seed(seed % 2**32)
+        observation, _ = self._env.reset()
+        return np.asarray(observation, np.float32)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        action = np.clip(np.asarray(action, np.float32), -1.0, 1.0)
+        reward, info = 0.0, {}
+        for _ in range(2):
+            observation, r, _, _, info = self._env.step(action)
+            reward += float(r)
+        return np.asarray(observation, np.float32), reward, bool(info["success"])
+
+    def expert(self, observation: np.ndarray) -> np.ndarray:
+        """Action of the scripted policy that MetaWorld ships, shape [4], clipped to [-1, 1]."""
+        if self._expert is None:
+            from metaworld.policies import ENV_POLICY_MAP
+
+            self._expert = ENV_POLICY_MAP[self.task.domain]()
+        return np.clip(np.asarray(self._expert.get_action(observation.astype(np.float64)), np.float32), -1.0, 1.0)

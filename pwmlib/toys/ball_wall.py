@@ -1,0 +1,202 @@
+"""The ball and the wall: a discontinuous objective, smooth surrogates of it, and gradient descent on each (Sec. 3.1, App. A)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..nets import mish, simnorm
+
+__all__ = ["BallWall", "Descent", "Surrogate", "SurrogateConfig", "compare_surrogates", "descend"]
+
+THETA = (-math.pi, math.pi)
+"""Domain of the throwing angle, rad."""
+
+
+@dataclass(frozen=True)
+class BallWall:
+    """A ball thrown at angle theta from the origin towards a wall; J(theta) = -x(T) is minimised (Eq. 11, corrected).
+
+    x(t) = v cos(theta) t + a t^2 / 2, y(t) = v sin(theta) t - g t^2 / 2. The ball reaches the wall's place w at
+    t_c = (-v cos(theta) + sqrt(v^2 cos^2(theta) + 2 a w)) / a. When t_c <= T and y(t_c) < h it is stopped there, x(T) = w.
+    """
+
+    speed: float = 10.0
+    """v, m/s."""
+    acceleration: float = 1.0
+    """a, horizontal, m/s^2. Eq. 11 prints g here; the released script uses 1."""
+    gravity: float = 9.81
+    """g, m/s^2."""
+    wall: float = 5.0
+    """w, the wall's place (not its width), m."""
+    height: float = 0.0
+    """h, the wall's upper edge above the throwing point, m."""
+    time: float = 2.0
+    """T, s."""
+    contact_time: Literal["corrected", "released"] = "corrected"
+    """"released": sqrt(v^2 cos^2 + a w) without the factor 2, as Eq. 11 and the script have it; moves the optimum to 0.123 rad."""
+
+    def __post_init__(self) -> None:
+        if self.acceleration <= 0 or self.wall <= 0 or self.speed <= 0 or self.time <= 0:
+            raise ValueError(f"BallWall: speed, acceleration, wall and time must be positive, got {self}")
+
+    def clears(self, theta: Tensor) -> Tensor:
+        """Bool, shape of theta: the ball passes over the wall, or never reaches it within T."""
+        vx = self.speed * torch.cos(theta)
+        factor = 2.0 if self.contact_time == "corrected" else 1.0
+        contact = (-vx + (vx.square() + factor * self.acceleration * self.wall).sqrt()) / self.acceleration
+        y = self.speed * torch.sin(theta) * contact - 0.5 * self.gravity * contact.square()
+        return (y >= self.height) | (contact > self.time)
+
+    def objective(self, theta: Tensor) -> Tensor:
+        """J(theta) in metres, any shape; differentiable almost everywhere, with jumps."""
+        free = self.speed * torch.cos(theta) * self.time + 0.5 * self.acceleration * self.time**2
+        return -torch.where(self.clears(theta), free, torch.full_like(free, self.wall))
+
+    def optimum(self, points: int = 200_001) -> tuple[float, float]:
+        """(theta*, J*) on a fine grid, in float64."""
+        theta = torch.linspace(*THETA, points, dtype=torch.float64)
+        values = self.objective(theta)
+        best = int(values.argmin())
+        return float(theta[best]), float(values[best])
+
+
+@dataclass(frozen=True)
+class SurrogateConfig:
+    """A model of J with two hidden layers; the paper's numbers are the defaults."""
+
+    kind: Literal["relu", "layernorm_mish", "simnorm"] = "relu"
+    hidden: int = 32
+    samples: int = 1000
+    epochs: int = 100
+    batch: int = 50
+    lr: float = 2e-3
+    group: int = 8
+    """SimNorm group size."""
+
+
+class Surrogate(nn.Module):
+    """One model per seed, all trained at once: theta [seeds, n] -> J [seeds, n].
+
+    relu: Linear-ReLU twice; layernorm_mish: Linear-LayerNorm-Mish twice; simnorm: Linear-LayerNorm-Mish, Linear-LayerNorm-SimNorm.
+    Then a linear output. Input theta / pi and output standardised with the training data's mean and deviation.
+    """
+
+    def __init__(self, config: SurrogateConfig, seeds: int):
+        super().__init__()
+        if config.hidden % config.group:
+            raise ValueError(f"Surrogate: hidden={config.hidden} must be a multiple of the SimNorm group={config.group}")
+        self.config = config
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        sizes = (1, config.hidden, config.hidden, 1)
+        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+            weight, bias = torch.empty(seeds, a, b), torch.empty(seeds, 1, b)
+            for s in range(seeds):
+                generator = torch.Generator().manual_seed(1000 * s + a + b)
+                weight[s].uniform_(-(a**-0.5), a**-0.5, generator=generator)
+                bias[s].uniform_(-(a**-0.5), a**-0.5, generator=generator)
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(bias))
+        self.register_buffer("mean", torch.zeros(seeds, 1))
+        self.register_buffer("std", torch.ones(seeds, 1))
+
+    def forward(self, theta: Tensor) -> Tensor:
+        h = theta.unsqueeze(-1) / math.pi
+        for i in range(2):
+            h = torch.baddbmm(self.biases[i], h, self.weights[i])
+            if self.config.kind == "relu":
+                h = F.relu(h)
+                continue
+            h = F.layer_norm(h, h.shape[-1:])
+            h = simnorm(h, self.config.group) if self.config.kind == "simnorm" and i == 1 else mish(h)
+        return torch.baddbmm(self.biases[2], h, self.weights[2]).squeeze(-1) * self.std + self.mean
+
+
+def fit_surrogate(world: BallWall, config: SurrogateConfig, seeds: int) -> Surrogate:
+    """Regress J on uniform samples of theta; each seed has its own samples, initial weights and order."""
+    model = Surrogate(config, seeds)
+    generators = [torch.Generator().manual_seed(s) for s in range(seeds)]
+    low, high = THETA
+    theta = torch.stack([torch.rand(config.samples, generator=g) for g in generators]) * (high - low) + low
+    target = world.objective(theta)
+    model.mean.copy_(target.mean(1, keepdim=True))
+    model.std.copy_(target.std(1, keepdim=True))
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
+    for _ in range(config.epochs):
+        order = torch.stack([torch.randperm(config.samples, generator=g) for g in generators])
+        for part in order.split(config.batch, 1):
+            x, y = theta.gather(1, part), target.gather(1, part)
+            # Sum over seeds of each seed's mean error: the seeds do not influence each other.
+            loss = ((model(x) - y) / model.std).square().mean(1).sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return model.requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Gradient descent on theta, projected to the domain."""
+
+    start: float = -math.pi
+    steps: int = 2000
+    lr: float = 0.01
+    momentum: float = 0.0
+    noise: float = 0.0
+    """Standard deviation of theta, rad; the gradient is then the mean over `noise_samples` perturbed angles."""
+    noise_samples: int = 32
+    seed: int = 0
+
+
+def descend(objective, config: Descent, seeds: int) -> Tensor:
+    """Follow the gradient of objective: theta [seeds, n] -> [seeds, n]. Returns the path, shape [steps + 1, seeds].
+
+    With noise, each step sees fresh perturbations; on a surrogate that is the first-order gradient of the smoothed objective.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    theta = torch.full((seeds, 1), config.start)
+    velocity, path = torch.zeros(seeds, 1), [theta]
+    for _ in range(config.steps):
+        samples = config.noise_samples if config.noise else 1
+        offsets = config.noise * torch.randn(seeds, samples, generator=generator)
+        point = (theta + offsets).clamp(*THETA).requires_grad_()
+        (gradient,) = torch.autograd.grad(objective(point).mean(1).sum(), point)
+        velocity = config.momentum * velocity + gradient.sum(1, keepdim=True)
+        theta = (theta - config.lr * velocity).clamp(*THETA)
+        path.append(theta)
+    return torch.stack(path).squeeze(-1)
+
+
+def compare_surrogates(
+    world: BallWall, surrogates: dict[str, SurrogateConfig], descents: dict[str, Descent], *, seeds: int
+) -> tuple[pd.DataFrame, dict[str, Surrogate], dict[tuple[str, str], Tensor]]:
+    """Fit each surrogate for all seeds and descend on it and on the true J.
+
+    Returns (tidy table, fitted surrogates, paths by (surrogate, descent)). Columns: surrogate, descent, seed, rmse [m], argmin_gap
+    [m], gap [m], theta [rad]. Gaps are J - J* on the TRUE objective; argmin_gap is of the surrogate's own global minimum.
+    """
+    _, best = world.optimum()
+    grid = torch.linspace(*THETA, 4001).expand(seeds, -1)
+    rows, models, paths = [], {}, {}
+    objectives: dict[str, object] = {"true J": world.objective}
+    for name, config in surrogates.items():
+        models[name] = objectives[name] = fit_surrogate(world, config, seeds)
+    for name, objective in objectives.items():
+        values = objective(grid)
+        rmse = (values - world.objective(grid)).square().mean(1).sqrt()
+        argmin_gap = world.objective(grid.gather(1, values.argmin(1, keepdim=True)))[:, 0] - best
+        for label, descent in descents.items():
+            path = paths[name, label] = descend(objective, descent, seeds)
+            gap = world.objective(path[-1]) - best
+            for s in range(seeds):
+                row = {"surrogate": name, "descent": label, "seed": s, "rmse": rmse[s].item(), "argmin_gap": argmin_gap[s].item()}
+                rows.append({**row, "gap": gap[s].item(), "theta": path[-1, s].item()})
+    return pd.DataFrame(rows), models, paths
+
+

@@ -1,0 +1,25 @@
+"""Shared test settings: one torch thread, and the folder of reference arrays where it exists."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+GOLDEN = Path(os.environ.get("PWMLIB_REFERENCE", Path(__file__).resolve().parents[2] / "shared" / "reference")) / "golden"
+
+
+@pytest.fixture
+def golden():
+    """Loader of the reference arrays, or a skip that says what is missing."""
+
+    def load(name: str) -> dict[str, torch.Tensor]:
+        path = GOLDEN / f"{name}.npz"
+        if not path.is_file():
+            pytest.skip(f"reference arrays not here: {path} (set PWMLIB_REFERENCE to their folder)")
+        with np.load(path) as file:
+            return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
+
+    return load
