@@ -53,7 +53,9 @@ def _split(value: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
         return {kind: [_split(v, f"{prefix}/{i}", tensors) for i, v in enumerate(value)]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"save_state: {prefix or 'the state'} holds a {type(value).__name__}; only tensors, containers and plain values are kept")
+    raise TypeError(
+        f"save_state: {prefix or 'the state'} holds a {type(value).__name__}; only tensors, containers and plain values are kept"
+    )
 
 
 def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -55,9 +55,7 @@ def evaluate_policy(env: Environment, actor: Actor, view: FrozenWorldModel, *, e
     return summarise(env, played), played
 
 
-def evaluate_planner(
-    env: Environment, view: FrozenWorldModel, *, episodes: int = 1, config: PlannerConfig | None = None
-) -> Evaluation:
+def evaluate_planner(env: Environment, view: FrozenWorldModel, *, episodes: int = 1, config: PlannerConfig | None = None) -> Evaluation:
     """Run MPPI inside the model, acting in the real task: the gate of the world model."""
     played = []
     for i in range(episodes):

@@ -14,21 +14,22 @@ import torch
 from tqdm.auto import tqdm
 
 from .checkpoints import write_atomic
-from .errors import ExplainedError
-from .evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_planner, evaluate_policy, summarise
 from .episodes import BEHAVIOURS, Episode, EpisodeStore, SliceSampler, make_behaviour
 from .episodes.sampler import padded_sizes
 from .episodes.store import GENERATOR_VERSION, record
+from .errors import ExplainedError
+from .evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_planner, evaluate_policy, summarise
 from .jobs import Job, JobResult, run_jobs
 from .online import OnlineAgent, replay_starts
 from .pretrain import WorldModelTrainer, held_out_correlation
 from .pwm import PolicyLearner
 from .runs import Run, digest, plain, resolve_device, train
 from .scales import DataPlan, MultitaskScale
-from .tasks import Task, make, task as find_task
+from .tasks import Task, make
+from .tasks import task as find_task
 from .world_model import WorldModel
 
-__all__ = ["MultitaskExperiment", "StageFailedError", "data_quantiles", "generate_task"]
+__all__ = ["MultitaskExperiment", "StageFailedError", "data_quantiles", "gate_job", "generate_task", "policy_job"]
 
 HELD_OUT = 0.05
 """Fraction of each task's episodes that the world model never trains on (at least one), for the reward correlation."""
@@ -73,7 +74,7 @@ class MultitaskExperiment:
                     mean, std = torch.zeros_like(mean), torch.ones_like(std)
                 scaling = (reward_mean, reward_std) if config.loss.normalise_reward else (0.0, 1.0)
                 model.set_statistics(mean, std, *scaling)
-            trainer = WorldModelTrainer(model, training, config, seed=self.scale.data.seed)
+            trainer = WorldModelTrainer(model, training, config, seed=self.scale.model_seed)
             with tqdm(total=config.updates, desc="world model", disable=not self.progress) as bar:
                 train(
                     run,
@@ -95,19 +96,17 @@ class MultitaskExperiment:
     def check_world_model(self) -> pd.DataFrame:
         """The gate: held-out reward correlation, and the score of a planner that sees only the model. One line per task."""
         quality = self.train_world_model()["quality"]
-        jobs = [Job(t.name, _gate_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
+        jobs = [Job(t.name, gate_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
         planned = self._run(jobs, "planning in the model")
-        return pd.DataFrame(
-            [{"task": t.name, **quality[t.name], **result.value} for t, result in zip(self.tasks, planned, strict=True)]
-        )
+        return pd.DataFrame([{"task": t.name, **quality[t.name], **result.value} for t, result in zip(self.tasks, planned, strict=True)])
 
-    def extract_policies(self) -> pd.DataFrame:
+    def extract_policies(self, seeds: Sequence[int] | None = None) -> pd.DataFrame:
         """One policy per task and training seed (Algorithm 1), evaluated in the real task. One line per policy."""
         self.train_world_model()
         jobs = [
-            Job(f"{t.name} seed {seed}", _policy_job, {"experiment": self._for_job(), "index": i, "seed": seed})
+            Job(f"{t.name} seed {seed}", policy_job, {"experiment": self._for_job(), "index": i, "seed": seed})
             for i, t in enumerate(self.tasks)
-            for seed in range(self.train_seeds)
+            for seed in (range(self.train_seeds) if seeds is None else seeds)
         ]
         rows = [result.value for result in self._run(jobs, "policies")]
         return pd.DataFrame(rows)
@@ -133,7 +132,7 @@ class MultitaskExperiment:
         """The run of the world model; its parameters include a fingerprint of the data."""
         names = [t.name for t in self.tasks]
         data = {t.name: EpisodeStore(self.data_dir, t).fingerprint() for t in self.tasks}
-        params = {"tasks": names, "data": data, "model": self.scale.model, "training": self.scale.training, "seed": self.scale.data.seed}
+        params = {"tasks": names, "data": data, "model": self.scale.model, "training": self.scale.training, "seed": self.scale.model_seed}
         return Run(self.runs_dir, "world_model", f"{len(names)}-tasks", params)
 
     def load_world_model(self) -> WorldModel:
@@ -155,7 +154,7 @@ class MultitaskExperiment:
         obs_dim, action_dim = padded_sizes(self.tasks)
         dims = [t.action_dim for t in self.tasks]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.scale.data.seed)
+            torch.manual_seed(self.scale.model_seed)
             return WorldModel(obs_dim, action_dim, tasks=len(self.tasks), action_dims=dims, config=self.scale.model)
 
     def _split(self) -> tuple[SliceSampler, SliceSampler]:
@@ -258,7 +257,7 @@ class _OneTask:
         return obs, torch.nn.functional.pad(action, (0, pad[1])), reward, torch.full_like(task, self.index)
 
 
-def _gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
+def gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
     t, scale = experiment.tasks[index], experiment.scale
     world_model = experiment.world_model_run()
     params = {"world_model": world_model.folder.name, "task": t.name, "planner": scale.planner, "episodes": scale.planner_episodes}
@@ -271,7 +270,7 @@ def _gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
     return Run(experiment.runs_dir, "gate", t.name, params).execute(work)
 
 
-def _policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[str, Any]:
+def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[str, Any]:
     t, scale = experiment.tasks[index], experiment.scale
     world_model = experiment.world_model_run()
     params = {
@@ -294,9 +293,7 @@ def _policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[
 
         def evaluate(step: int) -> dict[str, Any]:
             evaluation, episodes = evaluate_policy(env, learner.actor, view, episodes=scale.eval_episodes)
-            believed, real = believed_and_real_value(
-                learner.critics, view, episodes, obs_dim=t.obs_dim, gamma=scale.policy.gamma
-            )
+            believed, real = believed_and_real_value(learner.critics, view, episodes, obs_dim=t.obs_dim, gamma=scale.policy.gamma)
             return {**evaluation.row(), "model_value": believed, "real_value": real}
 
         train(

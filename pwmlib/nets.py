@@ -1,7 +1,4 @@
-"""Layers of the paper: SimNorm (Eq. 4), Linear-LayerNorm-Mish blocks, and an ensemble of MLPs in one batched product.
-
-Mish and SimNorm are written so that they are quick on a CPU; both equal their textbook forms to float rounding (tests/test_nets.py).
-"""
+"""Layers of the paper: SimNorm (Eq. 4), Linear-LayerNorm-Mish blocks, and an ensemble of MLPs in one batched product."""
 
 from __future__ import annotations
 
@@ -16,40 +13,10 @@ from torch import Tensor, nn
 Activation = Literal["mish", "relu", "silu"]
 NormOrder = Literal["before_activation", "after_activation", "none"]
 
-__all__ = ["Activation", "MLPEnsemble", "NormOrder", "NormedLinear", "SimNorm", "mish", "mlp", "simnorm"]
+__all__ = ["Activation", "MLPEnsemble", "NormOrder", "NormedLinear", "SimNorm", "mlp", "norm_and_activation", "simnorm"]
 
 
-class _Mish(torch.autograd.Function):
-    """Mish through a single exponential: with q = (1 + e^x)^2, tanh(softplus(x)) = (q - 1) / (q + 1)."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        # q - 1 = e(e + 2) and q + 1 = e(e + 2) + 2, so no cancellation for very negative x.
-        e = x.clamp(max=20.0).exp_()
-        gate = (e + 2.0).mul_(e)
-        gate.div_(gate + 2.0)
-        ctx.save_for_backward(x, gate)
-        return x * gate
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        x, gate = ctx.saved_tensors
-        # d/dx [x tanh(sp(x))] = gate + x sigmoid(x) (1 - gate^2)
-        slope = gate.square().neg_().add_(1.0).mul_(torch.sigmoid(x)).mul_(x).add_(gate)
-        return slope.mul_(grad)
-
-
-def mish(x: Tensor) -> Tensor:
-    """Mish, x tanh(softplus(x)) (Misra 2019); any shape. Twice as quick as `F.mish` on a CPU, the same to float rounding.
-
-    Double backward and devices other than the CPU use `F.mish`, which is one fused kernel there.
-    """
-    if x.device.type != "cpu" or x.dtype == torch.float64 or not x.is_floating_point():
-        return F.mish(x)
-    return _Mish.apply(x)
-
-
-ACTIVATIONS = {"mish": mish, "relu": F.relu, "silu": F.silu}
+ACTIVATIONS = {"mish": F.mish, "relu": F.relu, "silu": F.silu}
 
 
 def simnorm(x: Tensor, group_size: int = 8) -> Tensor:
@@ -82,6 +49,30 @@ class SimNorm(nn.Module):
         return f"group_size={self.group_size}"
 
 
+def norm_and_activation(x: Tensor, weight: Tensor, bias: Tensor, activation: str | nn.Module | None, norm: NormOrder) -> Tensor:
+    """LayerNorm and activation in the order of `norm`, fused into one kernel where there is one (on a CPU, not in float64).
+
+    The result has x's dtype; bfloat16 is computed in float32.
+
+    x: [..., n]; weight, bias: LayerNorm's, [n] or [members, 1, n] for x [members, rows, n].
+    """
+    fusible = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and weight.dtype == torch.float32
+    if fusible and (activation == "mish" or (isinstance(activation, SimNorm) and norm == "before_activation")):
+        from . import fused  # Numba takes half a second to import
+
+        w, b = weight.reshape(-1, weight.shape[-1]), bias.reshape(-1, bias.shape[-1])
+        if isinstance(activation, SimNorm):
+            return fused.norm_simnorm(x, w, b, group=activation.group_size)
+        return fused.norm_mish(x, w, b, mish_first=norm == "after_activation")
+    function = ACTIVATIONS[activation] if isinstance(activation, str) else activation
+    if x.dtype == torch.bfloat16:
+        return norm_and_activation(x.float(), weight, bias, activation, norm).to(x.dtype)
+    if norm == "after_activation" and function is not None:
+        x = function(x)
+    x = F.layer_norm(x, x.shape[-1:], weight, bias) if weight.dim() == 1 else torch.addcmul(bias, F.layer_norm(x, x.shape[-1:]), weight)
+    return function(x) if norm == "before_activation" and function is not None else x
+
+
 class NormedLinear(nn.Module):
     """Linear, LayerNorm and activation, in the order that `norm` names.
 
@@ -105,16 +96,15 @@ class NormedLinear(nn.Module):
             nn.utils.parametrizations.spectral_norm(self, "weight")
         self.norm = norm
         self.ln = nn.LayerNorm(out_features) if norm != "none" else None
-        self.activation = activation if isinstance(activation, nn.Module) else None
-        self._function = ACTIVATIONS[activation] if isinstance(activation, str) else self.activation
+        self.activation = activation
 
     def finish(self, x: Tensor) -> Tensor:
         """What follows the linear map: LayerNorm and activation."""
-        if self.norm == "before_activation":
-            x = self.ln(x)
-        if self._function is not None:
-            x = self._function(x)
-        return self.ln(x) if self.norm == "after_activation" else x
+        if self.ln is not None:
+            return norm_and_activation(x, self.ln.weight, self.ln.bias, self.activation, self.norm)
+        if isinstance(self.activation, str):
+            return ACTIVATIONS[self.activation](x)
+        return x if self.activation is None else self.activation(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(F.linear(x, self.weight, self.bias))
@@ -148,7 +138,7 @@ def mlp(
 class MLPEnsemble(nn.Module):
     """`members` MLPs of the same shape evaluated in batched matrix products; no Python loop over members.
 
-    dtype "bfloat16" runs the matrix products in bfloat16; parameters, LayerNorm and activations stay in the input's dtype.
+    dtype "bfloat16" runs the matrix products in bfloat16; parameters stay float32, LayerNorm and activations are computed in it.
     x: shape [..., in_features], shared by all members. Returns shape [members, ..., out_features].
     Weights start orthogonal with gain sqrt(2) and zero bias, the output layer too (as in the released critics; the paper is silent).
     """
@@ -167,12 +157,13 @@ class MLPEnsemble(nn.Module):
         super().__init__()
         self.members, self.in_features, self.norm = members, in_features, norm
         self.dtype = getattr(torch, dtype)
-        self._function = ACTIVATIONS[activation]
+        self.activation = activation
         sizes = [in_features, *hidden, out_features]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         self.ln_weights, self.ln_biases = nn.ParameterList(), nn.ParameterList()
         for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
-            weight = torch.empty(members, b, a)
+            # [in, out], so that neither the product nor the weight's gradient is transposed.
+            weight = torch.empty(members, a, b)
             for member in weight:
                 nn.init.orthogonal_(member, gain=math.sqrt(2))
             self.weights.append(nn.Parameter(weight))
@@ -181,27 +172,20 @@ class MLPEnsemble(nn.Module):
                 self.ln_weights.append(nn.Parameter(torch.ones(members, 1, b)))
                 self.ln_biases.append(nn.Parameter(torch.zeros(members, 1, b)))
 
-    def _layer_norm(self, i: int, x: Tensor) -> Tensor:
-        return torch.addcmul(self.ln_biases[i], F.layer_norm(x, x.shape[-1:]), self.ln_weights[i])
-
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.in_features:
             raise ValueError(f"MLPEnsemble: expected {self.in_features} input features, got shape {tuple(x.shape)}")
         lead = x.shape[:-1]
         h = x.reshape(-1, self.in_features)
-        # The first layer shares its input, so it is one product over all members' rows.
-        w0, cast = self.weights[0], self.dtype
-        h = F.linear(h.to(cast), w0.reshape(-1, self.in_features).to(cast), self.biases[0].reshape(-1).to(cast)).to(x.dtype)
-        h = h.view(-1, self.members, w0.shape[1]).transpose(0, 1)
+        cast = self.dtype
+        h = h.to(cast).expand(self.members, -1, -1)
         last = len(self.weights) - 1
         for i in range(last + 1):
-            if i:
-                h = torch.baddbmm(self.biases[i].to(cast), h.to(cast), self.weights[i].transpose(1, 2).to(cast)).to(x.dtype)
+            h = torch.baddbmm(self.biases[i].to(cast), h, self.weights[i].to(cast))
             if i == last:
                 break
-            if self.norm == "before_activation":
-                h = self._layer_norm(i, h)
-            h = self._function(h)
-            if self.norm == "after_activation":
-                h = self._layer_norm(i, h)
-        return h.reshape(self.members, *lead, -1)
+            if self.norm == "none":
+                h = ACTIVATIONS[self.activation](h)
+            else:
+                h = norm_and_activation(h, self.ln_weights[i], self.ln_biases[i], self.activation, self.norm)
+        return h.to(x.dtype).reshape(self.members, *lead, -1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import ExplainedError
 
-__all__ = ["OutputFolderError", "PROJECT", "resolve", "writable_folder"]
+__all__ = ["PROJECT", "OutputFolderError", "resolve", "writable_folder"]
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The repository root in an editable install (what `make` sets up)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .config import PWMConfig
-from .errors import ExplainedError
 from .dynamics import Dynamics, Rollout, rollout
+from .errors import ExplainedError
 from .policy import Actor, Critics
 from .returns import td_lambda
 
@@ -30,7 +29,9 @@ def check_finite(step: int, **terms: Tensor | float) -> None:
     for name, value in terms.items():
         number = float(value)
         if not (number - number == 0.0):
-            raise NonFiniteError(f"update {step}: the {name.replace('_', ' ')} is {number}; the learner was put back to the state before it")
+            raise NonFiniteError(
+                f"update {step}: the {name.replace('_', ' ')} is {number}; the learner was put back to the state before it"
+            )
 
 
 def actor_returns(roll: Rollout, value: Callable[[Tensor], Tensor], config: PWMConfig) -> Tensor:
@@ -95,24 +96,24 @@ class PolicyLearner:
             self.critics = Critics(
                 state_dim, members=c.critics, hidden=c.critic_hidden, reduction=c.critic_value, dtype=c.precision, **common
             ).to(self.device)
-        self.actor_optimiser = _adam(self.actor.parameters(), c.actor_lr, c.betas)
-        self.critic_optimiser = _adam(self.critics.parameters(), c.critic_lr, c.betas)
+        self.actor_optimiser = _FlatAdam(self.actor, c.actor_lr, c.betas)
+        self.critic_optimiser = _FlatAdam(self.critics, c.critic_lr, c.betas)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.step = 0
+        self._snapshot = _Snapshot()
         # Running moments of the returns for return_scaling="running_std": mean, variance, count.
         self.return_moments = torch.tensor([0.0, 1.0, 1e-4], dtype=torch.float64)
 
     def update(self) -> dict[str, float]:
         """One update: imagine, improve the actor, fit the critics. Returns scalars to log; raises NonFiniteError."""
-        self._set_learning_rates()
-        before = copy.deepcopy(self.state_dict())
+        self._snapshot.take(self)
         try:
             roll = self.imagine()
             metrics = self._improve_actor(roll)
             detached = Rollout(roll.states.detach(), roll.actions.detach(), roll.rewards.detach(), roll.terminated)
             metrics |= self._fit_critics(detached)
         except NonFiniteError:
-            self.load_state_dict(before)
+            self._snapshot.restore(self)
             raise
         self.step += 1
         return metrics
@@ -143,8 +144,8 @@ class PolicyLearner:
         return {
             "actor": self.actor.state_dict(),
             "critics": self.critics.state_dict(),
-            "actor_optimiser": self.actor_optimiser.state_dict(),
-            "critic_optimiser": self.critic_optimiser.state_dict(),
+            "actor_optimiser": self.actor_optimiser.adam.state_dict(),
+            "critic_optimiser": self.critic_optimiser.adam.state_dict(),
             "return_moments": self.return_moments,
             "generator": self.generator.get_state(),
             "step": self.step,
@@ -154,17 +155,17 @@ class PolicyLearner:
         """Continue from `state_dict`."""
         self.actor.load_state_dict(state["actor"])
         self.critics.load_state_dict(state["critics"])
-        self.actor_optimiser.load_state_dict(state["actor_optimiser"])
-        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        self.actor_optimiser.adam.load_state_dict(state["actor_optimiser"])
+        self.critic_optimiser.adam.load_state_dict(state["critic_optimiser"])
         self.return_moments = state["return_moments"].clone()
         self.generator.set_state(state["generator"].cpu())
         self.step = int(state["step"])
 
     def _improve_actor(self, roll: Rollout) -> dict[str, float]:
-        parameters = list(self.actor.parameters())
+        c = self.config
         loss = self.actor_loss(roll)
-        gradients = torch.autograd.grad(loss, parameters)
-        norm = _apply(self.actor_optimiser, parameters, gradients, self.config.actor_grad_norm, self.step + 1, loss, "actor")
+        lr = self._learning_rate(c.actor_lr)
+        norm = self.actor_optimiser.step(loss, lr=lr, max_norm=c.actor_grad_norm, update=self.step + 1, name="actor")
         self.actor.clamp_log_std_()
         return {
             "actor_loss": float(loss.detach()),
@@ -178,12 +179,11 @@ class PolicyLearner:
         targets = critic_targets(roll, self.critics.value, c).flatten()
         states = roll.states[:-1].flatten(0, 1)
         check_finite(self.step + 1, critic_targets=targets.sum())
-        parameters = list(self.critics.parameters())
+        lr = self._learning_rate(c.critic_lr)
         losses, norm = [], 0.0
         for index in self._minibatches(len(targets)):
             loss = self.critic_loss(states[index], targets[index])
-            gradients = torch.autograd.grad(loss, parameters)
-            norm = _apply(self.critic_optimiser, parameters, gradients, c.critic_grad_norm, self.step + 1, loss, "critic")
+            norm = self.critic_optimiser.step(loss, lr=lr, max_norm=c.critic_grad_norm, update=self.step + 1, name="critic")
             losses.append(loss.detach())
         return {"critic_loss": float(torch.stack(losses).mean()), "critic_grad_norm": norm, "value": float(targets.mean())}
 
@@ -196,11 +196,10 @@ class PolicyLearner:
             else:
                 yield from (slice(i * size, (i + 1) * size) for i in range(c.critic_minibatches))
 
-    def _set_learning_rates(self) -> None:
+    def _learning_rate(self, start: float) -> float:
         c = self.config
         done = min(self.step / c.updates, 1.0) if c.lr_schedule == "linear" else 0.0
-        for optimiser, start in ((self.actor_optimiser, c.actor_lr), (self.critic_optimiser, c.critic_lr)):
-            optimiser.param_groups[0]["lr"] = start + (c.final_lr - start) * done
+        return start + (c.final_lr - start) * done
 
     def _update_moments(self, returns: Tensor) -> None:
         mean, variance, count = self.return_moments.tolist()
@@ -211,24 +210,59 @@ class PolicyLearner:
         self.return_moments = torch.tensor([mean + delta * n / total, m2 / total, total], dtype=torch.float64)
 
 
-def _adam(parameters: Iterable[Tensor], lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
-    return torch.optim.Adam(parameters, lr=lr, betas=betas, fused=True)
+class _FlatAdam:
+    """Adam with gradient clipping on a module whose parameters become views of one vector: one fused call instead of one a tensor."""
+
+    def __init__(self, module: torch.nn.Module, lr: float, betas: tuple[float, float]):
+        self.parameters = list(module.parameters())
+        flat = torch.cat([p.detach().reshape(-1) for p in self.parameters])
+        self.vector = torch.nn.Parameter(flat)
+        self.vector.grad = torch.zeros_like(flat)
+        sizes = [p.numel() for p in self.parameters]
+        for p, part in zip(self.parameters, flat.split(sizes), strict=True):
+            p.data = part.view(p.shape)
+        self.gradients = [g.view(p.shape) for g, p in zip(self.vector.grad.split(sizes), self.parameters, strict=True)]
+        self.adam = torch.optim.Adam([self.vector], lr=lr, betas=betas, fused=True)
+
+    def step(self, loss: Tensor, *, lr: float, max_norm: float, update: int, name: str) -> float:
+        """Differentiate, check, clip, move. Returns the gradient norm before clipping; raises NonFiniteError before moving."""
+        torch._foreach_copy_(self.gradients, torch.autograd.grad(loss, self.parameters))
+        norm = float(torch.linalg.vector_norm(self.vector.grad))
+        check_finite(update, **{f"{name}_loss": loss.detach(), f"{name}_gradient_norm": norm})
+        if norm > max_norm:
+            self.vector.grad.mul_(max_norm / (norm + 1e-6))
+        self.adam.param_groups[0]["lr"] = lr
+        self.adam.step()
+        return norm
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that a step changes."""
+        return [self.vector.detach(), *(v for v in self.adam.state.get(self.vector, {}).values() if isinstance(v, Tensor))]
 
 
-def _apply(
-    optimiser: torch.optim.Optimizer,
-    parameters: list[Tensor],
-    gradients: Iterable[Tensor],
-    max_norm: float,
-    step: int,
-    loss: Tensor,
-    name: str,
-) -> float:
-    """Check, clip and take one optimiser step. Returns the gradient norm before clipping."""
-    for p, g in zip(parameters, gradients, strict=True):
-        p.grad = g
-    norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
-    check_finite(step, **{f"{name}_loss": loss.detach(), f"{name}_gradient_norm": norm})
-    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, torch.tensor(norm))
-    optimiser.step()
-    return norm
+class _Snapshot:
+    """The learner's state before an update, kept in buffers that are allocated once."""
+
+    def __init__(self):
+        self._buffers: list[Tensor] = []
+
+    def take(self, learner: PolicyLearner) -> None:
+        live = self._live(learner)
+        if len(live) != len(self._buffers):
+            self._buffers = [t.clone() for t in live]
+        else:
+            torch._foreach_copy_(self._buffers, live)
+        self._random, self._moments = learner.generator.get_state(), learner.return_moments
+
+    def restore(self, learner: PolicyLearner) -> None:
+        for optimiser in (learner.actor_optimiser, learner.critic_optimiser):
+            if len(self._buffers) == 2:
+                optimiser.adam.state.clear()  # the failed update was the first one: there was no optimiser state before it
+        for tensor, buffer in zip(self._live(learner), self._buffers, strict=True):
+            tensor.copy_(buffer)
+        learner.generator.set_state(self._random)
+        learner.return_moments = self._moments
+
+    @staticmethod
+    def _live(learner: PolicyLearner) -> list[Tensor]:
+        return learner.actor_optimiser.tensors() + learner.critic_optimiser.tensors()

@@ -112,7 +112,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """"missing", "running" (perhaps interrupted), "failed" or "finished"."""
+        """ "missing", "running" (perhaps interrupted), "failed" or "finished"."""
         return self._read("run.json").get("status", "missing")
 
     @property

@@ -12,7 +12,7 @@ from .online import OnlineConfig
 from .planning import PlannerConfig
 from .world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
 
-__all__ = ["MULTITASK_SCALES", "DataPlan", "MultitaskScale"]
+__all__ = ["MULTITASK_SCALES", "OFFLINE_CARTPOLE", "DataPlan", "MultitaskScale"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class MultitaskScale:
     policy: PWMConfig
     planner: PlannerConfig = PlannerConfig()
     train_seeds: int = 2
+    model_seed: int = 0
+    """Of the world model's weights and batches."""
     planner_episodes: int = 1
     eval_episodes: int = 5
     evaluate_every: int = 100
@@ -58,15 +60,23 @@ _AGENT = OnlineConfig(
     training=WorldModelTraining(horizon=8, batch=128, lr=1e-3, standardise_obs=True, loss=WorldModelLossConfig(dynamics_coef=5.0)),
     policy=PWMConfig(updates=3000, actor_hidden=(128, 64), critic_hidden=(128, 64), critic_value="min"),
 )
-_SMALL_MODEL = WorldModelConfig(
-    latent_dim=64, encoder_hidden=(128,), dynamics_hidden=(128, 128), reward_hidden=(128, 128), task_dim=16
+# Horizon 8 instead of 16: with few updates the longer one gives clipped, noisy gradients and a far worse policy.
+_SMALL_TRAINING = WorldModelTraining(
+    updates=2000,
+    horizon=8,
+    batch=128,
+    lr=1e-3,
+    final_lr=5e-5,
+    standardise_obs=True,
+    loss=WorldModelLossConfig(dynamics_coef=5.0),
 )
+_SMALL_MODEL = WorldModelConfig(latent_dim=64, encoder_hidden=(128,), dynamics_hidden=(128, 128), reward_hidden=(128, 128), task_dim=16)
 
 MULTITASK_SCALES: dict[str, MultitaskScale] = {
     "quick": MultitaskScale(
         data=DataPlan(replay=replace(_AGENT, episodes=15, policy=replace(_AGENT.policy, updates=900))),
         model=_SMALL_MODEL,
-        training=WorldModelTraining(updates=2000, batch=128, lr=1e-3, final_lr=5e-5, standardise_obs=True),
+        training=_SMALL_TRAINING,
         policy=PWMConfig(updates=250, actor_hidden=(128, 64), critic_hidden=(128, 64), critic_value="min"),
         eval_episodes=3,
         evaluate_every=125,
@@ -74,7 +84,7 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
     "laptop": MultitaskScale(
         data=DataPlan(replay=replace(_AGENT, episodes=50)),
         model=replace(WORLD_MODEL_SIZES["1M"], task_dim=32),
-        training=WorldModelTraining(updates=20_000, batch=256, lr=1e-3, final_lr=5e-5, standardise_obs=True),
+        training=replace(_SMALL_TRAINING, updates=20_000, batch=256),
         policy=PWMConfig(updates=1000, critic_value="min"),
         train_seeds=3,
         eval_episodes=10,
@@ -91,3 +101,18 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
         checkpoint_every=500,
     ),
 }
+
+_CARTPOLE = MultitaskScale(
+    data=DataPlan(dm_control={}, replay=replace(_AGENT, episodes=50)),
+    model=replace(_SMALL_MODEL, task_dim=0),
+    training=replace(_SMALL_TRAINING, updates=5000, horizon=16, lr=3e-4),
+    policy=PWMConfig(updates=800, actor_hidden=(128, 64), critic_hidden=(128, 64), critic_value="min"),
+    train_seeds=1,
+    eval_episodes=5,
+)
+OFFLINE_CARTPOLE: dict[str, MultitaskScale] = {
+    "H = 16, lr 3e-4": _CARTPOLE,
+    "H = 16, lr 1e-3": replace(_CARTPOLE, training=replace(_CARTPOLE.training, lr=1e-3)),
+    "H = 8, lr 1e-3": replace(_CARTPOLE, training=replace(_CARTPOLE.training, horizon=8, lr=1e-3)),
+}
+"""The recorded offline experiment on cartpole-swingup: one replay, the paper's SimNorm model trained in three ways."""

@@ -86,9 +86,7 @@ def aggregate(
     def all_of(x: np.ndarray) -> np.ndarray:
         return np.array([f(x) for f in functions.values()])
 
-    points, intervals = _seeded(
-        seed, library.get_interval_estimates, {"": axis}, all_of, reps=reps, confidence_interval_size=confidence
-    )
+    points, intervals = _seeded(seed, library.get_interval_estimates, {"": axis}, all_of, reps=reps, confidence_interval_size=confidence)
     low, high = intervals[""]
     return {
         name: Aggregate(name, float(points[""][i]), float(low[i]), float(high[i]), runs, tasks, f"resampled over {over}, {reps} draws")

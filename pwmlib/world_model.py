@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nets import Activation, NormedLinear, SimNorm, mlp
+from .nets import Activation, NormedLinear, SimNorm, mlp, norm_and_activation
 from .twohot import TwoHot
 
 __all__ = ["WORLD_MODEL_SIZES", "FrozenWorldModel", "WorldModel", "WorldModelConfig", "WorldModelLossConfig", "world_model_loss"]
@@ -190,8 +190,8 @@ class _FrozenMLP:
             bias = bias + F.linear(embedding, first.weight.detach()[:, at])
         self.first = [first.weight.detach()[:, c].to(dtype).contiguous() for c in columns]
         self.weights = [b.weight.detach().to(dtype) for b in self.blocks[1:]]
-        self.biases = [bias.to(dtype), *(b.bias.detach().to(dtype) for b in self.blocks[1:])]
         self.norms = [(b.ln.weight.detach(), b.ln.bias.detach()) if b.ln is not None else None for b in self.blocks]
+        self.biases = [bias.to(dtype), *(b.bias.detach().to(dtype) for b in self.blocks[1:])]
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         h: Tensor | None = None
@@ -203,12 +203,12 @@ class _FrozenMLP:
                     h = torch.addmm(h, x.reshape(-1, x.shape[-1]).to(self.dtype), w.t())
             else:
                 h = F.linear(h.to(self.dtype), self.weights[i - 1], self.biases[i])
-            h = h.float() if self.dtype == torch.bfloat16 else h
             if self.norms[i] is not None:
-                h = F.layer_norm(h, h.shape[-1:], *self.norms[i])
-            if block._function is not None:
-                h = block._function(h)
-        return h.view(*lead, h.shape[-1])
+                h = norm_and_activation(h, *self.norms[i], block.activation, block.norm)
+            else:
+                h = block.finish(h)
+        # Results leave in float32: a latent is the next step's state, and a logit the softmax's argument.
+        return (h.float() if self.dtype == torch.bfloat16 else h).view(*lead, h.shape[-1])
 
 
 class FrozenWorldModel:

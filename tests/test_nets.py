@@ -4,25 +4,56 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pwmlib.nets import MLPEnsemble, NormedLinear, SimNorm, mish, mlp, simnorm
+from pwmlib import fused
+from pwmlib.nets import MLPEnsemble, NormedLinear, SimNorm, mlp, simnorm
 
 
-@pytest.mark.parametrize("scale", [0.1, 3.0, 40.0])
-def test_mish_equals_torch(scale):
-    x = (torch.randn(500, dtype=torch.float64) * scale).float().requires_grad_()
-    (ours,) = torch.autograd.grad(mish(x).sum(), x)
-    exact = x.detach().double().requires_grad_()
-    (theirs,) = torch.autograd.grad(F.mish(exact).sum(), exact)
-    torch.testing.assert_close(mish(x), F.mish(exact).float(), rtol=2e-6, atol=1e-7)
-    torch.testing.assert_close(ours, theirs.float(), rtol=5e-6, atol=1e-6)
+def float64_layer(x, weight, bias, kind):
+    """LayerNorm and activation of one member in float64, from torch's own pieces."""
+    if kind == "mish_norm":
+        return F.layer_norm(F.mish(x), x.shape[-1:], weight, bias)
+    a = F.layer_norm(x, x.shape[-1:], weight, bias)
+    return F.mish(a) if kind == "norm_mish" else F.softmax(a.unflatten(-1, (-1, 8)), -1).flatten(-2)
 
 
-def test_mish_at_extremes_is_finite():
-    x = torch.tensor([-1e4, -100.0, 0.0, 100.0, 1e4], requires_grad=True)
-    y = mish(x)
-    (slope,) = torch.autograd.grad(y.sum(), x)
-    torch.testing.assert_close(y, torch.tensor([0.0, 0.0, 0.0, 100.0, 1e4]), atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(slope, torch.tensor([0.0, 0.0, 0.6, 1.0, 1.0]), atol=1e-6, rtol=1e-6)
+@pytest.mark.parametrize("kind", ["norm_mish", "mish_norm", "norm_simnorm"])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("members", [1, 3])
+def test_fused_layers_are_as_exact_as_torch(kind, scale, members):
+    """Value and all gradients: error against float64 at most three times that of torch's float32 layers, plus rounding."""
+    torch.manual_seed(0)
+    x = torch.randn(members * 6, 40) * scale
+    weight, bias, upstream = 1 + 0.3 * torch.randn(members, 40), torch.randn(members, 40), torch.randn(members * 6, 40)
+    fused_layer = {
+        "norm_mish": fused.norm_mish,
+        "mish_norm": lambda *a: fused.norm_mish(*a, mish_first=True),
+        "norm_simnorm": fused.norm_simnorm,
+    }[kind]
+
+    def evaluate(layer, dtype, separate):
+        inputs = [t.to(dtype).requires_grad_() for t in (x, weight, bias)]
+        if separate:
+            parts = [layer(p, w, b, kind) for p, w, b in zip(inputs[0].chunk(members), inputs[1], inputs[2], strict=True)]
+            y = torch.cat(parts)
+        else:
+            y = layer(*inputs)
+        return [y.detach(), *torch.autograd.grad((y * upstream.to(dtype)).sum(), inputs)]
+
+    exact = evaluate(float64_layer, torch.float64, True)
+    theirs = evaluate(float64_layer, torch.float32, True)
+    for ours, torch32, truth in zip(evaluate(fused_layer, torch.float32, False), theirs, exact, strict=True):
+        size = truth.abs().max()
+        assert (ours - truth).abs().max() / size <= 3 * (torch32 - truth).abs().max() / size + 1e-6
+
+
+def test_fused_layers_keep_nan_and_refuse_wrong_shapes():
+    x = torch.randn(4, 16)
+    x[1, 3] = float("nan")
+    for layer in (fused.norm_mish, fused.norm_simnorm):
+        y = layer(x, torch.ones(1, 16), torch.zeros(1, 16))
+        assert y[1].isnan().any() and y[[0, 2, 3]].isfinite().all()
+    with pytest.raises(ValueError, match="do not fit"):
+        fused.norm_mish(torch.zeros(4, 16), torch.ones(3, 16), torch.zeros(3, 16))
 
 
 @pytest.mark.parametrize("shape", [(16,), (3, 64), (2, 5, 24)])
@@ -54,7 +85,7 @@ def test_ensemble_equals_separate_mlps(norm):
     for m in range(3):
         single = mlp(5, (7, 6), 1, norm=norm)
         for i, layer in enumerate(single):
-            layer.weight.data, layer.bias.data = ensemble.weights[i][m].data, ensemble.biases[i][m, 0].data
+            layer.weight.data, layer.bias.data = ensemble.weights[i][m].data.T.contiguous(), ensemble.biases[i][m, 0].data
             if layer.ln is not None:
                 layer.ln.weight.data, layer.ln.bias.data = ensemble.ln_weights[i][m, 0].data, ensemble.ln_biases[i][m, 0].data
         torch.testing.assert_close(together[m], single(x), rtol=1e-5, atol=1e-6)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nets import mish, simnorm
+from ..nets import simnorm
 
 __all__ = ["BallWall", "Descent", "Surrogate", "SurrogateConfig", "compare_surrogates", "descend"]
 
@@ -114,7 +114,7 @@ class Surrogate(nn.Module):
                 h = F.relu(h)
                 continue
             h = F.layer_norm(h, h.shape[-1:])
-            h = simnorm(h, self.config.group) if self.config.kind == "simnorm" and i == 1 else mish(h)
+            h = simnorm(h, self.config.group) if self.config.kind == "simnorm" and i == 1 else F.mish(h)
         return torch.baddbmm(self.biases[2], h, self.weights[2]).squeeze(-1) * self.std + self.mean
 
 
@@ -198,5 +198,3 @@ def compare_surrogates(
                 row = {"surrogate": name, "descent": label, "seed": s, "rmse": rmse[s].item(), "argmin_gap": argmin_gap[s].item()}
                 rows.append({**row, "gap": gap[s].item(), "theta": path[-1, s].item()})
     return pd.DataFrame(rows), models, paths
-
-

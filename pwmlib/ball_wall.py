@@ -1,0 +1,145 @@
+"""The ball-wall study: which surrogate lets gradient descent find the way over the wall, and when (Fig. 2, 9, 10, App. A)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from torch import Tensor
+
+from .checkpoints import write_atomic
+from .runs import Run
+from .toys.ball_wall import BallWall, Descent, Surrogate, SurrogateConfig, compare_surrogates
+
+__all__ = ["BALL_WALL_SCALES", "BallWallScale", "example", "found_table", "study", "summary", "verdicts"]
+
+KINDS = ("relu", "layernorm_mish", "simnorm")
+FOUND = 2.5
+"""A descent has found the optimum when J is within this of it [m]; the plateau before the wall is 16.4 m away."""
+
+
+@dataclass(frozen=True)
+class BallWallScale:
+    """How much of the study is run."""
+
+    seeds: int = 20
+    steps: int = 1000
+    epochs: tuple[int, ...] = (100, 20)
+    groups: tuple[int, ...] = (16, 32)
+    """SimNorm group sizes tried beside 8."""
+
+
+BALL_WALL_SCALES: dict[str, BallWallScale] = {
+    "quick": BallWallScale(),
+    "laptop": BallWallScale(seeds=50, steps=4000, epochs=(100, 20, 50, 200, 500), groups=(2, 4, 16, 32)),
+    "paper": BallWallScale(seeds=100, steps=4000, epochs=(100, 20, 50, 200, 500), groups=(2, 4, 16, 32)),
+}
+
+
+def surrogate_variants(scale: BallWallScale) -> dict[str, SurrogateConfig]:
+    """Every model of the study by name: the three kinds at each number of epochs, and SimNorm's group sizes at the first."""
+    names: dict[str, SurrogateConfig] = {}
+    for epochs in scale.epochs:
+        suffix = "" if epochs == scale.epochs[0] else f", {epochs} epochs"
+        names |= {f"{kind}{suffix}": SurrogateConfig(kind=kind, epochs=epochs) for kind in KINDS}
+    for group in scale.groups:
+        names[f"simnorm, groups of {group}"] = SurrogateConfig(kind="simnorm", group=group, epochs=scale.epochs[0])
+    return names
+
+
+def descent_variants(scale: BallWallScale, start: float, lr: float) -> dict[str, Descent]:
+    """Every way of descending: plain, larger steps, another start, momentum, and noise on theta."""
+    plain = Descent(start=start, steps=scale.steps, lr=lr)
+    return {
+        "plain": plain,
+        "step x5": replace(plain, lr=5 * lr),
+        "start + 0.15": replace(plain, start=start + 0.15),
+        "momentum 0.9": replace(plain, momentum=0.9, lr=0.3 * lr),
+        "noise 0.1 rad": replace(plain, noise=0.1),
+        "noise 0.5 rad": replace(plain, noise=0.5),
+    }
+
+
+def study(world: BallWall, scale: BallWallScale, *, start: float, lr: float, runs_dir: Path) -> tuple[pd.DataFrame, Path]:
+    """The tidy table of all surrogates, descents and seeds (columns as `compare_surrogates`), and the file it is in.
+
+    Runs once per set of parameters; later calls read the file.
+    """
+    surrogates, descents = surrogate_variants(scale), descent_variants(scale, start, lr)
+    run = Run(runs_dir, "ball_wall", f"{scale.seeds}-seeds", {"world": world, "surrogates": surrogates, "descents": descents})
+    path = run.folder / "results.csv"
+
+    def work(run: Run) -> dict[str, int]:
+        table, _, _ = compare_surrogates(world, surrogates, descents, seeds=scale.seeds)
+        write_atomic(path, table.to_csv(index=False))
+        return {"rows": len(table)}
+
+    run.execute(work)
+    return pd.read_csv(path), path
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Model error, gap of the surrogate's own minimum, and gap after descent: mean over seeds and 95 % bootstrap interval."""
+    rows = []
+    for (surrogate, descent), group in table.groupby(["surrogate", "descent"], sort=False):
+        row: dict[str, object] = {"surrogate": surrogate, "descent": descent, "seeds": len(group)}
+        for column in ("rmse", "argmin_gap", "gap"):
+            low, high = _mean_interval(group[column].to_numpy())
+            row |= {column: group[column].mean(), f"{column}_low": low, f"{column}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def found_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Share of seeds whose descent ends within `FOUND` metres of the optimum, with a 95 % Wilson interval."""
+    rows = []
+    for (surrogate, descent), group in table.groupby(["surrogate", "descent"], sort=False):
+        hits = int((group["gap"] < FOUND).sum())
+        interval = stats.binomtest(hits, len(group)).proportion_ci(method="wilson")
+        rows.append({"surrogate": surrogate, "descent": descent, "found": hits / len(group), "low": interval.low, "high": interval.high})
+    return pd.DataFrame(rows)
+
+
+def _mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean; the value itself when all are equal."""
+    if len(values) < 2 or np.ptp(values) < 1e-9:
+        return float(values.mean()), float(values.mean())
+    result = stats.bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def example(
+    world: BallWall, scale: BallWallScale, *, start: float, lr: float
+) -> tuple[dict[str, Surrogate], dict[tuple[str, str], Tensor]]:
+    """The three models of the paper's figure with their plain and momentum paths, for drawing: (models, paths)."""
+    surrogates = {kind: SurrogateConfig(kind=kind, epochs=scale.epochs[0]) for kind in KINDS}
+    descents = descent_variants(scale, start, lr)
+    chosen = {name: descents[name] for name in ("plain", "momentum 0.9")}
+    _, models, paths = compare_surrogates(world, surrogates, chosen, seeds=scale.seeds)
+    return models, paths
+
+
+def verdicts(found: pd.DataFrame) -> pd.DataFrame:
+    """The claim for each way of descending: does the regularised model find the optimum more often than ReLU and the true J?
+
+    "holds" and "fails" are said only when the 95 % intervals do not overlap. The paper's settings only (its epochs, groups of 8).
+    """
+    rows = []
+    for descent, group in found.groupby("descent", sort=False):
+        by = group.set_index("surrogate")
+        for kind in ("layernorm_mish", "simnorm"):
+            ours, relu, truth = by.loc[kind], by.loc["relu"], by.loc["true J"]
+            if ours.low > max(relu.high, truth.high):
+                verdict = "holds"
+            elif ours.high < relu.low:
+                verdict = "fails: ReLU does better"
+            elif ours.found == 0 and relu.found == 0:
+                verdict = "no model finds it"
+            else:
+                verdict = "no clear difference"
+            shares = {"true J": truth.found, "ReLU": relu.found, "regularised": ours.found}
+            rows.append({"descent": descent, "regularised model": kind, **shares, "claim": verdict})
+    return pd.DataFrame(rows)

@@ -1,0 +1,169 @@
+"""Figures, each drawn from tidy tables, saved as PNG and PDF with their provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+
+from .checkpoints import write_atomic
+from .runs import environment_stamp
+from .stats import Aggregate
+from .toys.ball_wall import THETA, BallWall
+
+__all__ = ["NAMES", "claim_map", "closed_form_curves", "landscapes", "multitask_scores", "save_figure", "use_style"]
+
+COLOURS = {"relu": "#D55E00", "layernorm_mish": "#0072B2", "simnorm": "#009E73", "true J": "#000000"}
+"""Okabe-Ito, distinguishable with colour-vision deficiencies."""
+NAMES = {"relu": "ReLU", "layernorm_mish": "LayerNorm + Mish", "simnorm": "SimNorm", "true J": "true J"}
+
+
+def use_style() -> None:
+    """The project's look: quiet axes, readable at notebook width and in print."""
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85)
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 200,
+            "savefig.bbox": "tight",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "pdf.fonttype": 42,
+        }
+    )
+
+
+def save_figure(figure: Figure, folder: Path, name: str, *, paper: str, inputs: Sequence[Path] = (), command: str = "") -> Path:
+    """Write name.png and name.pdf and note in index.json which paper figure it is and what it was drawn from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = environment_stamp()
+    entry = {
+        "paper": paper,
+        "inputs": {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in inputs},
+        "command": command,
+        "commit": stamp["commit"],
+        "versions": stamp["versions"],
+    }
+    note = json.dumps(entry)
+    png = folder / f"{name}.png"
+    figure.savefig(png, metadata={"Description": note})
+    figure.savefig(folder / f"{name}.pdf", metadata={"Subject": note})
+    index = folder / "index.json"
+    known = json.loads(index.read_text()) if index.is_file() else {}
+    write_atomic(index, json.dumps({**known, name: entry}, indent=1, sort_keys=True) + "\n")
+    return png
+
+
+def landscapes(
+    world: BallWall, models: Mapping[str, Any], paths: Mapping[tuple[str, str], torch.Tensor], descents: Sequence[str], *, seeds: int = 8
+) -> Figure:
+    """Fig. 2, 9, 10: the true J and each surrogate (one thin line a seed), and where each descent comes to rest on the true J."""
+    kinds = list(models)
+    figure, axes = plt.subplots(len(descents), len(kinds), figsize=(3.3 * len(kinds), 2.6 * len(descents)), sharex=True, sharey=True)
+    axes = np.atleast_2d(axes)
+    grid = torch.linspace(*THETA, 1500)
+    truth = world.objective(grid)
+    best, best_value = world.optimum()
+    for row, descent in zip(axes, descents, strict=True):
+        for ax, kind in zip(row, kinds, strict=True):
+            ax.plot(grid, truth, color="black", lw=1.4, label="true J", zorder=1)
+            with torch.no_grad():
+                fits = models[kind](grid.expand(models[kind].weights[0].shape[0], -1))
+            ax.plot(grid, fits[:seeds].T, color=COLOURS[kind], lw=0.6, alpha=0.6)
+            ends = paths[kind, descent][-1]
+            start = paths[kind, descent][0, 0]
+            # Vertical jitter would misplace J; horizontal positions are the data.
+            ax.scatter(ends, world.objective(ends), s=26, color=COLOURS[kind], edgecolor="black", lw=0.6, zorder=3, label="end of descent")
+            ax.scatter(start, world.objective(start), marker="s", s=26, color="white", edgecolor="black", zorder=3, label="start")
+            ax.scatter(best, best_value, marker="*", s=110, color="#F0E442", edgecolor="black", lw=0.6, zorder=2, label="optimum")
+            found = int((world.objective(ends) - best_value < 2.5).sum())
+            ax.set_title(f"{NAMES[kind]}, {descent}\n{found} of {len(ends)} seeds find the optimum", fontsize=9)
+            ax.set_xticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["-π", "-π/2", "0", "π/2", "π"])
+    for ax in axes[-1]:
+        ax.set_xlabel("θ [rad]")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("J(θ) [m]")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=4, bbox_to_anchor=(0.5, -0.06 if len(descents) > 1 else -0.12))
+    figure.tight_layout()
+    return figure
+
+
+def claim_map(found: pd.DataFrame) -> Figure:
+    """Share of seeds that find the optimum for each surrogate (rows) and way of descending (columns)."""
+    order = list(dict.fromkeys(found["surrogate"]))
+    columns = list(dict.fromkeys(found["descent"]))
+    shares = found.pivot(index="surrogate", columns="descent", values="found").loc[order, columns]
+    labels = [NAMES.get(name.split(",")[0], name) + (f",{name.split(',', 1)[1]}" if "," in name else "") for name in order]
+    figure, ax = plt.subplots(figsize=(8.2, 0.36 * len(order) + 1.3))
+    sns.heatmap(shares, annot=True, fmt=".0%", cmap="cividis", vmin=0, vmax=1, ax=ax, yticklabels=labels, linewidths=0.5, cbar=False)
+    ax.set(xlabel="", ylabel="", title="Seeds whose gradient descent ends at the optimum")
+    ax.tick_params(length=0)
+    ax.set_xticklabels(ax.get_xticklabels(), rotation=0)
+    figure.tight_layout()
+    return figure
+
+
+def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -> Figure:
+    """Per-task scores beside random behaviour, the data and planning (Fig. 15 in our numbers), and the aggregates (Fig. 6)."""
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 0.55 * len(tasks) + 1.9), width_ratios=(3, 1.25), layout="constrained")
+    y = {name: i for i, name in enumerate(tasks)}
+    first = table.drop_duplicates("task").set_index("task")
+    dmc = first["suite"] == "dm_control"
+    for name in tasks:
+        if dmc[name]:
+            left.plot(
+                [first.data_p10[name] / 10, first.data_p90[name] / 10], [y[name]] * 2, color="0.85", lw=9, solid_capstyle="butt", zorder=0
+            )
+    left.plot([], [], color="0.8", lw=9, label="data, 10th to 90th percentile of episode scores")
+    success = first["data_success"].where(~dmc) * 100
+    left.scatter(success, [y[t] for t in first.index], marker="D", color="0.6", s=36, label="data, share of successful episodes")
+    left.scatter(first["random_score"], [y[t] for t in first.index], marker="x", color="black", s=34, label="random actions")
+    left.scatter(first["planning_score"], [y[t] for t in first.index], marker="^", color="#E69F00", s=42, label="planning in the model")
+    offsets = table.groupby("task").cumcount() - (table.groupby("task")["task"].transform("count") - 1) / 2
+    left.scatter(
+        table["score"],
+        table["task"].map(y) + 0.14 * offsets,
+        color="#0072B2",
+        edgecolor="white",
+        s=46,
+        zorder=3,
+        label="PWM, one dot a seed",
+    )
+    left.set_yticks(range(len(tasks)), tasks)
+    left.set(xlim=(-3, 103), ylim=(len(tasks) - 0.5, -0.5), xlabel="score")
+    left.grid(axis="x", alpha=0.3)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    for i, (name, a) in enumerate(aggregates.items()):
+        right.bar(i, a.value, color="#0072B2" if name.startswith("PWM") else "0.6", width=0.6)
+        if a.low is not None:
+            right.errorbar(i, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=4, lw=1.2)
+    right.set_xticks(range(len(aggregates)), [name.replace(" ", "\n") for name in aggregates], fontsize=8)
+    resampled = next(iter(aggregates.values())).resampled
+    right.set(ylim=(0, 1.02), ylabel="normalised score", title="IQM, 95 % interval\n" + resampled.split(",")[0])
+    right.title.set_fontsize(9)
+    return figure
+
+
+def closed_form_curves(table: pd.DataFrame, *, title: str) -> Figure:
+    """Return on the closed-form model against policy updates: one thin line a seed, the median thick, one colour a setting."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    settings = list(dict.fromkeys(table["setting"]))
+    for colour, setting in zip(sns.color_palette("colorblind", len(settings)), settings, strict=True):
+        curves = table[table["setting"] == setting].pivot(index="step", columns="train_seed", values="return")
+        ax.plot(curves.index, curves, color=colour, lw=0.6, alpha=0.5)
+        ax.plot(curves.index, curves.median(axis=1), color=colour, lw=2.2, label=f"{setting} (n={curves.shape[1]})")
+    ax.set(xlabel="policy updates", ylabel="return", ylim=(0, 1000), title=title)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+    return figure

@@ -1,0 +1,152 @@
+"""The parameters of each notebook: names, types, allowed values, defaults per scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from .ball_wall import BALL_WALL_SCALES, BallWallScale
+from .config import PWMConfig, WorldModelTraining
+from .jobs import default_workers
+from .multitask import MultitaskExperiment
+from .parameters import NotebookParameters, override, parse_list
+from .paths import writable_folder
+from .runs import digest, plain, resolve_device
+from .scales import MULTITASK_SCALES, MultitaskScale
+from .tasks import Task, select_tasks
+from .toys.ball_wall import BallWall
+
+__all__ = ["BallWallParameters", "MultitaskParameters"]
+
+Scale = Annotated[Literal["quick", "laptop", "paper"], Field(description="how much is computed: quick (a check), laptop, or paper")]
+Names = Annotated[list[str], BeforeValidator(parse_list)]
+
+
+class _Folders(NotebookParameters):
+    """Parameters that every notebook has."""
+
+    scale: Scale
+    runs_dir: str = Field(min_length=1, description="the folder of runs; finished ones are not repeated")
+    figures_dir: str = Field(description="the folder of figures; empty means figures/ (figures/quick at scale quick)")
+    overrides: dict[str, Any] = Field(description='settings of the scale to replace, by dotted name, e.g. {"policy.updates": 100}')
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        return parse_list(value) if value else {}
+
+    def runs_folder(self) -> Path:
+        """The folder of runs, created. Raises OutputFolderError."""
+        return writable_folder(self.runs_dir, "runs_dir")
+
+    def figures_folder(self) -> Path:
+        """The folder of figures, created. Raises OutputFolderError."""
+        default = "figures/quick" if self.scale == "quick" else "figures"
+        return writable_folder(self.figures_dir or default, "figures_dir")
+
+
+class BallWallParameters(_Folders):
+    """notebooks/00_ball_wall.ipynb."""
+
+    seeds: int = Field(ge=0, le=1000, description="the number of seeds, at least 2; 0 means the scale's number")
+    start: float = Field(ge=-math.pi, le=math.pi, description="where gradient descent starts, rad in [-pi, pi]")
+    lr: float = Field(gt=0, le=1, description="the step size of gradient descent, in (0, 1]")
+    wall: float = Field(gt=0, description="the wall's place, m")
+    height: float = Field(description="the wall's upper edge, m")
+    speed: float = Field(gt=0, description="the throwing speed, m/s")
+    acceleration: float = Field(gt=0, description="the horizontal acceleration, m/s^2")
+    gravity: float = Field(gt=0, description="gravity, m/s^2")
+    time: float = Field(gt=0, description="when the ball's place counts, s")
+    contact_time: Literal["corrected", "released"] = Field(description="Eq. 11 corrected, or as released")
+
+    @field_validator("seeds")
+    @classmethod
+    def _more_than_one(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("an interval over seeds needs at least 2")
+        return value
+
+    def world(self) -> BallWall:
+        """The world of these parameters."""
+        names = ("speed", "acceleration", "gravity", "wall", "height", "time", "contact_time")
+        return BallWall(**{name: getattr(self, name) for name in names})
+
+    def scaled(self) -> BallWallScale:
+        """The scale's numbers with this notebook's changes."""
+        scale = override(BALL_WALL_SCALES[self.scale], self.overrides)
+        return replace(scale, seeds=self.seeds) if self.seeds else scale
+
+    @model_validator(mode="after")
+    def _overrides_exist(self) -> BallWallParameters:
+        self.scaled()
+        return self
+
+
+class MultitaskParameters(_Folders):
+    """notebooks/03_mt80.ipynb."""
+
+    tasks: int = Field(ge=1, le=80, description="30 (MT30), 80 (MT80) or a number from 1 to 80 of a fixed stratified order")
+    task_names: Names = Field(description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
+    train_seeds: int = Field(ge=0, le=1000, description="the number of training seeds per task; 0 means the scale's number")
+    workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
+    device: str = Field(description="'auto', 'cpu', 'cuda' or a torch device")
+    data_dir: str = Field(description="the folder of episodes; missing ones are generated there; empty means data/cache/episodes")
+    variant: Literal["paper", "released"] = Field(description="the paper's choices, or the released code's")
+
+    @field_validator("task_names")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        if value:
+            select_tasks(1, value)
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        resolve_device(value)
+        return value
+
+    @model_validator(mode="after")
+    def _overrides_exist(self) -> MultitaskParameters:
+        self.scaled()
+        return self
+
+    def selected(self) -> tuple[Task, ...]:
+        """The tasks of this run."""
+        return select_tasks(self.tasks, self.task_names)
+
+    def scaled(self) -> MultitaskScale:
+        """The scale's numbers with the variant's switches and this notebook's changes."""
+        scale = MULTITASK_SCALES[self.scale]
+        if self.variant == "released":
+            scale = replace(scale, policy=_released(PWMConfig, scale.policy), training=_released(WorldModelTraining, scale.training))
+            scale = replace(scale, model=replace(scale.model, apply_action_mask=False))
+        scale = override(scale, self.overrides)
+        return replace(scale, train_seeds=self.train_seeds or scale.train_seeds)
+
+    def experiment(self, *, progress: bool = True) -> MultitaskExperiment:
+        """The experiment of these parameters, its folders checked."""
+        scale = self.scaled()
+        data = self.data_dir or f"data/cache/episodes/{digest(plain(scale.data))}"
+        return MultitaskExperiment(
+            tasks=self.selected(),
+            scale=scale,
+            train_seeds=scale.train_seeds,
+            runs_dir=self.runs_folder(),
+            data_dir=writable_folder(data, "data_dir"),
+            device=self.device,
+            workers=self.workers or default_workers(),
+            progress=progress,
+        )
+
+
+def _released(kind: Any, settings: Any) -> Any:
+    """Settings of a scale with every switch of the released code; sizes and lengths stay the scale's."""
+    released, paper = kind.variant("released"), kind.variant("paper")
+    sizes = {"batch"}
+    switches = {name: value for name, value in vars(released).items() if value != getattr(paper, name) and name not in sizes}
+    return replace(settings, **switches)

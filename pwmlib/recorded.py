@@ -1,0 +1,122 @@
+"""The experiments whose tables are committed under data/results/, each with one command; resumable, on a few processes.
+
+python -m pwmlib.recorded perfect_model     closed-form cartpole and pendulum, 5 seeds
+python -m pwmlib.recorded offline_cartpole  cartpole-swingup on dm_control, offline from replay, 5 seeds
+python -m pwmlib.recorded ball_wall         the ball-wall study at laptop scale, 50 seeds
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from . import ball_wall as ball_wall_study
+from .checkpoints import write_atomic
+from .jobs import Job, default_workers, run_jobs
+from .multitask import MultitaskExperiment, gate_job, policy_job
+from .paths import PROJECT, writable_folder
+from .perfect_model import SETTINGS, gradient_reach, run_setting
+from .runs import environment_stamp
+from .scales import OFFLINE_CARTPOLE
+from .tasks import task
+from .toys.ball_wall import BallWall
+
+__all__ = ["RESULTS", "ball_wall", "main", "offline_cartpole", "perfect_model"]
+
+RESULTS = PROJECT / "data" / "results"
+
+
+def save(name: str, table: pd.DataFrame, experiment: str) -> None:
+    """Write a table, and note its command, commit and versions in provenance.json."""
+    write_atomic(RESULTS / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
+    path = RESULTS / "provenance.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    known[name] = {"command": f"python -m pwmlib.recorded {experiment}", **environment_stamp()}
+    write_atomic(path, json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+
+def collect(jobs: list[Job], workers: int, description: str) -> list[Any]:
+    """Values of all jobs; a failed one ends the experiment with its reason (the others are kept)."""
+    results = run_jobs(jobs, workers=workers, description=description)
+    for result in results:
+        if result.error:
+            raise SystemExit(f"{result.name}: {result.error}")
+    return [result.value for result in results]
+
+
+def perfect_model(workers: int, runs_dir: Path, seeds: int = 5) -> None:
+    """Closed-form cartpole and pendulum in all `SETTINGS`, and how far the pendulum's gradient reaches."""
+    jobs = [
+        Job(f"{name}, seed {seed}", run_setting, {"name": name, "seed": seed, "runs_dir": str(runs_dir)})
+        for name in SETTINGS
+        for seed in range(seeds)
+    ]
+    curves = collect(jobs, workers, "perfect model")
+    save("perfect_model", pd.DataFrame([row for curve in curves for row in curve]), "perfect_model")
+    save("pendulum_gradient_reach", gradient_reach(), "perfect_model")
+
+
+def offline_seed(setting: str, seed: int, runs_dir: str, data_dir: str) -> dict[str, Any]:
+    """World model, gate and policy of one seed of the offline experiment."""
+    scale = replace(OFFLINE_CARTPOLE[setting], model_seed=seed)
+    experiment = MultitaskExperiment(
+        (task("cartpole-swingup"),), scale, 1, Path(runs_dir), Path(data_dir), device="cpu", workers=1, progress=False
+    )
+    quality = experiment.train_world_model()["quality"]["cartpole-swingup"]
+    row = {"setting": setting, **policy_job(experiment, 0, seed), **quality, **gate_job(experiment, 0)}
+    cpu = {stage: _cpu_seconds(Path(runs_dir) / stage, seed, scale) for stage in ("world_model", "policy")}
+    return {**row, "world_model_cpu_s": cpu["world_model"], "policy_cpu_s": cpu["policy"]}
+
+
+def _cpu_seconds(stage: Path, seed: int, scale: Any) -> float:
+    """CPU time of the newest finished run of a stage."""
+    runs = sorted(stage.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    return json.loads(runs[-1].read_text())["cpu_s"]
+
+
+def offline_cartpole(workers: int, runs_dir: Path, seeds: int = 5) -> None:
+    """cartpole-swingup from the replay of one learning agent, SimNorm model trained in the ways of `OFFLINE_CARTPOLE`."""
+    data = runs_dir / "episodes"
+    first = next(iter(OFFLINE_CARTPOLE.values()))
+    index = MultitaskExperiment((task("cartpole-swingup"),), first, 1, runs_dir, data, workers=1).generate()
+    save("offline_cartpole_data", index.drop(columns=["shard"]), "offline_cartpole")
+    jobs = [
+        Job(
+            f"{name}, seed {seed}",
+            offline_seed,
+            {"setting": name, "seed": seed, "runs_dir": str(runs_dir / f"{i}-{seed}"), "data_dir": str(data)},
+        )
+        for i, name in enumerate(OFFLINE_CARTPOLE)
+        for seed in range(seeds)
+    ]
+    save("offline_cartpole", pd.DataFrame(collect(jobs, workers, "offline cartpole")), "offline_cartpole")
+
+
+def ball_wall(workers: int, runs_dir: Path) -> None:
+    """The ball-wall study at laptop scale."""
+    scale = ball_wall_study.BALL_WALL_SCALES["laptop"]
+    table, _ = ball_wall_study.study(BallWall(), scale, start=-3.141592653589793, lr=0.01, runs_dir=runs_dir)
+    save("ball_wall", ball_wall_study.summary(table), "ball_wall")
+    save("ball_wall_found", ball_wall_study.found_table(table), "ball_wall")
+
+
+def main() -> None:
+    """Run one experiment."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", choices=["perfect_model", "offline_cartpole", "ball_wall"])
+    parser.add_argument("--workers", type=int, default=default_workers())
+    parser.add_argument("--runs-dir", default="runs/recorded")
+    arguments = parser.parse_args()
+    runs_dir = writable_folder(f"{arguments.runs_dir}/{arguments.experiment}", "runs-dir")
+    {"perfect_model": perfect_model, "offline_cartpole": offline_cartpole, "ball_wall": ball_wall}[arguments.experiment](
+        arguments.workers, runs_dir
+    )
+
+
+if __name__ == "__main__":
+    main()
