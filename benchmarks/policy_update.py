@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -133,7 +134,7 @@ def measure(size: str, repeats: int, device: torch.device) -> list[dict[str, obj
 
     def learner(**changes: object) -> PolicyLearner:
         changed = replace(config, **changes)
-        view = model.freeze(0, dtype=getattr(torch, changed.precision))
+        view = model.freeze(0, precision=changed.precision)
         with torch.no_grad():
             start = view.encode(obs)
         return PolicyLearner(view, lambda batch, generator: start, changed, seed=0, device=device)
@@ -182,7 +183,7 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        lines = open("/proc/cpuinfo").read().split("\n")
+        lines = Path("/proc/cpuinfo").read_text().split("\n")
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name")) + ", 1 thread"
     except (OSError, StopIteration):
         return "CPU, 1 thread"

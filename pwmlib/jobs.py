@@ -56,7 +56,11 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, progress: bool = True, descri
 
 
 def _completed(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, JobResult]]:
-    context = multiprocessing.get_context("spawn")
+    # A fork server imports the jobs' module (and with it torch) once, not once a job.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(sorted({job.function.__module__ for job in jobs} - {"__main__"}))
     outcomes = context.Queue()
     waiting, running = list(enumerate(jobs)), {}
     try:

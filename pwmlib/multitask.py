@@ -258,6 +258,7 @@ class _OneTask:
 
 
 def gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
+    """Score of planning inside the trained model in the real task; a resumable run."""
     t, scale = experiment.tasks[index], experiment.scale
     world_model = experiment.world_model_run()
     params = {"world_model": world_model.folder.name, "task": t.name, "planner": scale.planner, "episodes": scale.planner_episodes}
@@ -271,6 +272,7 @@ def gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
 
 
 def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[str, Any]:
+    """Extract and evaluate one policy from the trained model; a resumable run. Returns its line of the results."""
     t, scale = experiment.tasks[index], experiment.scale
     world_model = experiment.world_model_run()
     params = {
@@ -284,7 +286,7 @@ def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[s
 
     def work(run: Run) -> dict[str, Any]:
         device = resolve_device(experiment.device)
-        view = experiment.load_world_model().freeze(index, dtype=getattr(torch, scale.policy.precision))
+        view = experiment.load_world_model().freeze(index, precision=scale.policy.precision)
         training, _ = experiment._split()
         margin = scale.policy.horizon if scale.policy.start_states == "slice_start" else 0
         starts = replay_starts(lambda: view, training, index, margin=margin)

@@ -156,7 +156,7 @@ class MLPEnsemble(nn.Module):
     ):
         super().__init__()
         self.members, self.in_features, self.norm = members, in_features, norm
-        self.dtype = getattr(torch, dtype)
+        self.bfloat16 = dtype == "bfloat16"
         self.activation = activation
         sizes = [in_features, *hidden, out_features]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
@@ -177,7 +177,7 @@ class MLPEnsemble(nn.Module):
             raise ValueError(f"MLPEnsemble: expected {self.in_features} input features, got shape {tuple(x.shape)}")
         lead = x.shape[:-1]
         h = x.reshape(-1, self.in_features)
-        cast = self.dtype
+        cast = torch.bfloat16 if self.bfloat16 else x.dtype
         h = h.to(cast).expand(self.members, -1, -1)
         last = len(self.weights) - 1
         for i in range(last + 1):

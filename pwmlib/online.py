@@ -88,7 +88,7 @@ class OnlineAgent:
             self.model = WorldModel(t.obs_dim, t.action_dim, config=c.model).to(device)
         self.data = SliceSampler([t], [[]])
         self.trainer = WorldModelTrainer(self.model, self.data, c.training, seed=seed)
-        self._view = self.model.freeze(dtype=getattr(torch, c.policy.precision))
+        self._view = self.model.freeze(precision=c.policy.precision)
         starts = replay_starts(lambda: self._view, self.data, 0)
         self.learner = PolicyLearner(self._view, starts, c.policy, seed=seed, device=device)
 
@@ -145,5 +145,5 @@ class OnlineAgent:
         self.data.add(0, episode.rows[None])
 
     def _refresh(self) -> None:
-        self._view = self.model.freeze(dtype=getattr(torch, self.config.policy.precision))
+        self._view = self.model.freeze(precision=self.config.policy.precision)
         self.learner.dynamics = self._view

@@ -29,9 +29,7 @@ def check_finite(step: int, **terms: Tensor | float) -> None:
     for name, value in terms.items():
         number = float(value)
         if not (number - number == 0.0):
-            raise NonFiniteError(
-                f"update {step}: the {name.replace('_', ' ')} is {number}; the learner was put back to the state before it"
-            )
+            raise NonFiniteError(f"update {step}: the {name.replace('_', ' ')} is {number}; the learner is back in the state before it")
 
 
 def actor_returns(roll: Rollout, value: Callable[[Tensor], Tensor], config: PWMConfig) -> Tensor:

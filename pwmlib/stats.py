@@ -113,9 +113,9 @@ def performance_profile(
 
 def _seeded(seed: int, function, *args, **kwargs):
     """Call with numpy's global generator seeded (rliable 1.2 draws from it whatever random_state it is given), then restore it."""
-    state = np.random.get_state()
-    np.random.seed(seed)
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
     try:
         return function(*args, **kwargs)
     finally:
-        np.random.set_state(state)
+        np.random.set_state(state)  # noqa: NPY002

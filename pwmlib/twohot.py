@@ -76,7 +76,5 @@ class TwoHot:
     def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """Soft cross-entropy (second term of Eq. 10) of logits [..., bins] against the two-hot code of target [...]; shape [...]."""
         if logits.shape[:-1] != target.shape:
-            raise ValueError(
-                f"TwoHot.cross_entropy: logits {tuple(logits.shape)} do not match targets {tuple(target.shape)} + [{self.bins}]"
-            )
+            raise ValueError(f"TwoHot.cross_entropy: logits {tuple(logits.shape)} do not fit targets {tuple(target.shape)} + [{self.bins}]")
         return -(self.encode(target) * F.log_softmax(logits, -1)).sum(-1)

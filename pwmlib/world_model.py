@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from .nets import Activation, NormedLinear, SimNorm, mlp, norm_and_activation
 from .twohot import TwoHot
 
-__all__ = ["WORLD_MODEL_SIZES", "FrozenWorldModel", "WorldModel", "WorldModelConfig", "WorldModelLossConfig", "world_model_loss"]
+Precision = Literal["float32", "bfloat16"]
+
+__all__ = [
+    "WORLD_MODEL_SIZES",
+    "FrozenWorldModel",
+    "Precision",
+    "WorldModel",
+    "WorldModelConfig",
+    "WorldModelLossConfig",
+    "world_model_loss",
+]
 
 
 @dataclass(frozen=True)
@@ -166,9 +176,9 @@ class WorldModel(nn.Module):
         value = self.config.two_hot.decode(logits, inverse_symlog=symexp) if self.config.two_hot else logits.squeeze(-1)
         return value * self.reward_std + self.reward_mean if symexp or not self.config.two_hot else value
 
-    def freeze(self, task: int = 0, *, dtype: torch.dtype = torch.float32, reward_symexp: bool = False) -> FrozenWorldModel:
+    def freeze(self, task: int = 0, *, precision: Precision = "float32", reward_symexp: bool = False) -> FrozenWorldModel:
         """This model as differentiable dynamics of one task, without weight gradients (see `FrozenWorldModel`)."""
-        return FrozenWorldModel(self, task, dtype=dtype, reward_symexp=reward_symexp)
+        return FrozenWorldModel(self, task, precision=precision, reward_symexp=reward_symexp)
 
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.parameters())
@@ -215,16 +225,17 @@ class FrozenWorldModel:
     """A world model as the differentiable simulator of one task: the `Dynamics` protocol over latent states.
 
     Gradients flow to states and actions only: no weight gradient is computed or stored. The task's embedding is folded into the
-    first bias of each network. With dtype=torch.bfloat16 matrix products run in bfloat16, the rest in float32.
+    first bias of each network. With precision="bfloat16" matrix products run in bfloat16, the rest in float32.
     The weights are copied at construction when they must be cast or sliced; build it anew after the model was trained further.
     """
 
-    def __init__(self, model: WorldModel, task: int = 0, *, dtype: torch.dtype = torch.float32, reward_symexp: bool = False):
+    def __init__(self, model: WorldModel, task: int = 0, *, precision: Precision = "float32", reward_symexp: bool = False):
         if not 0 <= task < model.tasks:
             raise ValueError(f"FrozenWorldModel: task must be in 0..{model.tasks - 1}, got {task}")
         self.model, self.task, self.reward_symexp = model, task, reward_symexp
         self.state_dim, self.action_dim, self.obs_dim = model.latent_dim, model.action_dim, model.obs_dim
         device = model.obs_mean.device
+        dtype = torch.bfloat16 if precision == "bfloat16" else model.obs_mean.dtype
         e = model.config.task_dim
         index = torch.tensor(task, device=device)
         with torch.no_grad():

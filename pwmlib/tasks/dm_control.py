@@ -19,9 +19,7 @@ class DMControl:
         except Exception as error:  # mujoco's own version clash raises AttributeError
             raise missing(error) from error
         if task.custom:
-            raise NotImplementedError(
-                f"{task.name}: one of the 11 tasks that are not in dm_control's stock suite, not part of this version"
-            )
+            raise ValueError(f"{task.name}: one of the 11 tasks that dm_control's stock suite lacks; this version cannot simulate it")
         self.task = task
         domain = task.domain
         name = task.name.split("-", 1)[1].replace("-", "_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +38,8 @@ class Environment(Protocol):
 
 def make(task: Task) -> Environment:
     """The environment of a task. Raises SimulatorMissingError naming the pinned versions."""
+    if not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "disabled")  # nothing here renders; without a screen the default only warns
     if task.suite == "metaworld":
         from .metaworld import MetaWorld as Suite
     else:

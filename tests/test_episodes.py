@@ -1,0 +1,91 @@
+"""The store, the sampler and generation: exact content, damage, and continuing after a kill."""
+
+import numpy as np
+import pytest
+
+from pwmlib.episodes import Episode, EpisodeFileError, EpisodeStore, SliceSampler
+from pwmlib.multitask import data_quantiles, generate_task
+from pwmlib.scales import DataPlan
+from pwmlib.tasks import task
+
+T = task("mw-reach")
+
+
+def episodes(n, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((n, T.decisions + 1, T.obs_dim + T.action_dim + 1)).astype(np.float32)
+    rows[:, 0, T.obs_dim :] = np.nan
+    return [Episode(r, "made_up", i, i % 2 == 0, True) for i, r in enumerate(rows)]
+
+
+def test_store_returns_what_was_written(tmp_path):
+    store, made = EpisodeStore(tmp_path, T), episodes(3)
+    store.write("a", made)
+    rows, described = store.read("a")
+    np.testing.assert_array_equal(rows, np.stack([e.rows for e in made]))
+    assert [d["success"] for d in described] == [True, False, True]
+    index = store.index()
+    np.testing.assert_allclose(index["return"], [np.nansum(e.rows[1:, -1]) for e in made], rtol=1e-4)
+    assert data_quantiles(index)["episodes"].tolist() == [3]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "garbage", "other_task"])
+def test_damaged_files_are_named_with_what_was_expected(damage, tmp_path):
+    store = EpisodeStore(tmp_path, T)
+    store.write("a", episodes(3))
+    file = store.folder / "a.npy"
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-1000])
+    elif damage == "missing":
+        file.unlink()
+    elif damage == "garbage":
+        file.write_bytes(b"x" * file.stat().st_size)
+    else:
+        store.folder.rename(tmp_path / "mw-push")
+        store = EpisodeStore(tmp_path, task("mw-push"))
+    with pytest.raises(EpisodeFileError, match=r"a\.npy"):
+        store.arrays()
+
+
+def test_no_episodes_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(EpisodeFileError, match="no episodes of mw-reach"):
+        EpisodeStore(tmp_path, T).arrays()
+
+
+def test_slices_are_consecutive_rows_of_one_episode_padded():
+    cart = task("cartpole-swingup")
+    marked = np.zeros((2, cart.decisions + 1, 7), np.float32)
+    marked[..., 0] = np.arange(cart.decisions + 1) + 1000 * np.arange(2)[:, None]  # obs[0] tells episode and row
+    marked[..., 5] = marked[..., 0]  # and so do action and reward
+    marked[..., 6] = marked[..., 0]
+    sampler = SliceSampler([T, cart], [[np.stack([e.rows for e in episodes(2)])], [marked[:1], marked[1:]]])
+    obs, action, reward, which = sampler.slices(200, 4, np.random.default_rng(0))
+    assert obs.shape == (5, 200, 39) and action.shape == (4, 200, 4) and reward.shape == (4, 200)
+    mine = which == 1
+    assert 60 < int(mine.sum()) < 140 and obs.isfinite().all() and reward.isfinite().all()
+    first = obs[:, mine, 0]
+    assert ((first[1:] - first[:-1]) == 1).all() and (reward[:, mine] == first[1:]).all() and (action[:, mine, 0] == first[1:]).all()
+    assert (obs[:, mine, 5:] == 0).all() and (action[:, mine, 1:] == 0).all()
+    assert {int(v) // 1000 for v in first[0]} == {0, 1}
+    starts = sampler.start_observations(1, 300, np.random.default_rng(0), margin=400)
+    assert float((starts[:, 0] % 1000).max()) <= cart.decisions - 400
+
+
+def test_generation_continues_to_the_same_bytes(tmp_path):
+    plan = DataPlan(metaworld={"scripted_noisy": 3, "uniform_random": 2}, replay=None, shard=2)
+    assert generate_task("mw-reach", plan, str(tmp_path / "whole")) == 5
+    assert generate_task("mw-reach", plan, str(tmp_path / "cut")) == 5
+    whole, cut = EpisodeStore(tmp_path / "whole", T), EpisodeStore(tmp_path / "cut", T)
+    for suffix in (".npy", ".json"):
+        (cut.folder / f"scripted_noisy-00002{suffix}").unlink()  # as if killed before that shard
+    assert generate_task("mw-reach", plan, str(tmp_path / "cut")) == 1
+    assert generate_task("mw-reach", plan, str(tmp_path / "cut")) == 0
+    assert whole.shards() == cut.shards() and whole.fingerprint() == cut.fingerprint()
+    for shard in whole.shards():
+        assert (whole.folder / f"{shard}.npy").read_bytes() == (cut.folder / f"{shard}.npy").read_bytes()
+
+
+def test_generation_refuses_a_folder_of_another_plan(tmp_path):
+    generate_task("mw-reach", DataPlan(metaworld={"uniform_random": 1}), str(tmp_path))
+    with pytest.raises(EpisodeFileError, match="another plan"):
+        generate_task("mw-reach", DataPlan(metaworld={"uniform_random": 2}), str(tmp_path))

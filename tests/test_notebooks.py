@@ -1,0 +1,116 @@
+"""Every notebook, executed by papermill at the smallest size, and the table that it wrote; then wrong input, one paragraph each."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import papermill
+import pytest
+from test_multitask import TINY
+
+from pwmlib.paths import PROJECT
+from pwmlib.scales import MULTITASK_SCALES
+from pwmlib.stats import aggregate
+
+NOTEBOOKS = PROJECT / "notebooks"
+pytestmark = pytest.mark.notebook
+
+
+def execute(name, folder, **parameters):
+    output = folder / f"{name}.ipynb"
+    common = {"scale": "quick", "runs_dir": str(folder / "runs"), "figures_dir": str(folder / "figures")}
+    papermill.execute_notebook(NOTEBOOKS / f"{name}.ipynb", output, {**common, **parameters}, progress_bar=False, kernel_name="python3")
+    executed = json.loads(output.read_text())
+    assert executed["metadata"]["papermill"]["exception"] is None
+    return executed
+
+
+def printed(notebook):
+    """All text that the notebook's cells show."""
+    outputs = [o for cell in notebook["cells"] for o in cell.get("outputs", [])]
+    return "\n".join("".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")) for o in outputs)
+
+
+def test_00_ball_wall(tmp_path):
+    changes = {"steps": 300, "epochs": [100], "groups": [32]}
+    notebook = execute("00_ball_wall", tmp_path, seeds=4, overrides=changes)
+    (results,) = (tmp_path / "runs").rglob("results.csv")
+    table = pd.read_csv(results)
+    assert len(table) == 5 * 6 * 4 and set(table["surrogate"]) >= {"true J", "relu", "layernorm_mish", "simnorm"}
+    assert (table["gap"] >= -1e-3).all() and (table["argmin_gap"] >= -1e-3).all()
+    # Descent on the true J never gets over the wall; a model's own minimum is always near the optimum.
+    assert (table[table["surrogate"] == "true J"]["gap"] > 16).all()
+    assert table[table["surrogate"] == "layernorm_mish"]["argmin_gap"].max() < 5
+    assert table[table["surrogate"] == "layernorm_mish"]["rmse"].between(0.3, 2).all()
+    assert {p.name for p in (tmp_path / "figures").glob("*.png")} == {"fig02_ball_wall.png", "ball_wall_claim_map.png"}
+    assert json.loads((tmp_path / "figures" / "index.json").read_text())["fig02_ball_wall"]["inputs"]
+    assert "optimum: theta = 0.249 rad, J = -21.38 m" in printed(notebook)
+
+
+def test_03_mt80(tmp_path):
+    names = '["cartpole-swingup", "mw-reach"]'
+    notebook = execute("03_mt80", tmp_path, task_names=names, data_dir=str(tmp_path / "data"), overrides=TINY, device="cpu")
+    (results,) = (tmp_path / "runs").rglob("results.csv")
+    table = pd.read_csv(results)
+    assert len(table) == 2 * MULTITASK_SCALES["quick"].train_seeds
+    assert table["score"].between(0, 100).all() and table["updates"].eq(TINY["policy.updates"]).all()
+    iqm = aggregate(table.assign(score=table["score"] / 100))["iqm"]
+    assert f"PWM: {iqm}" in printed(notebook)
+    assert (tmp_path / "figures" / "fig06_multitask_2_tasks.png").stat().st_size > 10_000
+
+
+def failure(folder, *arguments):
+    """The last line that `papermill 03_mt80.ipynb` prints when it fails."""
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / "03_mt80.ipynb"), str(folder / "out.ipynb"), "--no-progress-bar"]
+    base = ["-p", "runs_dir", str(folder / "runs"), "-p", "figures_dir", str(folder / "figures"), "-y", json.dumps({"overrides": TINY})]
+    ended = subprocess.run([*command, "--kernel", "python3", *base, *arguments], capture_output=True, text=True)
+    assert ended.returncode != 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", ended.stderr.strip().split("\n")[-1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-p", "tasks", "7000"], r"^ParameterError: tasks=7000 is not allowed.*30 \(MT30\), 80 \(MT80\).*-p tasks VALUE"),
+        (["-p", "scale", "fats"], r"^ParameterError: scale='fats' is not allowed.*'quick', 'laptop' or 'paper'"),
+        (["-p", "task_names", '["walker-fly"]'], r"^ParameterError: task_names=.*no task 'walker-fly' in MT80; nearest: walker-"),
+        (["-p", "task", "4"], r"^ParameterError: There is no parameter 'task' in this notebook"),
+        (["-p", "runs_dir", "{file}/below"], r"^OutputFolderError: runs_dir='.*': files cannot be written"),
+    ],
+)
+def test_wrong_input_ends_with_one_paragraph(arguments, said, tmp_path):
+    (tmp_path / "file").write_text("")
+    last = failure(tmp_path, *(a.format(file=tmp_path / "file") if "{file}" in a else a for a in arguments))
+    assert re.search(said, last), last
+
+
+def test_a_truncated_episode_file_is_named(tmp_path):
+    from pwmlib.multitask import generate_task
+    from pwmlib.parameters import override
+
+    plan = override(MULTITASK_SCALES["quick"], TINY).data
+    generate_task("mw-reach", plan, str(tmp_path / "data"))
+    (file,) = Path(tmp_path / "data").rglob("*.npy")
+    file.write_bytes(file.read_bytes()[:-100])
+    last = failure(tmp_path, "-p", "task_names", '["mw-reach"]', "-p", "data_dir", str(tmp_path / "data"))
+    assert re.search(r"mw-reach: EpisodeFileError: .*\.npy: \d+ bytes, but \d+ bytes of 3 episodes were written", last), last
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebook_source_is_clean(path):
+    """No stored outputs, a parameters cell, short cells, and parameters that are exactly those of its class."""
+    notebook = json.loads(path.read_text())
+    code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    assert all(c["outputs"] == [] and c["execution_count"] is None for c in code)
+    assert [i for i, c in enumerate(code) if "parameters" in c["metadata"].get("tags", [])] == [0]
+    assert all(len("".join(c["source"]).split("\n")) <= 15 for c in code[1:])
+    from pwmlib import notebooks
+
+    source = "".join(code[0]["source"])
+    (used,) = re.findall(r"(\w+Parameters)\.validate_cell", "".join(code[1]["source"]))
+    assert re.findall(r"^(\w+):.*#", source, re.M) and set(re.findall(r"^(\w+):", source, re.M)) == set(
+        getattr(notebooks, used).model_fields
+    )

@@ -1,0 +1,290 @@
+"""Algorithm 1: gradients by finite differences, exact resume, non-finite values, options, and learning where the model is perfect."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pwmlib.checkpoints import CheckpointError, load_state, save_state
+from pwmlib.config import PWMConfig, WorldModelTraining
+from pwmlib.dynamics import Rollout, rollout
+from pwmlib.errors import ExplainedError
+from pwmlib.perfect_model import evaluate, start_states
+from pwmlib.pretrain import WorldModelTrainer
+from pwmlib.pwm import NonFiniteError, PolicyLearner, actor_returns, critic_targets
+from pwmlib.toys import CartpoleSwingup, PendulumSwingup
+from pwmlib.twohot import TwoHot
+from pwmlib.world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig, world_model_loss
+
+SMALL = WorldModelConfig(latent_dim=16, encoder_hidden=(12,), dynamics_hidden=(16,), reward_hidden=(16,), task_dim=4)
+TINY = PWMConfig(updates=20, horizon=5, batch=6, actor_hidden=(8,), critic_hidden=(8,))
+
+
+def make_learner(config=TINY, seed=0, world=None):
+    world = world or CartpoleSwingup()
+    return PolicyLearner(world, lambda b, g: world.reset(b, g), config, seed=seed)
+
+
+@pytest.mark.parametrize("objective", ["n_step", "td_lambda"])
+def test_actor_loss_passes_gradcheck_in_float64(objective):
+    torch.manual_seed(0)
+    model = WorldModel(4, 2, tasks=2, config=SMALL).double()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    view = model.freeze(1)
+    learner = PolicyLearner(view, lambda b, g: None, replace(TINY, actor_objective=objective))
+    actor, critics = learner.actor.double(), learner.critics.double()
+    start, noise = view.encode(torch.randn(3, 4).double()), torch.randn(4, 3, 2).double()
+    parameters = dict(actor.named_parameters())
+
+    def loss(*values):
+        named = dict(zip(parameters, values, strict=True))
+        policy = lambda s, eps: torch.func.functional_call(actor, named, (s, eps))  # noqa: E731
+        return -actor_returns(rollout(view, policy, start, noise=noise), critics.value, learner.config).mean()
+
+    assert torch.autograd.gradcheck(loss, tuple(p.detach().requires_grad_() for p in parameters.values()), atol=1e-7)
+
+
+def test_world_model_loss_passes_gradcheck_in_float64():
+    """All weights of dynamics and reward head; the encoder's gradient flows from z_0 alone, its targets being constants."""
+    torch.manual_seed(0)
+    config = WorldModelConfig(8, (6,), (8,), (8,), task_dim=2, two_hot=TwoHot(5))
+    model = WorldModel(3, 2, tasks=2, config=config).double()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    obs, action, reward = torch.randn(4, 2, 3).double(), torch.rand(3, 2, 2).double(), torch.randn(3, 2).double()
+    task, targets = torch.tensor([0, 1]), model.encode(obs[1:], torch.tensor([0, 1])).detach()
+    encode = model.encode
+    # Fixed targets stand in for the stop-gradient, which finite differences of the encoder would not see.
+    model.encode = lambda o, t: targets if o.dim() == 3 else encode(o, t)
+    parameters = dict(model.named_parameters())
+
+    def loss(*values):
+        named = dict(zip(parameters, values, strict=True))
+        with torch.nn.utils.stateless._reparametrize_module(model, named):
+            return world_model_loss(model, obs, action, reward, task)[0]
+
+    assert torch.autograd.gradcheck(loss, tuple(p.detach().requires_grad_() for p in parameters.values()), atol=1e-6)
+
+
+def test_critic_loss_passes_gradcheck_in_float64():
+    learner = make_learner()
+    critics = learner.critics.double()
+    states, targets = torch.randn(7, 5).double(), torch.randn(7).double()
+    parameters = dict(critics.named_parameters())
+
+    def loss(*values):
+        values = torch.func.functional_call(critics, dict(zip(parameters, values, strict=True)), (states,))
+        return (values - targets).square().sum(0).mean()
+
+    assert torch.autograd.gradcheck(loss, tuple(p.detach().requires_grad_() for p in parameters.values()), atol=1e-6)
+
+
+@pytest.mark.parametrize("world", [CartpoleSwingup(), PendulumSwingup(), PendulumSwingup(reward_shape="cosine")])
+def test_closed_form_worlds_pass_gradcheck(world):
+    state = world.reset(3, torch.Generator().manual_seed(0)).double().requires_grad_()
+    action = (torch.rand(3, 1).double() * 2 - 1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda s, a: world.advance(s, a), (state, action))
+    assert torch.autograd.gradcheck(lambda s, a: world.reward(s, a, world.advance(s, a)), (state, action))
+
+
+def test_pendulum_conserves_energy_without_friction_and_torque():
+    world = PendulumSwingup()
+    world.damping, world.substeps = 0.0, 400
+    state = torch.tensor([[np.cos(2.0), np.sin(2.0), 0.5]], dtype=torch.float64)
+
+    def energy(s):
+        return 0.5 * world.mass * world.length**2 * s[0, 2] ** 2 + world.mass * world.gravity * world.length * s[0, 0]
+
+    before = energy(state)
+    for _ in range(50):
+        state = world.advance(state, torch.zeros(1, 1, dtype=torch.float64))
+    assert abs(energy(state) - before) / (world.mass * world.gravity * world.length) < 2e-3
+    torch.testing.assert_close(state[:, :2].norm(dim=-1), torch.ones(1, dtype=torch.float64))
+
+
+def test_termination_ends_a_trajectory_in_returns_and_targets():
+    rewards = torch.ones(3, 2)
+    ended = torch.tensor([[False, False], [True, False], [False, False]])
+    roll = Rollout(torch.zeros(4, 2, 1), torch.zeros(3, 2, 1), rewards, ended)
+    config = PWMConfig(gamma=0.5, lam=1.0)
+    value = lambda s: torch.full(s.shape[:-1], 8.0)  # noqa: E731
+    torch.testing.assert_close(actor_returns(roll, value, config), torch.tensor([1.5, 1.75 + 1.0]))
+    torch.testing.assert_close(critic_targets(roll, value, config)[:, 0], torch.tensor([1.5, 1.0, 5.0]))
+
+
+def test_frozen_model_equals_the_model_and_trains_no_weight():
+    torch.manual_seed(0)
+    model = WorldModel(4, 3, tasks=2, action_dims=[3, 1], config=SMALL)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    task, view = torch.tensor(1), model.freeze(1)
+    obs, action = torch.randn(6, 4), torch.randn(6, 3, requires_grad=True)
+    z = view.encode(obs)
+    torch.testing.assert_close(z, model.encode(obs, task))
+    torch.testing.assert_close(view.advance(z, action), model.next(z, action, task), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(view.reward(z, action), model.reward(z, action, task), rtol=1e-5, atol=1e-6)
+    (view.advance(z, action).square().sum() + view.reward(z, action).sum()).backward()
+    assert all(p.grad is None for p in model.parameters())
+    assert (action.grad[:, 0] != 0).all() and (action.grad[:, 1:] == 0).all()  # masked entries of task 1
+
+
+def test_bfloat16_is_close_to_float32():
+    torch.manual_seed(0)
+    model = WorldModel(4, 2, config=replace(SMALL, task_dim=0))
+    torch.nn.init.normal_(model.reward_head[-1].weight, std=0.2)
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        view = model.freeze(precision=precision)
+        start = view.encode(torch.ones(6, 4))
+        learner = PolicyLearner(view, lambda b, g, start=start: start, replace(TINY, precision=precision), seed=1)
+        losses[precision] = learner.update()["actor_loss"]
+    assert abs(losses["bfloat16"] - losses["float32"]) < 0.05 * abs(losses["float32"]) + 0.01
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_resume_is_bit_identical(variant, tmp_path):
+    config = PWMConfig.variant(variant, updates=20, horizon=8, batch=6, actor_hidden=(8,), critic_hidden=(8,))
+    whole, part = make_learner(config), make_learner(config)
+    for _ in range(7):
+        whole.update()
+        part.update()
+    save_state(tmp_path / "state.safetensors", part.state_dict())
+    resumed = make_learner(config, seed=99)
+    resumed.load_state_dict(load_state(tmp_path / "state.safetensors"))
+    for _ in range(5):
+        expected, metrics = whole.update(), resumed.update()
+        assert metrics == expected
+    for a, b in zip(whole.actor_optimiser.tensors(), resumed.actor_optimiser.tensors(), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(whole.critics.parameters(), resumed.critics.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+class RandomSlices:
+    """A data source without files."""
+
+    def slices(self, batch, horizon, rng):
+        draw = lambda *shape: torch.from_numpy(rng.standard_normal(shape, np.float32))  # noqa: E731
+        task = torch.from_numpy(rng.integers(2, size=batch))
+        return draw(horizon + 1, batch, 4), draw(horizon, batch, 2).clamp(-1, 1), draw(horizon, batch), task
+
+
+def test_world_model_training_resumes_bit_identically_and_lowers_the_loss(tmp_path):
+    training = WorldModelTraining(updates=40, horizon=4, batch=16, lr=1e-2, final_lr=1e-3)
+
+    def trainer():
+        torch.manual_seed(0)
+        return WorldModelTrainer(WorldModel(4, 2, tasks=2, config=SMALL), RandomSlices(), training, seed=5)
+
+    whole, part = trainer(), trainer()
+    first = whole.update()
+    part.update()
+    save_state(tmp_path / "wm.safetensors", part.state_dict())
+    resumed = trainer()
+    resumed.load_state_dict(load_state(tmp_path / "wm.safetensors"))
+    for _ in range(30):
+        last = whole.update()
+        assert resumed.update() == last
+    assert last["loss"] < 0.8 * first["loss"]
+
+
+def test_non_finite_values_stop_with_the_step_and_term_and_leave_the_state():
+    world = CartpoleSwingup()
+    learner = make_learner(world=world)
+    for _ in range(3):
+        learner.update()
+    before = copy.deepcopy(learner.state_dict())
+    reward = world.reward
+    world.reward = lambda s, a, n: reward(s, a, n) * float("nan")
+    with pytest.raises(NonFiniteError, match="update 4: the actor loss is nan"):
+        learner.update()
+    world.reward = reward
+    after = learner.state_dict()
+    assert torch.equal(before["generator"], after["generator"]) and after["step"] == 3
+    for part in ("actor", "critics"):
+        assert all(torch.equal(before[part][k], after[part][k]) for k in before[part])
+    learner.update()
+
+
+def test_an_infinite_critic_target_leaves_the_actor_as_it_was():
+    """The actor has moved when the critics fail; it must go back too."""
+    learner = make_learner()
+    learner.update()
+    actor = copy.deepcopy(learner.actor.state_dict())
+    fit = learner._fit_critics
+    learner._fit_critics = lambda roll: fit(replace(roll, rewards=roll.rewards + float("inf")))
+    with pytest.raises(NonFiniteError, match="update 2: the critic targets"):
+        learner.update()
+    assert all(torch.equal(actor[k], v) for k, v in learner.actor.state_dict().items())
+
+
+def test_every_switch_of_the_released_code_differs_from_the_paper_and_runs():
+    paper, released = PWMConfig.variant("paper"), PWMConfig.variant("released")
+    different = {k for k, v in vars(paper).items() if vars(released)[k] != v}
+    assert {"critic_target", "terminal_discount", "detach_policy_input", "batch", "critic_sampling", "critic_value"} <= different
+    assert paper.critic_steps == 8 and released.critic_steps == 32
+    for name in different - {"batch"}:
+        metrics = make_learner(replace(TINY, horizon=8, **{name: getattr(released, name)})).update()
+        assert all(np.isfinite(v) for v in metrics.values()), name
+    with pytest.raises(ValueError, match="'paper' or 'released', got 'papper'"):
+        PWMConfig.variant("papper")
+
+
+def test_published_sizes_have_the_published_number_of_weights():
+    """Weights of encoder, dynamics, reward and embeddings for 80 tasks (formats of the released checkpoints)."""
+    for size, millions in (("1M", 0.64), ("5M", 1.65), ("19M", 6.77), ("48M", 19.19)):
+        with torch.device("meta"):
+            model = WorldModel(39, 6, tasks=80, config=WORLD_MODEL_SIZES[size])
+        assert abs(sum(p.numel() for p in model.parameters()) / 1e6 - millions) < 0.011, size
+
+
+def test_policy_std_has_the_floor_of_table_1():
+    learner = make_learner(replace(TINY, log_std_init=-3.0))
+    learner.update()
+    assert learner.actor.log_std.min() >= -1.427 and abs(float(learner.actor.std.detach().min()) - 0.24) < 1e-3
+
+
+def test_learning_where_the_model_is_perfect():
+    """Cartpole with broad starts at reduced size: small networks, 200 updates."""
+    config = PWMConfig(updates=200, actor_hidden=(64, 64), critic_hidden=(64, 64), critic_value="min", batch=32)
+    world = CartpoleSwingup()
+    learner = make_learner(config)
+    before = evaluate(world, learner.actor, "hanging", episodes=8)
+    for _ in range(config.updates):
+        learner.update()
+    assert evaluate(world, learner.actor, "hanging", episodes=8) > max(250.0, before + 100.0)
+
+
+def test_random_policy_states_stay_near_the_bottom():
+    """The lesson on coverage rests on this: a random policy never sees the upright pole."""
+    draw = start_states(CartpoleSwingup(), "random_policy")
+    assert (draw(2000, torch.Generator().manual_seed(0))[:, 1] > 0.9).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "foreign", "pickle"])
+def test_bad_checkpoints_are_refused_by_name(damage, tmp_path):
+    path = tmp_path / "state.safetensors"
+    if damage == "truncated":
+        save_state(path, {"a": torch.ones(100)})
+        path.write_bytes(path.read_bytes()[:-50])
+    elif damage == "foreign":
+        from safetensors.torch import save_file
+
+        save_file({"a": torch.ones(2)}, path)
+    elif damage == "pickle":
+        torch.save({"a": 1}, path)
+    with pytest.raises(CheckpointError, match=r"state\.safetensors"):
+        load_state(path)
+    assert issubclass(CheckpointError, ExplainedError)
+
+
+def test_saved_states_come_back_with_their_types(tmp_path):
+    state = {"t": torch.arange(3), "nested": {1: [True, None, 2**70, (0.1, "x")]}, "empty": {}}
+    save_state(tmp_path / "s.safetensors", state)
+    loaded = load_state(tmp_path / "s.safetensors")
+    assert loaded["nested"] == state["nested"] and loaded["empty"] == {} and torch.equal(loaded["t"], state["t"])
+    with pytest.raises(TypeError, match="/f holds a function"):
+        save_state(tmp_path / "s.safetensors", {"f": lambda: None})

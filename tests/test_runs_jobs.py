@@ -1,0 +1,113 @@
+"""Run folders and jobs: skip, continue, explain; and a real kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pwmlib.config import PWMConfig
+from pwmlib.jobs import Job, run_jobs
+from pwmlib.paths import OutputFolderError, writable_folder
+from pwmlib.pwm import PolicyLearner
+from pwmlib.runs import Run, resolve_device, train
+from pwmlib.toys import CartpoleSwingup
+
+CONFIG = PWMConfig(updates=30, horizon=4, batch=8, actor_hidden=(8,), critic_hidden=(8,))
+
+
+def policy_run(root, updates=30):
+    """A short resumable run; returns the log_std of its policy."""
+    world = CartpoleSwingup()
+
+    def work(run):
+        learner = PolicyLearner(world, lambda b, g: world.reset(b, g), CONFIG)
+        train(run, learner, updates, checkpoint_every=3, log_every=5)
+        return {"log_std": learner.actor.log_std.tolist(), "weights": float(learner.actor.mean[0].weight.detach().double().sum())}
+
+    return Run(root, "policy", "test", {"config": CONFIG, "updates": updates}), work
+
+
+def test_finished_runs_are_not_repeated_and_parameters_name_the_folder(tmp_path):
+    run, work = policy_run(tmp_path)
+    first = run.execute(work)
+    assert run.status == "finished" and run.execute(lambda r: pytest.fail("ran again")) == first
+    assert run.metrics()["step"].tolist() == [5, 10, 15, 20, 25, 30]
+    assert json.loads((run.folder / "params.json").read_text())["updates"] == 30
+    assert policy_run(tmp_path, updates=31)[0].folder != run.folder
+
+
+def test_failed_runs_say_why_keep_their_state_and_can_continue(tmp_path):
+    run, work = policy_run(tmp_path)
+    whole = policy_run(tmp_path / "whole")
+    expected = whole[0].execute(whole[1])
+
+    def failing(run):
+        world, calls = CartpoleSwingup(), [0]
+
+        def starts(b, g):
+            calls[0] += 1
+            state = world.reset(b, g)
+            return state * float("nan") if calls[0] == 11 else state
+
+        train(run, PolicyLearner(world, starts, CONFIG), 30, checkpoint_every=100, log_every=5)
+
+    with pytest.raises(Exception, match="update 11: the actor loss is nan"):
+        run.execute(failing)
+    assert run.status == "failed" and "NonFiniteError: update 11" in run.reason
+    assert run.load_checkpoint()["step"] == 10
+    assert run.execute(work) == expected
+
+
+def test_kill_9_continues_to_the_same_result(tmp_path):
+    whole, work = policy_run(tmp_path / "whole", updates=150)
+    expected = whole.execute(work)
+    code = (
+        "import sys, torch; torch.set_num_threads(1); sys.path.insert(0, sys.argv[1]); "
+        "from test_runs_jobs import policy_run; run, work = policy_run(sys.argv[2], 150); run.execute(work)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, os.path.dirname(__file__), str(tmp_path / "cut")])
+    run, work = policy_run(tmp_path / "cut", updates=150)
+    deadline = time.time() + 60
+    while not (run.folder / "state.safetensors").exists() and time.time() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert run.status == "running"
+    assert 0 < run.load_checkpoint()["step"] < 150
+    assert run.execute(work) == expected
+    assert run.metrics().equals(whole.metrics())
+
+
+def succeed(x):
+    return x * 2
+
+
+def fail():
+    raise ValueError("on purpose")
+
+
+def crash():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_jobs_survive_each_other():
+    jobs = [Job("a", succeed, {"x": 1}), Job("b", fail, {}), Job("c", crash, {}), Job("d", succeed, {"x": 4})]
+    results = run_jobs(jobs, workers=2, progress=False)
+    assert [r.value for r in results] == [2, None, None, 8]
+    assert results[1].error == "ValueError: on purpose" and "exit code -9" in results[2].error
+
+
+def test_device_is_checked_by_name():
+    assert resolve_device("cpu").type == "cpu" and resolve_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(ValueError, match="got 'tpu9'"):
+        resolve_device("tpu9")
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_its_parameter(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputFolderError, match=r"runs_dir='.*file/below'.*cannot be written"):
+        writable_folder(tmp_path / "file" / "below", "runs_dir")

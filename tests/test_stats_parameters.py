@@ -1,0 +1,114 @@
+"""Aggregates and notebook parameters: right numbers, and errors that say what was given."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pwmlib.notebooks import BallWallParameters, MultitaskParameters
+from pwmlib.parameters import ParameterError, injected_names, override
+from pwmlib.scales import MULTITASK_SCALES
+from pwmlib.stats import aggregate, performance_profile, score_matrix
+
+
+def scores(runs=5, tasks=8):
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {"task": f"t{j}", "train_seed": i, "score": 0.1 * j + 0.02 * rng.standard_normal()} for i in range(runs) for j in range(tasks)
+    )
+
+
+def test_aggregates_equal_their_definitions_and_repeat():
+    table = scores()
+    flat = np.sort(table["score"].to_numpy())
+    result = aggregate(table, reps=200)
+    assert result["iqm"].value == pytest.approx(flat[10:30].mean())
+    assert result["mean"].value == pytest.approx(flat.mean())
+    assert result["optimality_gap"].value == pytest.approx(np.maximum(0, 1 - flat).mean())
+    assert aggregate(table, reps=200) == result
+    np.random.seed(7)
+    before = np.random.get_state()[1].copy()
+    aggregate(table, reps=50)
+    assert (np.random.get_state()[1] == before).all()
+
+
+def test_intervals_over_runs_are_narrower_than_over_tasks_here():
+    """Tasks differ much, runs little; with the axes exchanged the two would be exchanged too."""
+    runs, tasks = aggregate(scores(), reps=300)["iqm"], aggregate(scores(), over="tasks", reps=300)["iqm"]
+    assert runs.low < runs.value < runs.high and runs.high - runs.low < 0.3 * (tasks.high - tasks.low)
+    assert "over runs" in runs.resampled and "over tasks" in tasks.resampled
+
+
+def test_one_run_gets_no_interval_and_says_so():
+    single = aggregate(scores(runs=1))["iqm"]
+    assert single.low is None and "one run cannot be resampled" in str(single)
+    profile = performance_profile(scores(runs=1), np.array([0.0, 0.35]))
+    assert profile["low"].isna().all() and profile["fraction"][1] == 0.5
+
+
+def test_incomplete_tables_are_refused_by_name():
+    table = scores()
+    with pytest.raises(ValueError, match="no score of task 't3', train_seed 2"):
+        score_matrix(table[~((table.task == "t3") & (table.train_seed == 2))])
+    with pytest.raises(ValueError, match="more than one score of task 't0'"):
+        score_matrix(pd.concat([table, table[:1]]))
+    with pytest.raises(ValueError, match=r"\['score'\] are missing"):
+        score_matrix(table.drop(columns="score"))
+
+
+MULTITASK = dict(
+    scale="quick", tasks=4, task_names=[], train_seeds=0, workers=0, device="cpu", data_dir="", variant="paper", runs_dir="runs",
+    figures_dir="", overrides={},
+)  # fmt: skip
+
+
+def test_parameters_from_the_command_line_are_converted():
+    given = {**MULTITASK, "task_names": '["cartpole-swingup", "mw-reach"]', "tasks": "4", "overrides": '{"policy.updates": 7}'}
+    params = MultitaskParameters.validate_cell(given)
+    assert [t.name for t in params.selected()] == ["cartpole-swingup", "mw-reach"] and params.scaled().policy.updates == 7
+    assert MultitaskParameters.validate_cell({**MULTITASK, "task_names": "mw-reach, mw-push"}).task_names == ["mw-reach", "mw-push"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tasks": 7000}, r"tasks=7000 is not allowed: .*less than or equal to 80.*30 \(MT30\), 80 \(MT80\)"),
+        ({"scale": "fats"}, r"scale='fats' is not allowed: .*'quick', 'laptop' or 'paper'"),
+        ({"task_names": '["walker-fly"]'}, r"no task 'walker-fly' in MT80; nearest: walker-"),
+        ({"device": "tpu9"}, r"device='tpu9'"),
+        ({"variant": "papper"}, r"variant='papper'"),
+        ({"overrides": {"policy.updatez": 1}}, r"no setting 'policy.updatez'"),
+        ({"overrides": {"policy.updates": "many"}}, r"policy.updates='many'"),
+        ({"In": ["", "# Parameters\ntask = 4\nscale = 'quick'\n"]}, r"no parameter 'task' in this notebook; it has .*tasks"),
+    ],
+)
+def test_wrong_parameters_are_one_paragraph(change, said):
+    with pytest.raises(ParameterError, match=said) as caught:
+        MultitaskParameters.validate_cell({**MULTITASK, **change})
+    assert "\n" not in str(caught.value)
+    assert caught.value._render_traceback_() == [f"ParameterError: {caught.value}"]
+
+
+def test_released_variant_reaches_the_scale():
+    params = MultitaskParameters.validate_cell({**MULTITASK, "variant": "released"})
+    scale, quick = params.scaled(), MULTITASK_SCALES["quick"]
+    assert scale.policy.detach_policy_input and scale.policy.critic_target == "td0" and not scale.model.apply_action_mask
+    assert scale.policy.updates == quick.policy.updates and scale.training.loss.reward_loss == "broadcast_mse"
+
+
+def test_override_replaces_nested_fields_only():
+    quick = MULTITASK_SCALES["quick"]
+    changed = override(quick, {"data.replay.episodes": 2, "policy.batch": "8"})
+    assert changed.data.replay.episodes == 2 and changed.policy.batch == 8 and quick.policy.batch == 64
+
+
+def test_injected_names_are_read_from_papermills_cell():
+    assert injected_names(["x = 1", "# Parameters\na = 1\nb: int = 2\n"]) == {"a", "b"}
+
+
+def test_one_seed_is_refused_where_an_interval_is_shown():
+    given = dict(
+        scale="quick", seeds=1, start=-3.0, lr=0.01, wall=5.0, height=0.0, speed=10.0, acceleration=1.0, gravity=9.81, time=2.0,
+        contact_time="corrected", runs_dir="runs", figures_dir="", overrides={},
+    )  # fmt: skip
+    with pytest.raises(ParameterError, match="seeds=1 is not allowed: an interval over seeds needs at least 2"):
+        BallWallParameters.validate_cell(given)
