@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from pwmlib.checkpoints import write_atomic
 from pwmlib.config import PWMConfig
+from pwmlib.frozen import FrozenWorldModel
 from pwmlib.pwm import PolicyLearner
 from pwmlib.world_model import WORLD_MODEL_SIZES, WorldModel
 
@@ -134,7 +135,7 @@ def measure(size: str, repeats: int, device: torch.device) -> list[dict[str, obj
 
     def learner(**changes: object) -> PolicyLearner:
         changed = replace(config, **changes)
-        view = model.freeze(0, precision=changed.precision)
+        view = FrozenWorldModel(model, 0, precision=changed.precision)
         with torch.no_grad():
             start = view.encode(obs)
         return PolicyLearner(view, lambda batch, generator: start, changed, seed=0, device=device)
@@ -146,7 +147,7 @@ def measure(size: str, repeats: int, device: torch.device) -> list[dict[str, obj
     }
     baseline = Baseline(model, learner())
     with torch.no_grad():
-        start = model.freeze(0).encode(obs)
+        start = FrozenWorldModel(model, 0).encode(obs)
     ways["ours, float32"].generator.manual_seed(0)
     times: dict[str, list[float]] = {name: [] for name in ("baseline", *ways)}
     for i in range(repeats + 1):

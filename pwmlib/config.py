@@ -53,6 +53,8 @@ class PWMConfig:
     """Released: the mean return is divided by H."""
     return_scaling: Literal["none", "running_std"] = "none"
     """Released: returns divided by a cumulative running standard deviation (ret_rms), instead of by H."""
+    reward_symexp: bool = False
+    """Optimise rewards in their own units instead of symlog space. The paper omits SymExp "since it is not differentiable"; it is."""
     critic_target: Literal["td_lambda", "td0"] = "td_lambda"
     """Eq. 7-8. Released multi-task code: one-step targets, since its done mask is all ones."""
     critic_value: Literal["mean", "min"] = "mean"

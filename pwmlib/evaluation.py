@@ -10,12 +10,12 @@ import torch
 
 from .episodes import Episode
 from .episodes.store import record
+from .frozen import FrozenWorldModel
 from .online import policy_actor
 from .planning import MPPI, PlannerConfig
 from .policy import Actor, Critics
 from .tasks import Environment
 from .twohot import symlog
-from .world_model import FrozenWorldModel
 
 __all__ = ["EVALUATION_SEED", "Evaluation", "evaluate_planner", "evaluate_policy", "summarise"]
 

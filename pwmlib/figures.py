@@ -20,7 +20,16 @@ from .runs import environment_stamp
 from .stats import Aggregate
 from .toys.ball_wall import THETA, BallWall
 
-__all__ = ["NAMES", "claim_map", "closed_form_curves", "landscapes", "multitask_scores", "save_figure", "use_style"]
+__all__ = [
+    "NAMES",
+    "claim_map",
+    "landscapes",
+    "multitask_scores",
+    "offline_cartpole_scores",
+    "perfect_model_curves",
+    "save_figure",
+    "use_style",
+]
 
 COLOURS = {"relu": "#D55E00", "layernorm_mish": "#0072B2", "simnorm": "#009E73", "true J": "#000000"}
 """Okabe-Ito, distinguishable with colour-vision deficiencies."""
@@ -156,14 +165,37 @@ def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -
     return figure
 
 
-def closed_form_curves(table: pd.DataFrame, *, title: str) -> Figure:
-    """Return on the closed-form model against policy updates: one thin line a seed, the median thick, one colour a setting."""
-    figure, ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+def perfect_model_curves(table: pd.DataFrame) -> Figure:
+    """Return where the model is perfect against policy updates, one panel a world: thin lines are seeds, thick ones medians."""
+    worlds = {"cartpole": "cartpole swing-up", "pendulum": "pendulum swing-up (return of the true, sparse reward)"}
+    figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.9), sharey=True, layout="constrained")
+    for ax, (world, title) in zip(axes, worlds.items(), strict=True):
+        part = table[table["setting"].str.startswith(world)]
+        settings = list(dict.fromkeys(part["setting"]))
+        for colour, setting in zip(sns.color_palette("colorblind", len(settings)), settings, strict=True):
+            curves = part[part["setting"] == setting].pivot(index="step", columns="train_seed", values="return")
+            ax.plot(curves.index, curves, color=colour, lw=0.6, alpha=0.5)
+            label = f"{setting.removeprefix(world + ', ')} ({curves.shape[1]} seeds)"
+            ax.plot(curves.index, curves.median(axis=1), color=colour, lw=2.4, label=label)
+        ax.set(xlabel="policy updates", ylim=(0, 1000), title=title)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)
+    axes[0].set_ylabel("return of 1000")
+    return figure
+
+
+def offline_cartpole_scores(table: pd.DataFrame, data: pd.DataFrame) -> Figure:
+    """Real returns of policies extracted offline, one dot a seed, beside the episodes of the replay that they come from."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2), sharey=True, width_ratios=(1.3, 1), layout="constrained")
+    for behaviour, group in data.groupby("behaviour", sort=False):
+        left.scatter(group["row"] + 1, group["return"], s=14, label=behaviour.replace("_", " "))
+    left.set(xlabel="episode of the replay", ylabel="return of 1000", title="the data: one agent, learning", ylim=(0, 1000))
+    left.legend(fontsize=8, loc="lower right")
     settings = list(dict.fromkeys(table["setting"]))
-    for colour, setting in zip(sns.color_palette("colorblind", len(settings)), settings, strict=True):
-        curves = table[table["setting"] == setting].pivot(index="step", columns="train_seed", values="return")
-        ax.plot(curves.index, curves, color=colour, lw=0.6, alpha=0.5)
-        ax.plot(curves.index, curves.median(axis=1), color=colour, lw=2.2, label=f"{setting} (n={curves.shape[1]})")
-    ax.set(xlabel="policy updates", ylabel="return", ylim=(0, 1000), title=title)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+    for i, setting in enumerate(settings):
+        part = table[table["setting"] == setting]
+        right.scatter([i - 0.1] * len(part), part["mean_return"], color="#0072B2", s=30, label="last" if i == 0 else None)
+        right.scatter([i + 0.1] * len(part), 10 * part["best_score"], color="#E69F00", s=30, label="best" if i == 0 else None)
+    right.set_xticks(range(len(settings)), [s.replace(", ", "\n") for s in settings])
+    right.set(title="policies, one dot a seed", xlim=(-0.5, len(settings) - 0.5))
+    right.legend(fontsize=8, loc="lower right")
     return figure

@@ -19,11 +19,12 @@ from .episodes.sampler import padded_sizes
 from .episodes.store import GENERATOR_VERSION, record
 from .errors import ExplainedError
 from .evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_planner, evaluate_policy, summarise
+from .frozen import FrozenWorldModel
 from .jobs import Job, JobResult, run_jobs
 from .online import OnlineAgent, replay_starts
-from .pretrain import WorldModelTrainer, held_out_correlation
-from .pwm import PolicyLearner
-from .runs import Run, digest, plain, resolve_device, train
+from .pretrain import held_out_correlation, pretrain_world_model
+from .pwm import PolicyLearner, extract_policy
+from .runs import Run, digest, plain, resolve_device
 from .scales import DataPlan, MultitaskScale
 from .tasks import Task, make
 from .tasks import task as find_task
@@ -65,23 +66,24 @@ class MultitaskExperiment:
         training, held_out = self._split()
 
         def work(run: Run) -> dict[str, Any]:
-            torch.set_num_threads(max(1, self.workers))
             device = resolve_device(self.device)
             model = self._new_model().to(device)
+            small = sum(p.numel() for p in model.parameters()) < 2_000_000
+            torch.set_num_threads(1 if small else max(1, self.workers))  # threads cost a small model more than they give
             if config.standardise_obs or config.loss.normalise_reward:
                 mean, std, reward_mean, reward_std = training.statistics()
                 if not config.standardise_obs:
                     mean, std = torch.zeros_like(mean), torch.ones_like(std)
                 scaling = (reward_mean, reward_std) if config.loss.normalise_reward else (0.0, 1.0)
                 model.set_statistics(mean, std, *scaling)
-            trainer = WorldModelTrainer(model, training, config, seed=self.scale.model_seed)
             with tqdm(total=config.updates, desc="world model", disable=not self.progress) as bar:
-                train(
-                    run,
-                    trainer,
-                    config.updates,
+                pretrain_world_model(
+                    model,
+                    training,
+                    config,
+                    seed=self.scale.model_seed,
+                    run=run,
                     checkpoint_every=self.scale.checkpoint_every,
-                    log_every=max(1, config.updates // 100),
                     progress=lambda step: bar.update(step - bar.n),
                 )
             quality = {}
@@ -264,7 +266,7 @@ def gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
     params = {"world_model": world_model.folder.name, "task": t.name, "planner": scale.planner, "episodes": scale.planner_episodes}
 
     def work(run: Run) -> dict[str, float]:
-        view = experiment.load_world_model().freeze(index, reward_symexp=True)
+        view = FrozenWorldModel(experiment.load_world_model(), index, reward_symexp=True)
         result = evaluate_planner(make(t), view, episodes=scale.planner_episodes, config=scale.planner)
         return {"planning_score": result.score, "planning_return": result.mean_return, "planning_touched": result.touched}
 
@@ -286,25 +288,29 @@ def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[s
 
     def work(run: Run) -> dict[str, Any]:
         device = resolve_device(experiment.device)
-        view = experiment.load_world_model().freeze(index, precision=scale.policy.precision)
+        view = FrozenWorldModel(
+            experiment.load_world_model(), index, precision=scale.policy.precision, reward_symexp=scale.policy.reward_symexp
+        )
         training, _ = experiment._split()
         margin = scale.policy.horizon if scale.policy.start_states == "slice_start" else 0
         starts = replay_starts(lambda: view, training, index, margin=margin)
-        learner = PolicyLearner(view, starts, scale.policy, seed=seed, device=device)
         env = make(t)
 
-        def evaluate(step: int) -> dict[str, Any]:
+        def evaluate(learner: PolicyLearner) -> dict[str, Any]:
             evaluation, episodes = evaluate_policy(env, learner.actor, view, episodes=scale.eval_episodes)
             believed, real = believed_and_real_value(learner.critics, view, episodes, obs_dim=t.obs_dim, gamma=scale.policy.gamma)
             return {**evaluation.row(), "model_value": believed, "real_value": real}
 
-        train(
-            run,
-            learner,
-            scale.policy.updates,
-            checkpoint_every=scale.checkpoint_every,
+        learner = extract_policy(
+            view,
+            starts,
+            scale.policy,
+            seed=seed,
+            device=device,
+            run=run,
             evaluate=evaluate,
             evaluate_every=scale.evaluate_every,
+            checkpoint_every=scale.checkpoint_every,
         )
         evaluated = [row for row in run.rows if "score" in row]
         last = {k: evaluated[-1][k] for k in ("score", "mean_return", "success", "touched", "model_value", "real_value")}

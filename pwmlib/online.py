@@ -16,11 +16,12 @@ from torch import Tensor
 from .config import PWMConfig, WorldModelTraining
 from .episodes import Episode, SliceSampler, make_behaviour
 from .episodes.store import record
+from .frozen import FrozenWorldModel
 from .policy import Actor
 from .pretrain import WorldModelTrainer
 from .pwm import PolicyLearner
 from .tasks import Environment
-from .world_model import FrozenWorldModel, WorldModel, WorldModelConfig
+from .world_model import WorldModel, WorldModelConfig
 
 __all__ = ["OnlineAgent", "OnlineConfig", "policy_actor", "replay_starts"]
 
@@ -77,20 +78,40 @@ class OnlineAgent:
     """The loop of App. C.4 on one real task, resumable after any episode.
 
     `advance` adds one episode and the updates that follow it. `episodes` holds all episodes so far, in order.
+    With `model` (a trained single-task world model) and `actor_state` (a policy's state_dict) it fine-tunes those online instead
+    of starting anew; set config.random_episodes to 0 or 1 then.
     """
 
-    def __init__(self, env: Environment, config: OnlineConfig | None = None, *, seed: int = 0, device: str | torch.device = "cpu"):
+    def __init__(
+        self,
+        env: Environment,
+        config: OnlineConfig | None = None,
+        *,
+        model: WorldModel | None = None,
+        actor_state: dict[str, Tensor] | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ):
         self.env, self.config, self.seed = env, config or OnlineConfig(), seed
         c, t = self.config, env.task
         self.episodes: list[Episode] = []
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.model = WorldModel(t.obs_dim, t.action_dim, config=c.model).to(device)
+        self._fine_tuning = model is not None
+        if model is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model = WorldModel(t.obs_dim, t.action_dim, config=c.model)
+        if (model.tasks, model.obs_dim, model.action_dim) != (1, t.obs_dim, t.action_dim):
+            raise ValueError(
+                f"OnlineAgent: {t.name} needs a model of 1 task, {t.obs_dim} observations and {t.action_dim} actions, got {model}"
+            )
+        self.model = model.to(device)
         self.data = SliceSampler([t], [[]])
         self.trainer = WorldModelTrainer(self.model, self.data, c.training, seed=seed)
-        self._view = self.model.freeze(precision=c.policy.precision)
+        self._view = self._freeze()
         starts = replay_starts(lambda: self._view, self.data, 0)
         self.learner = PolicyLearner(self._view, starts, c.policy, seed=seed, device=device)
+        if actor_state is not None:
+            self.learner.actor.load_state_dict(actor_state)
 
     @property
     def finished(self) -> bool:
@@ -110,8 +131,8 @@ class OnlineAgent:
         metrics = {"episode": float(index + 1), "return": self.episodes[-1].total_reward}
         if index + 1 < c.random_episodes:
             return metrics
-        first = index + 1 == c.random_episodes
-        if first and c.training.standardise_obs:
+        first = index + 1 == max(1, c.random_episodes)
+        if first and c.training.standardise_obs and not self._fine_tuning:
             mean, std, *_ = self.data.statistics()
             self.model.set_statistics(mean, std)
         for _ in range(c.first_model_updates if first else c.model_updates):
@@ -144,6 +165,10 @@ class OnlineAgent:
         self.episodes.append(episode)
         self.data.add(0, episode.rows[None])
 
+    def _freeze(self) -> FrozenWorldModel:
+        policy = self.config.policy
+        return FrozenWorldModel(self.model, precision=policy.precision, reward_symexp=policy.reward_symexp)
+
     def _refresh(self) -> None:
-        self._view = self.model.freeze(precision=self.config.policy.precision)
+        self._view = self._freeze()
         self.learner.dynamics = self._view

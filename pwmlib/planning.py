@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .frozen import FrozenWorldModel
 from .returns import discounted_sum
-from .world_model import FrozenWorldModel
 
 __all__ = ["MPPI", "PlannerConfig"]
 

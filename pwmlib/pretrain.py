@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from .config import WorldModelTraining
 from .pwm import NonFiniteError, check_finite
+from .runs import Run, train
 from .world_model import WorldModel, world_model_loss
 
-__all__ = ["SliceSource", "WorldModelTrainer", "held_out_correlation"]
+__all__ = ["SliceSource", "WorldModelTrainer", "held_out_correlation", "pretrain_world_model"]
 
 
 class SliceSource(Protocol):
@@ -77,6 +79,26 @@ class WorldModelTrainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.rng.bit_generator.state = state["rng"]
         self.step = int(state["step"])
+
+
+def pretrain_world_model(
+    model: WorldModel,
+    data: SliceSource,
+    config: WorldModelTraining | None = None,
+    *,
+    seed: int = 0,
+    run: Run | None = None,
+    checkpoint_every: int = 100,
+    progress: Callable[[int], None] | None = None,
+) -> WorldModelTrainer:
+    """Algorithm 1, first stage: train a world model on offline data, in `config.updates` updates. Returns the trainer (`.model`).
+
+    With a `run`, progress is saved in its folder and an interrupted call continues there.
+    """
+    trainer = WorldModelTrainer(model, data, config, seed=seed)
+    total = trainer.config.updates
+    train(run, trainer, total, checkpoint_every=checkpoint_every, log_every=max(1, total // 100), progress=progress)
+    return trainer
 
 
 @torch.no_grad()

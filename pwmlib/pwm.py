@@ -13,8 +13,9 @@ from .dynamics import Dynamics, Rollout, rollout
 from .errors import ExplainedError
 from .policy import Actor, Critics
 from .returns import td_lambda
+from .runs import Run, train
 
-__all__ = ["NonFiniteError", "PolicyLearner", "StartStates", "actor_returns", "critic_targets"]
+__all__ = ["NonFiniteError", "PolicyLearner", "StartStates", "actor_returns", "critic_targets", "extract_policy"]
 
 StartStates = Callable[[int, torch.Generator], Tensor]
 """(batch, generator) -> start states [batch, state_dim]."""
@@ -206,6 +207,29 @@ class PolicyLearner:
         total = count + n
         m2 = variance * count + float(batch.var(unbiased=False)) * n + delta**2 * count * n / total
         self.return_moments = torch.tensor([mean + delta * n / total, m2 / total, total], dtype=torch.float64)
+
+
+def extract_policy(
+    dynamics: Dynamics,
+    starts: StartStates,
+    config: PWMConfig | None = None,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    run: Run | None = None,
+    evaluate: Callable[[PolicyLearner], dict[str, Any]] | None = None,
+    evaluate_every: int = 0,
+    checkpoint_every: int = 100,
+) -> PolicyLearner:
+    """Algorithm 1, second stage: a policy from frozen dynamics, in `config.updates` updates. Returns the learner (`.actor`).
+
+    With a `run`, progress is saved in its folder and an interrupted call continues there. evaluate(learner) gives extra columns of
+    the run's metrics every `evaluate_every` updates.
+    """
+    learner = PolicyLearner(dynamics, starts, config, seed=seed, device=device)
+    evaluation = (lambda step: evaluate(learner)) if evaluate else None
+    train(run, learner, learner.config.updates, checkpoint_every=checkpoint_every, evaluate=evaluation, evaluate_every=evaluate_every)
+    return learner
 
 
 class _FlatAdam:

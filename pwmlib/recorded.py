@@ -3,6 +3,7 @@
 python -m pwmlib.recorded perfect_model     closed-form cartpole and pendulum, 5 seeds
 python -m pwmlib.recorded offline_cartpole  cartpole-swingup on dm_control, offline from replay, 5 seeds
 python -m pwmlib.recorded ball_wall         the ball-wall study at laptop scale, 50 seeds
+python -m pwmlib.recorded figures           draw them
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .scales import OFFLINE_CARTPOLE
 from .tasks import task
 from .toys.ball_wall import BallWall
 
-__all__ = ["RESULTS", "ball_wall", "main", "offline_cartpole", "perfect_model"]
+__all__ = ["RESULTS", "ball_wall", "figures", "main", "offline_cartpole", "perfect_model"]
 
 RESULTS = PROJECT / "data" / "results"
 
@@ -69,14 +70,9 @@ def offline_seed(setting: str, seed: int, runs_dir: str, data_dir: str) -> dict[
     )
     quality = experiment.train_world_model()["quality"]["cartpole-swingup"]
     row = {"setting": setting, **policy_job(experiment, 0, seed), **quality, **gate_job(experiment, 0)}
-    cpu = {stage: _cpu_seconds(Path(runs_dir) / stage, seed, scale) for stage in ("world_model", "policy")}
-    return {**row, "world_model_cpu_s": cpu["world_model"], "policy_cpu_s": cpu["policy"]}
-
-
-def _cpu_seconds(stage: Path, seed: int, scale: Any) -> float:
-    """CPU time of the newest finished run of a stage."""
-    runs = sorted(stage.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    return json.loads(runs[-1].read_text())["cpu_s"]
+    stages = {stage: next((Path(runs_dir) / stage).glob("*/run.json")) for stage in ("world_model", "policy")}
+    cpu = {f"{stage}_cpu_s": json.loads(path.read_text())["cpu_s"] for stage, path in stages.items()}
+    return {**row, **cpu}
 
 
 def offline_cartpole(workers: int, runs_dir: Path, seeds: int = 5) -> None:
@@ -105,13 +101,32 @@ def ball_wall(workers: int, runs_dir: Path) -> None:
     save("ball_wall_found", ball_wall_study.found_table(table), "ball_wall")
 
 
+def figures() -> None:
+    """Draw the recorded tables into figures/."""
+    from . import figures as drawing
+
+    drawing.use_style()
+    paths = {name: RESULTS / f"{name}.csv" for name in ("perfect_model", "offline_cartpole", "offline_cartpole_data")}
+    tables = {name: pd.read_csv(path) for name, path in paths.items()}
+    command, folder = "python -m pwmlib.recorded figures", PROJECT / "figures"
+    figure = drawing.perfect_model_curves(tables["perfect_model"])
+    drawing.save_figure(
+        figure, folder, "perfect_model", paper="none: control of Algorithm 1", inputs=[paths["perfect_model"]], command=command
+    )
+    figure = drawing.offline_cartpole_scores(tables["offline_cartpole"], tables["offline_cartpole_data"])
+    inputs = [paths["offline_cartpole"], paths["offline_cartpole_data"]]
+    drawing.save_figure(figure, folder, "offline_cartpole", paper="none: one task of Fig. 15", inputs=inputs, command=command)
+
+
 def main() -> None:
     """Run one experiment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", choices=["perfect_model", "offline_cartpole", "ball_wall"])
+    parser.add_argument("experiment", choices=["perfect_model", "offline_cartpole", "ball_wall", "figures"])
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--runs-dir", default="runs/recorded")
     arguments = parser.parse_args()
+    if arguments.experiment == "figures":
+        return figures()
     runs_dir = writable_folder(f"{arguments.runs_dir}/{arguments.experiment}", "runs-dir")
     {"perfect_model": perfect_model, "offline_cartpole": offline_cartpole, "ball_wall": ball_wall}[arguments.experiment](
         arguments.workers, runs_dir

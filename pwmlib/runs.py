@@ -181,7 +181,7 @@ class Run:
 
 
 def train(
-    run: Run,
+    run: Run | None,
     learner: Resumable,
     updates: int,
     *,
@@ -191,11 +191,12 @@ def train(
     evaluate_every: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Drive a learner to `updates`, from the run's checkpoint if there is one, saving as it goes and at the end.
+    """Drive a learner to `updates`, from the run's checkpoint if there is one, saving as it goes and at the end; without a run,
+    only drive it.
 
     evaluate(step): extra columns, logged every `evaluate_every` updates. When an update raises, the state before it is saved first.
     """
-    saved = run.load_checkpoint()
+    saved = run.load_checkpoint() if run else None
     if saved is not None:
         learner.load_state_dict(saved)
     if progress:
@@ -204,13 +205,16 @@ def train(
         try:
             metrics = learner.update()
         except Exception:
-            run.save_checkpoint(learner.state_dict())
+            if run:
+                run.save_checkpoint(learner.state_dict())
             raise
         step = learner.step
+        if progress:
+            progress(step)
+        if run is None:
+            continue
         evaluated = evaluate(step) if evaluate and evaluate_every and (step % evaluate_every == 0 or step == updates) else {}
         if evaluated or step % log_every == 0 or step == updates:
             run.log(step=step, **metrics, **evaluated)
         if step % checkpoint_every == 0 or step == updates:
             run.save_checkpoint(learner.state_dict())
-        if progress:
-            progress(step)

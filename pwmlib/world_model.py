@@ -7,18 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nets import Activation, NormedLinear, SimNorm, mlp, norm_and_activation
+from .nets import Activation, NormedLinear, SimNorm, mlp
 from .twohot import TwoHot
-
-Precision = Literal["float32", "bfloat16"]
 
 __all__ = [
     "WORLD_MODEL_SIZES",
-    "FrozenWorldModel",
-    "Precision",
     "WorldModel",
     "WorldModelConfig",
     "WorldModelLossConfig",
@@ -176,102 +171,12 @@ class WorldModel(nn.Module):
         value = self.config.two_hot.decode(logits, inverse_symlog=symexp) if self.config.two_hot else logits.squeeze(-1)
         return value * self.reward_std + self.reward_mean if symexp or not self.config.two_hot else value
 
-    def freeze(self, task: int = 0, *, precision: Precision = "float32", reward_symexp: bool = False) -> FrozenWorldModel:
-        """This model as differentiable dynamics of one task, without weight gradients (see `FrozenWorldModel`)."""
-        return FrozenWorldModel(self, task, precision=precision, reward_symexp=reward_symexp)
-
     def __repr__(self) -> str:
         count = sum(p.numel() for p in self.parameters())
         return (
             f"WorldModel({count / 1e6:.2f}M parameters, tasks={self.tasks}, obs={self.obs_dim}, "
             f"action={self.action_dim}, latent={self.latent_dim})"
         )
-
-
-class _FrozenMLP:
-    """An `mlp` with fixed weights; the columns of fixed inputs (the task embedding) are folded into the first bias."""
-
-    def __init__(self, net: nn.Sequential, columns: Sequence[slice], embedding: Tensor | None, at: slice | None, dtype: torch.dtype):
-        self.blocks = list(net)
-        first = net[0]
-        self.dtype = dtype
-        bias = first.bias.detach()
-        if embedding is not None:
-            bias = bias + F.linear(embedding, first.weight.detach()[:, at])
-        self.first = [first.weight.detach()[:, c].to(dtype).contiguous() for c in columns]
-        self.weights = [b.weight.detach().to(dtype) for b in self.blocks[1:]]
-        self.norms = [(b.ln.weight.detach(), b.ln.bias.detach()) if b.ln is not None else None for b in self.blocks]
-        self.biases = [bias.to(dtype), *(b.bias.detach().to(dtype) for b in self.blocks[1:])]
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        h: Tensor | None = None
-        lead = inputs[0].shape[:-1]
-        for i, block in enumerate(self.blocks):
-            if i == 0:
-                h = self.biases[0]
-                for x, w in zip(inputs, self.first, strict=True):
-                    h = torch.addmm(h, x.reshape(-1, x.shape[-1]).to(self.dtype), w.t())
-            else:
-                h = F.linear(h.to(self.dtype), self.weights[i - 1], self.biases[i])
-            if self.norms[i] is not None:
-                h = norm_and_activation(h, *self.norms[i], block.activation, block.norm)
-            else:
-                h = block.finish(h)
-        # Results leave in float32: a latent is the next step's state, and a logit the softmax's argument.
-        return (h.float() if self.dtype == torch.bfloat16 else h).view(*lead, h.shape[-1])
-
-
-class FrozenWorldModel:
-    """A world model as the differentiable simulator of one task: the `Dynamics` protocol over latent states.
-
-    Gradients flow to states and actions only: no weight gradient is computed or stored. The task's embedding is folded into the
-    first bias of each network. With precision="bfloat16" matrix products run in bfloat16, the rest in float32.
-    The weights are copied at construction when they must be cast or sliced; build it anew after the model was trained further.
-    """
-
-    def __init__(self, model: WorldModel, task: int = 0, *, precision: Precision = "float32", reward_symexp: bool = False):
-        if not 0 <= task < model.tasks:
-            raise ValueError(f"FrozenWorldModel: task must be in 0..{model.tasks - 1}, got {task}")
-        self.model, self.task, self.reward_symexp = model, task, reward_symexp
-        self.state_dim, self.action_dim, self.obs_dim = model.latent_dim, model.action_dim, model.obs_dim
-        device = model.obs_mean.device
-        dtype = torch.bfloat16 if precision == "bfloat16" else model.obs_mean.dtype
-        e = model.config.task_dim
-        index = torch.tensor(task, device=device)
-        with torch.no_grad():
-            embedding = model.task_embedding(index) if e else None
-        z, a = model.latent_dim, model.action_dim
-        step = ([slice(0, z), slice(z + e, z + e + a)], embedding, slice(z, z + e), dtype)
-        self._encoder = None
-        if model.encoder is not None:
-            o = model.obs_dim
-            self._encoder = _FrozenMLP(model.encoder, [slice(0, o)], embedding, slice(o, o + e), dtype)
-        self._dynamics, self._reward = _FrozenMLP(model.dynamics, *step), _FrozenMLP(model.reward_head, *step)
-        self._mask = model.action_mask[task] if model.config.apply_action_mask else None
-        if self._mask is not None and bool((self._mask == 1).all()):
-            self._mask = None
-
-    def _masked(self, action: Tensor) -> Tensor:
-        return action if self._mask is None else action * self._mask
-
-    def encode(self, obs: Tensor) -> Tensor:
-        """z = E(s, e). obs: [..., obs_dim]. Returns [..., latent_dim]."""
-        m = self.model
-        obs = (obs - m.obs_mean[self.task]) / m.obs_std[self.task]
-        return obs if self._encoder is None else self._encoder(obs)
-
-    def advance(self, state: Tensor, action: Tensor) -> Tensor:
-        """z' = F(z, a, e); shapes as in `Dynamics`."""
-        change = self._dynamics(state, self._masked(action))
-        return state + change if self.model.config.residual else change
-
-    def reward(self, state: Tensor, action: Tensor, next_state: Tensor | None = None) -> Tensor:
-        """R(z, a, e), shape [...]; the next state is not used."""
-        return self.model.decode_reward(self._reward(state, self._masked(action)), symexp=self.reward_symexp)
-
-    def done(self, next_state: Tensor) -> None:
-        """Latent models of the multi-task suites never terminate."""
-        return None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,13 @@ from pwmlib.checkpoints import CheckpointError, load_state, save_state
 from pwmlib.config import PWMConfig, WorldModelTraining
 from pwmlib.dynamics import Rollout, rollout
 from pwmlib.errors import ExplainedError
+from pwmlib.frozen import FrozenMultiTaskModel, FrozenWorldModel
+from pwmlib.online import OnlineAgent, OnlineConfig
 from pwmlib.perfect_model import evaluate, start_states
+from pwmlib.policy import Actor
 from pwmlib.pretrain import WorldModelTrainer
-from pwmlib.pwm import NonFiniteError, PolicyLearner, actor_returns, critic_targets
+from pwmlib.pwm import NonFiniteError, PolicyLearner, actor_returns, critic_targets, extract_policy
+from pwmlib.tasks import make, task
 from pwmlib.toys import CartpoleSwingup, PendulumSwingup
 from pwmlib.twohot import TwoHot
 from pwmlib.world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig, world_model_loss
@@ -33,7 +37,7 @@ def test_actor_loss_passes_gradcheck_in_float64(objective):
     model = WorldModel(4, 2, tasks=2, config=SMALL).double()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.5)
-    view = model.freeze(1)
+    view = FrozenWorldModel(model, 1)
     learner = PolicyLearner(view, lambda b, g: None, replace(TINY, actor_objective=objective))
     actor, critics = learner.actor.double(), learner.critics.double()
     start, noise = view.encode(torch.randn(3, 4).double()), torch.randn(4, 3, 2).double()
@@ -120,7 +124,7 @@ def test_frozen_model_equals_the_model_and_trains_no_weight():
     model = WorldModel(4, 3, tasks=2, action_dims=[3, 1], config=SMALL)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.5)
-    task, view = torch.tensor(1), model.freeze(1)
+    task, view = torch.tensor(1), FrozenWorldModel(model, 1)
     obs, action = torch.randn(6, 4), torch.randn(6, 3, requires_grad=True)
     z = view.encode(obs)
     torch.testing.assert_close(z, model.encode(obs, task))
@@ -131,13 +135,55 @@ def test_frozen_model_equals_the_model_and_trains_no_weight():
     assert (action.grad[:, 0] != 0).all() and (action.grad[:, 1:] == 0).all()  # masked entries of task 1
 
 
+def test_one_policy_for_all_tasks_sees_each_task_as_its_own_model():
+    torch.manual_seed(0)
+    model = WorldModel(4, 3, tasks=2, action_dims=[3, 1], config=SMALL)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    together, task, obs = FrozenMultiTaskModel(model), torch.tensor([0, 1, 1, 0]), torch.randn(4, 4)
+    state, action = together.encode(obs, task), torch.rand(4, 3) * 2 - 1
+    for i, t in enumerate(task.tolist()):
+        view = FrozenWorldModel(model, t)
+        z = view.encode(obs[i : i + 1])
+        torch.testing.assert_close(together.advance(state, action)[i : i + 1, :16], view.advance(z, action[i : i + 1]))
+        torch.testing.assert_close(together.reward(state, action)[i : i + 1], view.reward(z, action[i : i + 1]))
+    learner = extract_policy(together, lambda b, g: together.encode(torch.randn(b, 4, generator=g), torch.arange(b) % 2), TINY)
+    assert learner.step == TINY.updates
+    with pytest.raises(ValueError, match="task_dim=0"):
+        FrozenMultiTaskModel(WorldModel(4, 3, config=replace(SMALL, task_dim=0)))
+
+
+def test_online_fine_tuning_starts_from_the_given_model_and_policy():
+    """App. C.4: one episode on the real task, then updates of the given model."""
+    env = make(task("cartpole-balance"))
+    config = OnlineConfig(
+        episodes=1,
+        random_episodes=0,
+        model_updates=2,
+        policy_updates=1,
+        first_model_updates=2,
+        training=WorldModelTraining(horizon=3, batch=8),
+        policy=replace(TINY, actor_hidden=(8,)),
+    )
+    model = WorldModel(5, 1, config=replace(SMALL, task_dim=0))
+    before = copy.deepcopy(model.state_dict())
+    actor = Actor(16, 1, hidden=(8,))
+    agent = OnlineAgent(env, config, model=model, actor_state=actor.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(agent.learner.actor.parameters(), actor.parameters(), strict=True))
+    metrics = agent.advance()
+    assert agent.finished and agent.episodes[0].behaviour == "learning_agent" and np.isfinite(metrics["model_loss"])
+    assert not torch.equal(before["dynamics.0.weight"], model.state_dict()["dynamics.0.weight"])
+    with pytest.raises(ValueError, match="cartpole-balance needs a model of 1 task, 5 observations"):
+        OnlineAgent(env, config, model=WorldModel(4, 1, config=SMALL))
+
+
 def test_bfloat16_is_close_to_float32():
     torch.manual_seed(0)
     model = WorldModel(4, 2, config=replace(SMALL, task_dim=0))
     torch.nn.init.normal_(model.reward_head[-1].weight, std=0.2)
     losses = {}
     for precision in ("float32", "bfloat16"):
-        view = model.freeze(precision=precision)
+        view = FrozenWorldModel(model, precision=precision)
         start = view.encode(torch.ones(6, 4))
         learner = PolicyLearner(view, lambda b, g, start=start: start, replace(TINY, precision=precision), seed=1)
         losses[precision] = learner.update()["actor_loss"]
@@ -248,14 +294,15 @@ def test_policy_std_has_the_floor_of_table_1():
 
 
 def test_learning_where_the_model_is_perfect():
-    """Cartpole with broad starts at reduced size: small networks, 200 updates."""
-    config = PWMConfig(updates=200, actor_hidden=(64, 64), critic_hidden=(64, 64), critic_value="min", batch=32)
-    world = CartpoleSwingup()
+    """Cartpole with broad starts, 300 of the recorded 500 updates; best of three checks, since single ones dip on the way."""
+    config, world, checks = PWMConfig(updates=300), CartpoleSwingup(), []
     learner = make_learner(config)
     before = evaluate(world, learner.actor, "hanging", episodes=8)
-    for _ in range(config.updates):
+    for step in range(1, config.updates + 1):
         learner.update()
-    assert evaluate(world, learner.actor, "hanging", episodes=8) > max(250.0, before + 100.0)
+        if step in (250, 275, 300):
+            checks.append(evaluate(world, learner.actor, "hanging", episodes=8))
+    assert before < 250 and max(checks) > 500, (before, checks)
 
 
 def test_random_policy_states_stay_near_the_bottom():

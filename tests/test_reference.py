@@ -8,6 +8,7 @@ import torch
 
 from pwmlib.config import PWMConfig
 from pwmlib.dynamics import rollout
+from pwmlib.frozen import FrozenWorldModel
 from pwmlib.pwm import PolicyLearner, critic_targets
 from pwmlib.twohot import TwoHot
 from pwmlib.world_model import WorldModel, WorldModelConfig, WorldModelLossConfig, world_model_loss
@@ -68,7 +69,7 @@ def test_one_update_agrees_with_the_reference(dtype, task, changes):
     """Actor loss and gradient, TD(lambda) targets, critic loss and gradient of one batch."""
     model = make_model(dtype)
     config = replace(PWMConfig(horizon=HORIZON, batch=BATCH, actor_hidden=(14, 12), critic_hidden=(14, 10)), **changes)
-    view = model.freeze(task)
+    view = FrozenWorldModel(model, task)
     obs, noise = torch.randn(BATCH, OBS, dtype=dtype), torch.randn(HORIZON, BATCH, ACTION, dtype=dtype)
     learner = PolicyLearner(view, lambda b, g: view.encode(obs).detach(), config, seed=3)
     learner.actor.to(dtype)
