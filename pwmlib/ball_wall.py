@@ -14,7 +14,7 @@ from .checkpoints import write_atomic
 from .runs import Run
 from .toys.ball_wall import BallWall, Descent, Surrogate, SurrogateConfig, compare_surrogates
 
-__all__ = ["BALL_WALL_SCALES", "BallWallScale", "example", "found_table", "study", "summary", "verdicts"]
+__all__ = ["BALL_WALL_SCALES", "BallWallScale", "example", "found_table", "readable", "study", "summary", "verdicts"]
 
 KINDS = ("relu", "layernorm_mish", "simnorm")
 FOUND = 2.5
@@ -91,6 +91,16 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             row |= {column: group[column].mean(), f"{column}_low": low, f"{column}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A `summary` with each mean and its interval in one column, as text."""
+
+    def text(row: pd.Series, column: str) -> str:
+        return f"{row[column]:.2f} [{row[column + '_low']:.2f}, {row[column + '_high']:.2f}]"
+
+    columns = {c: [text(row, c) for _, row in table.iterrows()] for c in ("rmse", "argmin_gap", "gap")}
+    return table[["surrogate", "descent", "seeds"]].assign(**columns)
 
 
 def found_table(table: pd.DataFrame) -> pd.DataFrame:

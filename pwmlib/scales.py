@@ -5,14 +5,17 @@ Where quick and laptop differ from Table 1 they say so here; the recipe behind t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+
+import pandas as pd
 
 from .config import PWMConfig, WorldModelTraining
 from .online import OnlineConfig
 from .planning import PlannerConfig
 from .world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
 
-__all__ = ["MULTITASK_SCALES", "OFFLINE_CARTPOLE", "DataPlan", "MultitaskScale"]
+__all__ = ["MULTITASK_SCALES", "OFFLINE_CARTPOLE", "DataPlan", "MultitaskScale", "differences"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
         data=DataPlan(replay=replace(_AGENT, episodes=15, policy=replace(_AGENT.policy, updates=900))),
         model=_SMALL_MODEL,
         training=_SMALL_TRAINING,
-        policy=PWMConfig(updates=250, actor_hidden=(128, 64), critic_hidden=(128, 64), critic_value="min"),
+        policy=PWMConfig(updates=500, actor_hidden=(128, 64), critic_hidden=(128, 64), critic_value="min"),
         eval_episodes=3,
         evaluate_every=125,
     ),
@@ -101,6 +104,23 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
         checkpoint_every=500,
     ),
 }
+
+
+def differences(scale: MultitaskScale, reference: MultitaskScale | None = None) -> pd.DataFrame:
+    """Every setting of a scale that is not the paper scale's: columns setting, here, paper."""
+    ours, paper = dict(_flat(scale)), dict(_flat(reference or MULTITASK_SCALES["paper"]))
+    names = [name for name in ours if ours[name] != paper.get(name)]
+    return pd.DataFrame({"setting": names, "here": [str(ours[n]) for n in names], "paper": [str(paper.get(n, "-")) for n in names]})
+
+
+def _flat(settings: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for field_ in fields(settings):
+        value = getattr(settings, field_.name)
+        if is_dataclass(value):
+            yield from _flat(value, f"{prefix}{field_.name}.")
+        else:
+            yield f"{prefix}{field_.name}", value
+
 
 _CARTPOLE = MultitaskScale(
     data=DataPlan(dm_control={}, replay=replace(_AGENT, episodes=50)),

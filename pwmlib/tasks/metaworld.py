@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from .registry import Task
@@ -43,4 +45,7 @@ class MetaWorld:
             from metaworld.policies import ENV_POLICY_MAP
 
             self._expert = ENV_POLICY_MAP[self.task.domain]()
-        return np.clip(np.asarray(self._expert.get_action(observation.astype(np.float64)), np.float32), -1.0, 1.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it says that actions beyond [-1, 1] are clipped, at every step
+            action = self._expert.get_action(observation.astype(np.float64))
+        return np.clip(np.asarray(action, np.float32), -1.0, 1.0)
