@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from .checkpoints import write_atomic
-from .runs import Run
+from .runs import Run, resolve_device
 from .toys.ball_wall import BallWall, Descent, Surrogate, SurrogateConfig, compare_surrogates
 
 __all__ = ["BALL_WALL_SCALES", "BallWallScale", "example", "found_table", "readable", "study", "summary", "verdicts"]
@@ -63,7 +63,9 @@ def descent_variants(scale: BallWallScale, start: float, lr: float) -> dict[str,
     }
 
 
-def study(world: BallWall, scale: BallWallScale, *, start: float, lr: float, runs_dir: Path) -> tuple[pd.DataFrame, Path]:
+def study(
+    world: BallWall, scale: BallWallScale, *, start: float, lr: float, runs_dir: Path, device: str = "cpu"
+) -> tuple[pd.DataFrame, Path]:
     """The tidy table of all surrogates, descents and seeds (columns as `compare_surrogates`), and the file it is in.
 
     Runs once per set of parameters; later calls read the file.
@@ -73,7 +75,7 @@ def study(world: BallWall, scale: BallWallScale, *, start: float, lr: float, run
     path = run.folder / "results.csv"
 
     def work(run: Run) -> dict[str, int]:
-        table, _, _ = compare_surrogates(world, surrogates, descents, seeds=scale.seeds)
+        table, _, _ = compare_surrogates(world, surrogates, descents, seeds=scale.seeds, device=resolve_device(device))
         write_atomic(path, table.to_csv(index=False))
         return {"rows": len(table)}
 
@@ -122,13 +124,13 @@ def _mean_interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def example(
-    world: BallWall, scale: BallWallScale, *, start: float, lr: float
+    world: BallWall, scale: BallWallScale, *, start: float, lr: float, device: str = "cpu"
 ) -> tuple[dict[str, Surrogate], dict[tuple[str, str], Tensor]]:
     """The three models of the paper's figure with their plain and momentum paths, for drawing: (models, paths)."""
     surrogates = {kind: SurrogateConfig(kind=kind, epochs=scale.epochs[0]) for kind in KINDS}
     descents = descent_variants(scale, start, lr)
     chosen = {name: descents[name] for name in ("plain", "momentum 0.9")}
-    _, models, paths = compare_surrogates(world, surrogates, chosen, seeds=scale.seeds)
+    _, models, paths = compare_surrogates(world, surrogates, chosen, seeds=scale.seeds, device=resolve_device(device))
     return models, paths
 
 

@@ -32,7 +32,14 @@ class _Folders(NotebookParameters):
     scale: Scale
     runs_dir: str = Field(min_length=1, description="the folder of runs; finished ones are not repeated")
     figures_dir: str = Field(description="the folder of figures; empty means figures/ (figures/quick at scale quick)")
+    device: str = Field(description="'auto', 'cpu', 'cuda' or a torch device")
     overrides: dict[str, Any] = Field(description='settings of the scale to replace, by dotted name, e.g. {"policy.updates": 100}')
+
+    @field_validator("device")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        resolve_device(value)
+        return value
 
     @field_validator("overrides", mode="before")
     @classmethod
@@ -93,7 +100,6 @@ class MultitaskParameters(_Folders):
     task_names: Names = Field(description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
     train_seeds: int = Field(ge=0, le=1000, description="the number of training seeds per task; 0 means the scale's number")
     workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
-    device: str = Field(description="'auto', 'cpu', 'cuda' or a torch device")
     data_dir: str = Field(description="the folder of episodes; missing ones are generated there; empty means data/cache/episodes")
     variant: Literal["paper", "released"] = Field(description="the paper's choices, or the released code's")
 
@@ -102,12 +108,6 @@ class MultitaskParameters(_Folders):
     def _known(cls, value: list[str]) -> list[str]:
         if value:
             select_tasks(1, value)
-        return value
-
-    @field_validator("device")
-    @classmethod
-    def _usable(cls, value: str) -> str:
-        resolve_device(value)
         return value
 
     @model_validator(mode="after")

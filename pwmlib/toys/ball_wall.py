@@ -118,18 +118,18 @@ class Surrogate(nn.Module):
         return torch.baddbmm(self.biases[2], h, self.weights[2]).squeeze(-1) * self.std + self.mean
 
 
-def fit_surrogate(world: BallWall, config: SurrogateConfig, seeds: int) -> Surrogate:
+def fit_surrogate(world: BallWall, config: SurrogateConfig, seeds: int, device: str | torch.device = "cpu") -> Surrogate:
     """Regress J on uniform samples of theta; each seed has its own samples, initial weights and order."""
-    model = Surrogate(config, seeds)
+    model = Surrogate(config, seeds).to(device)
     generators = [torch.Generator().manual_seed(s) for s in range(seeds)]
     low, high = THETA
-    theta = torch.stack([torch.rand(config.samples, generator=g) for g in generators]) * (high - low) + low
+    theta = (torch.stack([torch.rand(config.samples, generator=g) for g in generators]) * (high - low) + low).to(device)
     target = world.objective(theta)
     model.mean.copy_(target.mean(1, keepdim=True))
     model.std.copy_(target.std(1, keepdim=True))
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
     for _ in range(config.epochs):
-        order = torch.stack([torch.randperm(config.samples, generator=g) for g in generators])
+        order = torch.stack([torch.randperm(config.samples, generator=g) for g in generators]).to(device)
         for part in order.split(config.batch, 1):
             x, y = theta.gather(1, part), target.gather(1, part)
             # Sum over seeds of each seed's mean error: the seeds do not influence each other.
@@ -154,27 +154,32 @@ class Descent:
     seed: int = 0
 
 
-def descend(objective, config: Descent, seeds: int) -> Tensor:
+def descend(objective, config: Descent, seeds: int, device: str | torch.device = "cpu") -> Tensor:
     """Follow the gradient of objective: theta [seeds, n] -> [seeds, n]. Returns the path, shape [steps + 1, seeds].
 
     With noise, each step sees fresh perturbations; on a surrogate that is the first-order gradient of the smoothed objective.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    theta = torch.full((seeds, 1), config.start)
-    velocity, path = torch.zeros(seeds, 1), [theta]
+    theta = torch.full((seeds, 1), config.start, device=device)
+    velocity, path = torch.zeros_like(theta), [theta]
     for _ in range(config.steps):
         samples = config.noise_samples if config.noise else 1
-        offsets = config.noise * torch.randn(seeds, samples, generator=generator)
+        offsets = config.noise * torch.randn(seeds, samples, generator=generator).to(device)
         point = (theta + offsets).clamp(*THETA).requires_grad_()
         (gradient,) = torch.autograd.grad(objective(point).mean(1).sum(), point)
         velocity = config.momentum * velocity + gradient.sum(1, keepdim=True)
         theta = (theta - config.lr * velocity).clamp(*THETA)
         path.append(theta)
-    return torch.stack(path).squeeze(-1)
+    return torch.stack(path).squeeze(-1).cpu()
 
 
 def compare_surrogates(
-    world: BallWall, surrogates: dict[str, SurrogateConfig], descents: dict[str, Descent], *, seeds: int
+    world: BallWall,
+    surrogates: dict[str, SurrogateConfig],
+    descents: dict[str, Descent],
+    *,
+    seeds: int,
+    device: str | torch.device = "cpu",
 ) -> tuple[pd.DataFrame, dict[str, Surrogate], dict[tuple[str, str], Tensor]]:
     """Fit each surrogate for all seeds and descend on it and on the true J.
 
@@ -182,19 +187,19 @@ def compare_surrogates(
     [m], gap [m], theta [rad]. Gaps are J - J* on the TRUE objective; argmin_gap is of the surrogate's own global minimum.
     """
     _, best = world.optimum()
-    grid = torch.linspace(*THETA, 4001).expand(seeds, -1)
+    grid = torch.linspace(*THETA, 4001).expand(seeds, -1).to(device)
     rows, models, paths = [], {}, {}
     objectives: dict[str, object] = {"true J": world.objective}
     for name, config in surrogates.items():
-        models[name] = objectives[name] = fit_surrogate(world, config, seeds)
+        models[name] = objectives[name] = fit_surrogate(world, config, seeds, device)
     for name, objective in objectives.items():
         values = objective(grid)
         rmse = (values - world.objective(grid)).square().mean(1).sqrt()
         argmin_gap = world.objective(grid.gather(1, values.argmin(1, keepdim=True)))[:, 0] - best
         for label, descent in descents.items():
-            path = paths[name, label] = descend(objective, descent, seeds)
+            path = paths[name, label] = descend(objective, descent, seeds, device)
             gap = world.objective(path[-1]) - best
             for s in range(seeds):
                 row = {"surrogate": name, "descent": label, "seed": s, "rmse": rmse[s].item(), "argmin_gap": argmin_gap[s].item()}
                 rows.append({**row, "gap": gap[s].item(), "theta": path[-1, s].item()})
-    return pd.DataFrame(rows), models, paths
+    return pd.DataFrame(rows), {name: model.cpu() for name, model in models.items()}, paths

@@ -33,11 +33,12 @@ class CartpoleSwingup:
 
     def reset(self, batch: int, generator: torch.Generator | None = None, *, start: str | None = None) -> Tensor:
         """Start states, shape [batch, 5]. "hanging": dm_control's reset; "broad": any place, any angle, moderate speeds."""
-        normal = torch.randn(batch, 3, generator=generator)
-        uniform = torch.rand(batch, 2, generator=generator) * 2 - 1
+        device = generator.device if generator is not None else torch.device("cpu")
+        normal = torch.randn(batch, 3, generator=generator, device=device)
+        uniform = torch.rand(batch, 2, generator=generator, device=device) * 2 - 1
         if (start or self.start) == "hanging":
             x, theta = 0.01 * normal[:, 0], math.pi + 0.01 * normal[:, 1]
-            x_dot, theta_dot = torch.zeros(batch), 0.01 * normal[:, 2]
+            x_dot, theta_dot = torch.zeros_like(x), 0.01 * normal[:, 2]
         else:
             x, theta = 1.7 * uniform[:, 0], math.pi * uniform[:, 1]
             x_dot, theta_dot = normal[:, 0], 3.0 * normal[:, 1]

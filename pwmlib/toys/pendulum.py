@@ -38,9 +38,10 @@ class PendulumSwingup:
         """Start states, shape [batch, 3]. "suite": any angle at rest (dm_control's reset); "hanging": near the bottom; "broad": any
         angle, speeds up to 8 rad/s."""
         kind = start or self.start
-        uniform = torch.rand(batch, 2, generator=generator) * 2 - 1
+        device = generator.device if generator is not None else torch.device("cpu")
+        uniform = torch.rand(batch, 2, generator=generator, device=device) * 2 - 1
         theta = math.pi + 0.1 * uniform[:, 0] if kind == "hanging" else math.pi * uniform[:, 0]
-        speed = 8.0 * uniform[:, 1] if kind == "broad" else torch.zeros(batch)
+        speed = 8.0 * uniform[:, 1] if kind == "broad" else torch.zeros_like(theta)
         return torch.stack([theta.cos(), theta.sin(), speed], -1)
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
