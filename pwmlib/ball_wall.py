@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from .checkpoints import write_atomic
-from .runs import Run, resolve_device
+from .runs import Run, resolve_device, single_thread
 from .toys.ball_wall import BallWall, Descent, Surrogate, SurrogateConfig, compare_surrogates
 
 __all__ = ["BALL_WALL_SCALES", "BallWallScale", "example", "found_table", "readable", "study", "summary", "verdicts"]
@@ -34,7 +34,7 @@ class BallWallScale:
 
 BALL_WALL_SCALES: dict[str, BallWallScale] = {
     "quick": BallWallScale(),
-    "laptop": BallWallScale(seeds=50, steps=4000, epochs=(100, 20, 50, 200, 500), groups=(2, 4, 16, 32)),
+    "laptop": BallWallScale(seeds=50, epochs=(100, 20, 50, 200, 500), groups=(2, 4, 16, 32)),
     "paper": BallWallScale(seeds=100, steps=4000, epochs=(100, 20, 50, 200, 500), groups=(2, 4, 16, 32)),
 }
 
@@ -75,7 +75,8 @@ def study(
     path = run.folder / "results.csv"
 
     def work(run: Run) -> dict[str, int]:
-        table, _, _ = compare_surrogates(world, surrogates, descents, seeds=scale.seeds, device=resolve_device(device))
+        with single_thread():
+            table, _, _ = compare_surrogates(world, surrogates, descents, seeds=scale.seeds, device=resolve_device(device))
         write_atomic(path, table.to_csv(index=False))
         return {"rows": len(table)}
 
@@ -130,7 +131,8 @@ def example(
     surrogates = {kind: SurrogateConfig(kind=kind, epochs=scale.epochs[0]) for kind in KINDS}
     descents = descent_variants(scale, start, lr)
     chosen = {name: descents[name] for name in ("plain", "momentum 0.9")}
-    _, models, paths = compare_surrogates(world, surrogates, chosen, seeds=scale.seeds, device=resolve_device(device))
+    with single_thread():
+        _, models, paths = compare_surrogates(world, surrogates, chosen, seeds=scale.seeds, device=resolve_device(device))
     return models, paths
 
 

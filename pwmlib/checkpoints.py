@@ -16,13 +16,17 @@ from torch import Tensor
 
 from .errors import ExplainedError
 
-__all__ = ["CheckpointError", "load_state", "save_state", "write_atomic"]
+__all__ = ["CheckpointError", "WriteError", "load_state", "save_state", "write_atomic"]
 
 _FORMAT = "pwmlib-state-1"
 
 
 class CheckpointError(ExplainedError):
     """A checkpoint that cannot be used; the message names the file and what was expected."""
+
+
+class WriteError(ExplainedError):
+    """A file could not be written, such as on a full disk; the old content is still there."""
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:
@@ -36,8 +40,10 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise WriteError(f"{path}: could not be written ({error.strerror}); what was there before is unchanged") from error
         raise
 
 

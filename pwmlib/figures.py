@@ -24,6 +24,7 @@ __all__ = [
     "NAMES",
     "claim_map",
     "landscapes",
+    "losses_and_descents",
     "multitask_scores",
     "offline_cartpole_scores",
     "perfect_model_curves",
@@ -106,6 +107,30 @@ def landscapes(
     figure.legend(handles, labels, loc="lower center", ncols=4, bbox_to_anchor=(0.5, -0.06 if len(descents) > 1 else -0.12))
     figure.tight_layout()
     return figure
+
+
+def losses_and_descents(world: BallWall, models: Mapping[str, Any], paths: Mapping[tuple[str, str], torch.Tensor]) -> Figure:
+    """Training loss of each kind of model, and the true J along each descent: medians over seeds, bands of the middle 80 %."""
+    descents = list(dict.fromkeys(descent for _, descent in paths))
+    figure, axes = plt.subplots(1, 1 + len(descents), figsize=(3.4 * (1 + len(descents)), 2.9), layout="constrained")
+    for kind, model in models.items():
+        _band(axes[0], model.losses, COLOURS[kind], NAMES[kind])
+    axes[0].set(yscale="log", xlabel="epoch", ylabel="training loss / variance", title="fitting the models")
+    for ax, descent in zip(axes[1:], descents, strict=True):
+        for (kind, label), path in paths.items():
+            if label == descent:
+                _band(ax, world.objective(path), COLOURS[kind], NAMES[kind])
+        ax.axhline(world.optimum()[1], color="0.5", lw=1, ls=":")
+        ax.set(xlabel="step of gradient descent", ylabel="true J(θ) [m]", title=f"descent, {descent}")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _band(ax: plt.Axes, values: torch.Tensor, colour: str, label: str) -> None:
+    """Median and middle 80 % over seeds of values [steps, seeds]."""
+    low, middle, high = torch.quantile(values, torch.tensor([0.1, 0.5, 0.9]), dim=1)
+    ax.fill_between(range(len(middle)), low, high, color=colour, alpha=0.15, lw=0)
+    ax.plot(middle, color=colour, lw=1.8, label=label)
 
 
 def claim_map(found: pd.DataFrame) -> Figure:

@@ -252,11 +252,7 @@ class _OneTask:
     index: int
 
     def slices(self, batch: int, horizon: int, rng: np.random.Generator):
-        one = SliceSampler([self.sampler.tasks[self.index]], [self.sampler._arrays[self.index]])
-        obs, action, reward, task = one.slices(batch, horizon, rng)
-        pad = (self.sampler.obs_dim - obs.shape[-1], self.sampler.action_dim - action.shape[-1])
-        obs = torch.nn.functional.pad(obs, (0, pad[0]))
-        return obs, torch.nn.functional.pad(action, (0, pad[1])), reward, torch.full_like(task, self.index)
+        return self.sampler.slices(batch, horizon, rng, only=self.index)
 
 
 def gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:

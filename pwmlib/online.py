@@ -154,7 +154,8 @@ class OnlineAgent:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.episodes, self.data._arrays, self.data._ends = [], [[]], [np.array([])]
+        self.episodes = []
+        self.data.clear(0)
         for e in state["episodes"]:
             self._add(Episode(e["rows"].numpy(), e["behaviour"], e["seed"], e["success"], e["touched"]))
         self.trainer.load_state_dict(state["trainer"])

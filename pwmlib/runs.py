@@ -18,7 +18,8 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +31,7 @@ from .checkpoints import load_state, save_state, write_atomic
 from .errors import ExplainedError
 from .paths import PROJECT
 
-__all__ = ["Resumable", "Run", "RunFailedError", "digest", "environment_stamp", "plain", "resolve_device", "train"]
+__all__ = ["Resumable", "Run", "RunFailedError", "digest", "environment_stamp", "plain", "resolve_device", "single_thread", "train"]
 
 
 class RunFailedError(ExplainedError):
@@ -99,6 +100,17 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One torch thread inside: for small tensors more are slower, on a busy machine many times so."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Run:

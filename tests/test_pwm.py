@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pwmlib.checkpoints import CheckpointError, load_state, save_state
+from pwmlib.checkpoints import CheckpointError, WriteError, load_state, save_state
 from pwmlib.config import PWMConfig, WorldModelTraining
 from pwmlib.dynamics import Rollout, rollout
 from pwmlib.errors import ExplainedError
@@ -24,6 +24,22 @@ from pwmlib.world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig, 
 
 SMALL = WorldModelConfig(latent_dim=16, encoder_hidden=(12,), dynamics_hidden=(16,), reward_hidden=(16,), task_dim=4)
 TINY = PWMConfig(updates=20, horizon=5, batch=6, actor_hidden=(8,), critic_hidden=(8,))
+
+
+class RandomSlices:
+    """A data source without files."""
+
+    def slices(self, batch, horizon, rng):
+        draw = lambda *shape: torch.from_numpy(rng.standard_normal(shape, np.float32))  # noqa: E731
+        task = torch.from_numpy(rng.integers(2, size=batch))
+        return draw(horizon + 1, batch, 4), draw(horizon, batch, 2).clamp(-1, 1), draw(horizon, batch), task
+
+
+class OneBatch(RandomSlices):
+    """The same batch at every update, so that the loss must fall."""
+
+    def slices(self, batch, horizon, rng):
+        return super().slices(batch, horizon, np.random.default_rng(0))
 
 
 def make_learner(config=TINY, seed=0, world=None):
@@ -177,6 +193,41 @@ def test_online_fine_tuning_starts_from_the_given_model_and_policy():
         OnlineAgent(env, config, model=WorldModel(4, 1, config=SMALL))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "relu", "layer_norm": False, "latent_norm": "none"},
+        {"latent_norm": "none"},
+        {"activation": "silu"},
+        {"spectral_norm": True},
+        {"two_hot": None},
+        {"simnorm_group": 4},
+        {"residual": True},
+    ],
+)
+def test_every_architecture_switch_trains_freezes_and_differentiates(changes):
+    torch.manual_seed(0)
+    model = WorldModel(4, 2, tasks=2, config=replace(SMALL, **changes))
+    trainer = WorldModelTrainer(model, OneBatch(), WorldModelTraining(updates=30, horizon=3, batch=16, lr=3e-3))
+    losses = [trainer.update()["loss"] for _ in range(30)]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    model.eval()
+    view, task, action = FrozenWorldModel(model, 1), torch.tensor(1), torch.rand(5, 2, requires_grad=True)
+    z = view.encode(torch.randn(5, 4))
+    torch.testing.assert_close(view.advance(z, action), model.next(z, action, task), rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(view.advance(z, action).square().sum(), action)
+    assert gradient.isfinite().all() and gradient.abs().sum() > 0
+
+
+def test_a_full_disk_is_named_and_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "state.safetensors"
+    save_state(path, {"a": torch.ones(2)})
+    monkeypatch.setattr("pwmlib.checkpoints.os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(WriteError, match=r"state\.safetensors: could not be written \(No space left on device\)"):
+        save_state(path, {"a": torch.zeros(2)})
+    assert torch.equal(load_state(path)["a"], torch.ones(2)) and len(list(tmp_path.iterdir())) == 1
+
+
 def test_bfloat16_is_close_to_float32():
     torch.manual_seed(0)
     model = WorldModel(4, 2, config=replace(SMALL, task_dim=0))
@@ -207,15 +258,6 @@ def test_resume_is_bit_identical(variant, tmp_path):
         assert torch.equal(a, b)
     for a, b in zip(whole.critics.parameters(), resumed.critics.parameters(), strict=True):
         assert torch.equal(a, b)
-
-
-class RandomSlices:
-    """A data source without files."""
-
-    def slices(self, batch, horizon, rng):
-        draw = lambda *shape: torch.from_numpy(rng.standard_normal(shape, np.float32))  # noqa: E731
-        task = torch.from_numpy(rng.integers(2, size=batch))
-        return draw(horizon + 1, batch, 4), draw(horizon, batch, 2).clamp(-1, 1), draw(horizon, batch), task
 
 
 def test_world_model_training_resumes_bit_identically_and_lowers_the_loss(tmp_path):

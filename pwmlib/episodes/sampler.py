@@ -35,12 +35,18 @@ class SliceSampler:
         self._arrays[task_index].append(rows)
         self._ends[task_index] = np.cumsum([len(a) for a in self._arrays[task_index]])
 
-    def episodes(self, task_index: int) -> int:
-        return int(self._ends[task_index][-1])
+    def clear(self, task_index: int) -> None:
+        """Forget a task's episodes."""
+        self._arrays[task_index], self._ends[task_index] = [], np.array([])
 
-    def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """obs [horizon + 1, batch, obs_dim], action [horizon, batch, action_dim], reward [horizon, batch], task long [batch]."""
-        which = rng.integers(len(self.tasks), size=batch)
+    def slices(
+        self, batch: int, horizon: int, rng: np.random.Generator, *, only: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """obs [horizon + 1, batch, obs_dim], action [horizon, batch, action_dim], reward [horizon, batch], task long [batch].
+
+        only: the index of the one task to draw from, instead of all.
+        """
+        which = rng.integers(len(self.tasks), size=batch) if only is None else np.full(batch, only)
         obs = np.zeros((horizon + 1, batch, self.obs_dim), np.float32)
         action = np.zeros((horizon, batch, self.action_dim), np.float32)
         reward = np.zeros((horizon, batch), np.float32)

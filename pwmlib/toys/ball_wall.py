@@ -103,6 +103,8 @@ class Surrogate(nn.Module):
                 bias[s].uniform_(-(a**-0.5), a**-0.5, generator=generator)
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(bias))
+        self.losses = torch.empty(0)
+        """Mean training error of each epoch, in units of the data's variance, shape [epochs, seeds]; filled by `fit_surrogate`."""
         self.register_buffer("mean", torch.zeros(seeds, 1))
         self.register_buffer("std", torch.ones(seeds, 1))
 
@@ -128,15 +130,18 @@ def fit_surrogate(world: BallWall, config: SurrogateConfig, seeds: int, device: 
     model.mean.copy_(target.mean(1, keepdim=True))
     model.std.copy_(target.std(1, keepdim=True))
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-    for _ in range(config.epochs):
+    losses = torch.zeros(config.epochs, seeds)
+    for epoch in range(config.epochs):
         order = torch.stack([torch.randperm(config.samples, generator=g) for g in generators]).to(device)
         for part in order.split(config.batch, 1):
             x, y = theta.gather(1, part), target.gather(1, part)
             # Sum over seeds of each seed's mean error: the seeds do not influence each other.
-            loss = ((model(x) - y) / model.std).square().mean(1).sum()
+            errors = ((model(x) - y) / model.std).square()
             optimiser.zero_grad()
-            loss.backward()
+            errors.mean(1).sum().backward()
             optimiser.step()
+            losses[epoch] += errors.detach().sum(1).cpu() / config.samples
+    model.losses = losses
     return model.requires_grad_(False)
 
 
