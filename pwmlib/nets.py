@@ -97,6 +97,8 @@ class NormedLinear(nn.Module):
         self.norm = norm
         self.ln = nn.LayerNorm(out_features) if norm != "none" else None
         self.activation = activation
+        self.product_dtype: torch.dtype | None = None
+        """Of the matrix product, when it is not the input's; parameters and their gradients keep theirs."""
 
     def finish(self, x: Tensor) -> Tensor:
         """What follows the linear map: LayerNorm and activation."""
@@ -107,7 +109,8 @@ class NormedLinear(nn.Module):
         return x if self.activation is None else self.activation(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.finish(F.linear(x, self.weight, self.bias))
+        cast = self.product_dtype or x.dtype
+        return self.finish(F.linear(x.to(cast), self.weight.to(cast), self.bias.to(cast)))
 
 
 def mlp(

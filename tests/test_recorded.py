@@ -1,0 +1,64 @@
+"""The committed results: what the README says of them is computed here from the tables."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from pwmlib.paths import PROJECT
+from pwmlib.perfect_model import SETTINGS, gradient_reach
+
+RESULTS = PROJECT / "data" / "results"
+README = " ".join((PROJECT / "README.md").read_text().split())
+
+
+def last_returns():
+    table = pd.read_csv(RESULTS / "perfect_model.csv")
+    last = table[table["step"] == table.groupby("setting")["step"].transform("max")]
+    return last.pivot(index="train_seed", columns="setting", values="return").round()
+
+
+def test_perfect_model_says_what_the_readme_says():
+    last = last_returns()
+    assert set(last.columns) == set(SETTINGS) and len(last) == 5
+    spread = {name: f"{last[name].min():.0f} to {last[name].max():.0f}" for name in last}
+    broad = last["cartpole, broad starts"]
+    assert (broad >= 700).sum() >= 4
+    assert f"{spread['cartpole, broad starts']} of 1000 after 500 updates" in README
+    assert f"visits, the *same* exact model gives {spread['cartpole, states of a random policy']}" in README
+    assert f"stays at {last['pendulum, sparse reward smoothed'].median():.0f} in the median" in README
+    assert f"With a dense reward it is solved ({spread['pendulum, dense reward']})" in README
+    assert f"with H = 48 nearly ({spread['pendulum, sparse smoothed, H = 48']})" in README
+    assert f"without broad starts fails too ({spread['pendulum, dense reward, hanging starts']})" in README
+
+
+def test_pendulum_gradient_reach_is_reproducible_and_zero_far_from_the_top():
+    recorded, again = pd.read_csv(RESULTS / "pendulum_gradient_reach.csv"), gradient_reach()
+    assert recorded["gradient_norm"].to_numpy() == pytest.approx(again["gradient_norm"].to_numpy(), rel=1e-2, abs=1e-6)
+    far = recorded[recorded["angle_deg"] > 45].groupby("reward")["gradient_norm"].max()
+    assert far["sigmoid"] < 1e-4 < 0.2 < far["cosine"]
+
+
+def test_offline_cartpole_says_what_the_readme_says():
+    table = pd.read_csv(RESULTS / "offline_cartpole.csv")
+    assert table.groupby("setting").size().eq(5).all()
+    last, best = table.groupby("setting")["mean_return"].median(), 10 * table.groupby("setting")["best_score"].median()
+    assert last["H = 16, lr 3e-4"] >= 500 and best["H = 16, lr 3e-4"] >= 600
+    assert ((table["world_model_cpu_s"] + table["policy_cpu_s"]) < 300).all()
+    assert f"median last return {last['H = 16, lr 3e-4']:.0f} (best check {best['H = 16, lr 3e-4']:.0f})" in README
+    assert f"{last['H = 8, lr 1e-3']:.0f} over H = 8, but {last['H = 16, lr 1e-3']:.0f} over H = 16 at lr 1e-3" in README
+    assert (table["correlation_last"] > 0.99).all()
+
+
+def test_every_table_has_its_command_and_is_described():
+    provenance, described = json.loads((RESULTS / "provenance.json").read_text()), (RESULTS / "README.md").read_text()
+    for path in RESULTS.glob("*.csv"):
+        assert f"`{path.name}`" in described
+        assert path.stem in provenance or path.stem == "policy_update"
+
+
+def test_readme_shows_the_recorded_speed():
+    table = pd.read_csv(RESULTS / "policy_update.csv").set_index(["size", "way"])
+    for size in ("5M", "48M"):
+        for way in ("ours, float32", "ours, bfloat16"):
+            assert f"{table.loc[(size, way), 'ratio_to_baseline']:.2f}x" in README
