@@ -69,7 +69,7 @@ class PWMConfig:
     start_states: Literal["all", "slice_start"] = "all"
     """Which replay states start imagined rollouts: all (s_1 ~ B), or none of an episode's last H (released: first of a slice)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the matrix products of frozen model, actor and critics; parameters, sums and element-wise layers stay float32."""
+    """Of the matrix products of the frozen model and the critics; parameters, sums and the actor stay float32."""
 
     def __post_init__(self) -> None:
         if self.updates < 1 or self.horizon < 1 or self.batch < 1:

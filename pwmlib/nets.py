@@ -97,8 +97,6 @@ class NormedLinear(nn.Module):
         self.norm = norm
         self.ln = nn.LayerNorm(out_features) if norm != "none" else None
         self.activation = activation
-        self.product_dtype: torch.dtype | None = None
-        """Of the matrix product, when it is not the input's; parameters and their gradients keep theirs."""
 
     def finish(self, x: Tensor) -> Tensor:
         """What follows the linear map: LayerNorm and activation."""
@@ -109,8 +107,7 @@ class NormedLinear(nn.Module):
         return x if self.activation is None else self.activation(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        cast = self.product_dtype or x.dtype
-        return self.finish(F.linear(x.to(cast), self.weight.to(cast), self.bias.to(cast)))
+        return self.finish(F.linear(x, self.weight, self.bias))
 
 
 def mlp(

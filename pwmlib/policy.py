@@ -32,14 +32,10 @@ class Actor(nn.Module):
         norm: NormOrder = "before_activation",
         log_std_init: float = -1.0,
         min_log_std: float = MIN_LOG_STD,
-        dtype: Literal["float32", "bfloat16"] = "float32",
     ):
         super().__init__()
         self.state_dim, self.action_dim, self.min_log_std = state_dim, action_dim, min_log_std
         self.mean = mlp(state_dim, hidden, action_dim, activation=activation, norm=norm)
-        if dtype == "bfloat16":
-            for layer in self.mean:
-                layer.product_dtype = torch.bfloat16
         self.log_std = nn.Parameter(torch.full((action_dim,), log_std_init))
 
     def clamp_log_std_(self) -> None:
@@ -53,7 +49,7 @@ class Actor(nn.Module):
         return self.log_std.clamp(min=self.min_log_std).exp()
 
     def forward(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
-        mean = self.mean(state).to(state.dtype)
+        mean = self.mean(state)
         return torch.tanh(mean if noise is None else mean + self.std * noise)
 
 

@@ -90,7 +90,6 @@ class PolicyLearner:
                 hidden=c.actor_hidden,
                 log_std_init=c.log_std_init,
                 min_log_std=c.min_log_std,
-                dtype=c.precision,
                 **common,
             ).to(self.device)
             self.critics = Critics(
