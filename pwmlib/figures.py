@@ -164,7 +164,9 @@ def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -
     success = first["data_success"].where(~dmc) * 100
     left.scatter(success, [y[t] for t in first.index], marker="D", color="0.6", s=36, label="data, share of successful episodes")
     left.scatter(first["random_score"], [y[t] for t in first.index], marker="x", color="black", s=34, label="random actions")
-    left.scatter(first["planning_score"], [y[t] for t in first.index], marker="^", color="#E69F00", s=42, label="planning in the model")
+    left.scatter(
+        first["planning_score"], [y[t] - 0.3 for t in first.index], marker="^", color="#E69F00", s=42, label="planning in the model"
+    )
     offsets = table.groupby("task").cumcount() - (table.groupby("task")["task"].transform("count") - 1) / 2
     left.scatter(
         table["score"],

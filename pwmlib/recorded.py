@@ -3,7 +3,7 @@
 python -m pwmlib.recorded perfect_model     closed-form cartpole and pendulum, 5 seeds
 python -m pwmlib.recorded offline_cartpole  cartpole-swingup on dm_control, offline from replay, 5 seeds
 python -m pwmlib.recorded ball_wall         the ball-wall study at laptop scale, 50 seeds
-python -m pwmlib.recorded figures           draw them
+python -m pwmlib.recorded figures           draw them, and the table of notebook 03 at scale quick
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .paths import PROJECT, writable_folder
 from .perfect_model import SETTINGS, gradient_reach, run_setting
 from .runs import environment_stamp
 from .scales import OFFLINE_CARTPOLE
+from .stats import multitask_aggregates
 from .tasks import task
 from .toys.ball_wall import BallWall
 
@@ -116,6 +117,10 @@ def figures() -> None:
     figure = drawing.offline_cartpole_scores(tables["offline_cartpole"], tables["offline_cartpole_data"])
     inputs = [paths["offline_cartpole"], paths["offline_cartpole_data"]]
     drawing.save_figure(figure, folder, "offline_cartpole", paper="none: one task of Fig. 15", inputs=inputs, command=command)
+    quick = RESULTS / "multitask_quick.csv"
+    figure = drawing.multitask_scores(table := pd.read_csv(quick), multitask_aggregates(table))
+    command = "papermill notebooks/03_mt80.ipynb out.ipynb -p tasks 4"
+    drawing.save_figure(figure, folder, "multitask_quick", paper="four tasks of Fig. 15, small", inputs=[quick], command=command)
 
 
 def main() -> None:

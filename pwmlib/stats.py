@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-__all__ = ["AGGREGATES", "Aggregate", "aggregate", "performance_profile", "score_matrix"]
+__all__ = ["AGGREGATES", "Aggregate", "aggregate", "multitask_aggregates", "performance_profile", "score_matrix"]
 
 AGGREGATES = ("iqm", "mean", "median", "optimality_gap")
 
@@ -92,6 +92,16 @@ def aggregate(
         name: Aggregate(name, float(points[""][i]), float(low[i]), float(high[i]), runs, tasks, f"resampled over {over}, {reps} draws")
         for i, name in enumerate(functions)
     }
+
+
+def multitask_aggregates(table: pd.DataFrame) -> dict[str, Aggregate]:
+    """IQM of a multi-task table's policies, with an interval over training runs, and of random behaviour, which has no runs.
+
+    table: columns task, train_seed, score and random_score, both in [0, 100].
+    """
+    normalised = table.assign(score=table["score"] / 100, random_score=table["random_score"] / 100)
+    once = normalised.drop_duplicates("task")
+    return {"PWM": aggregate(normalised)["iqm"], "random": aggregate(once, score="random_score")["iqm"]}
 
 
 def performance_profile(

@@ -50,6 +50,15 @@ def test_offline_cartpole_says_what_the_readme_says():
     assert (table["correlation_last"] > 0.99).all()
 
 
+def test_multitask_quick_says_what_the_readme_says():
+    table = pd.read_csv(RESULTS / "multitask_quick.csv").set_index("task")
+    assert (table.loc["cartpole-swingup", "mean_return"] > table.loc["cartpole-swingup", "data_p90"]).all()
+    assert (table.loc["cartpole-balance", "mean_return"] > table.loc["cartpole-balance", "data_p90"]).all()
+    assert (table.loc["mw-drawer-close", "success"] > table.loc["mw-drawer-close", "data_success"]).all()
+    reach = table.loc["mw-reach"]
+    assert (reach["score"] == 0).all() and (reach["planning_score"] == 0).all() and (reach["model_value"] > reach["real_value"]).all()
+
+
 def test_every_table_has_its_command_and_is_described():
     provenance, described = json.loads((RESULTS / "provenance.json").read_text()), (RESULTS / "README.md").read_text()
     for path in RESULTS.glob("*.csv"):
