@@ -112,13 +112,14 @@ def _mish(x, y):
 
 
 @_jit
-def _mish_slope(x, y):
-    """d mish / dx = q / (q + 2) + 4 x e (1 + e) / (q + 2)^2."""
+def _mish_and_slope(x, y, slope):
+    """Mish and its derivative q / (q + 2) + 4 x e (1 + e) / (q + 2)^2 from one exponential."""
     for j in range(x.size):
         e = _exp(x[j])
         q = e * (e + f32(2.0))
         d = f32(1.0) / (q + f32(2.0))
-        y[j] = q * d + f32(4.0) * x[j] * e * (f32(1.0) + e) * d * d
+        y[j] = x[j] * q * d
+        slope[j] = q * d + f32(4.0) * x[j] * e * (f32(1.0) + e) * d * d
 
 
 @intrinsic
@@ -207,7 +208,8 @@ def _norm_mish(x, weight, bias, moments, y, eps):
 @_jit
 def _norm_mish_backward(g, x, weight, bias, moments, gx, gw, gb):
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
-    xi, gi, a, slope = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    xi, gi, a = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    unused, slope = np.empty(n, np.float32), np.empty(n, np.float32)
     for i in range(x.shape[0]):
         m = i // rows
         w, b, mean, inverse = weight[m], bias[m], moments[i, 0], moments[i, 1]
@@ -215,7 +217,7 @@ def _norm_mish_backward(g, x, weight, bias, moments, gx, gw, gb):
         _load(g[i], gi)
         for j in range(n):
             a[j] = (xi[j] - mean) * inverse * w[j] + b[j]
-        _mish_slope(a, slope)
+        _mish_and_slope(a, unused, slope)
         for j in range(n):
             gi[j] *= slope[j]
         _affine_backward(gi, xi, mean, inverse, w, gw[m], gb[m])
@@ -245,8 +247,7 @@ def _mish_norm_backward(g, x, weight, bias, moments, gx, gw, gb):
         m = i // rows
         _load(x[i], xi)
         _load(g[i], gi)
-        _mish(xi, u)
-        _mish_slope(xi, slope)
+        _mish_and_slope(xi, u, slope)
         _affine_backward(gi, u, moments[i, 0], moments[i, 1], weight[m], gw[m], gb[m])
         for j in range(n):
             gi[j] *= slope[j]

@@ -102,13 +102,13 @@ class MultitaskExperiment:
         planned = self._run(jobs, "planning in the model")
         return pd.DataFrame([{"task": t.name, **quality[t.name], **result.value} for t, result in zip(self.tasks, planned, strict=True)])
 
-    def extract_policies(self, seeds: Sequence[int] | None = None) -> pd.DataFrame:
+    def extract_policies(self) -> pd.DataFrame:
         """One policy per task and training seed (Algorithm 1), evaluated in the real task. One line per policy."""
         self.train_world_model()
         jobs = [
             Job(f"{t.name} seed {seed}", policy_job, {"experiment": self._for_job(), "index": i, "seed": seed})
             for i, t in enumerate(self.tasks)
-            for seed in (range(self.train_seeds) if seeds is None else seeds)
+            for seed in range(self.train_seeds)
         ]
         rows = [result.value for result in self._run(jobs, "policies")]
         return pd.DataFrame(rows)
@@ -147,7 +147,7 @@ class MultitaskExperiment:
         return model.to(resolve_device(self.device))
 
     def _identity(self) -> dict[str, Any]:
-        return {"tasks": [t.name for t in self.tasks], "scale": self.scale, "train_seeds": self.train_seeds}
+        return {"world_model": self.world_model_run().folder.name, "scale": self.scale, "train_seeds": self.train_seeds}
 
     def _for_job(self) -> MultitaskExperiment:
         return dataclasses.replace(self, progress=False, workers=1)
@@ -164,9 +164,13 @@ class MultitaskExperiment:
         for t in self.tasks:
             shards = EpisodeStore(self.data_dir, t).arrays()
             # The last episodes of each shard, so that every behaviour is held out in proportion.
-            cut = [max(1, round(len(a) * HELD_OUT)) for a in shards]
-            training.append([a[:-n] for a, n in zip(shards, cut, strict=True) if len(a) > n])
-            held_out.append([a[-n:] for a, n in zip(shards, cut, strict=True)])
+            cut = [len(a) - min(max(1, round(len(a) * HELD_OUT)), len(a) - 1) for a in shards]
+            training.append([a[:n] for a, n in zip(shards, cut, strict=True)])
+            held_out.append([a[n:] for a, n in zip(shards, cut, strict=True) if len(a) > n])
+            if not held_out[-1]:
+                raise StageFailedError(
+                    f"{self.data_dir}/{t.name}: every shard holds one episode; the gate needs some that are not trained on"
+                )
         return SliceSampler(self.tasks, training), SliceSampler(self.tasks, held_out)
 
     def _run(self, jobs: Sequence[Job], description: str) -> list[JobResult]:
@@ -232,8 +236,7 @@ def _replay(t: Task, plan: DataPlan, folder: str) -> list[Episode]:
 
 
 def data_quantiles(index: pd.DataFrame) -> pd.DataFrame:
-    """Per task: episodes and the 10th, 50th and 90th percentile of the data's scores (MetaWorld: share of successes in all three
-    would be 0 or 100, so data_success is given beside the return quantiles)."""
+    """Per task: number of episodes, 10th, 50th and 90th percentile of their returns, and the share that ends in success."""
     rows = []
     for name, group in index.groupby("task", sort=False):
         quantiles = group["return"].quantile([0.1, 0.5, 0.9]).to_numpy()

@@ -157,6 +157,7 @@ class MLPEnsemble(nn.Module):
         super().__init__()
         self.members, self.in_features, self.norm = members, in_features, norm
         self.bfloat16 = dtype == "bfloat16"
+        self._copies: dict[nn.Parameter, Tensor] = {}
         self.activation = activation
         sizes = [in_features, *hidden, out_features]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
@@ -172,6 +173,17 @@ class MLPEnsemble(nn.Module):
                 self.ln_weights.append(nn.Parameter(torch.ones(members, 1, b)))
                 self.ln_biases.append(nn.Parameter(torch.zeros(members, 1, b)))
 
+    def product_copies(self) -> dict[nn.Parameter, Tensor]:
+        """In bfloat16: the copies of weights and biases that products use from now on, by parameter; nothing in float32.
+
+        Whoever moves the parameters refreshes the copies, and asks for gradients with respect to them: one cast a step instead of
+        one a product and one a gradient.
+        """
+        if self.bfloat16:
+            parameters = [*self.weights, *self.biases]
+            self._copies = {p: p.detach().to(torch.bfloat16).requires_grad_() for p in parameters}
+        return self._copies
+
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.in_features:
             raise ValueError(f"MLPEnsemble: expected {self.in_features} input features, got shape {tuple(x.shape)}")
@@ -181,7 +193,8 @@ class MLPEnsemble(nn.Module):
         h = h.to(cast).expand(self.members, -1, -1)
         last = len(self.weights) - 1
         for i in range(last + 1):
-            h = torch.baddbmm(self.biases[i].to(cast), h, self.weights[i].to(cast))
+            weight, bias = (self._copies.get(p, p) for p in (self.weights[i], self.biases[i]))
+            h = torch.baddbmm(bias.to(cast), h, weight.to(cast))
             if i == last:
                 break
             if self.norm == "none":

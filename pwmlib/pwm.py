@@ -156,6 +156,7 @@ class PolicyLearner:
         self.critics.load_state_dict(state["critics"])
         self.actor_optimiser.adam.load_state_dict(state["actor_optimiser"])
         self.critic_optimiser.adam.load_state_dict(state["critic_optimiser"])
+        self.critic_optimiser.refresh()
         self.return_moments = state["return_moments"].clone()
         self.generator.set_state(state["generator"].cpu())
         self.step = int(state["step"])
@@ -245,17 +246,26 @@ class _FlatAdam:
             p.data = part.view(p.shape)
         self.gradients = [g.view(p.shape) for g, p in zip(self.vector.grad.split(sizes), self.parameters, strict=True)]
         self.adam = torch.optim.Adam([self.vector], lr=lr, betas=betas, fused=True)
+        self.copies = module.net.product_copies() if isinstance(module, Critics) else {}
+        self.leaves = [self.copies.get(p, p) for p in self.parameters]
 
     def step(self, loss: Tensor, *, lr: float, max_norm: float, update: int, name: str) -> float:
         """Differentiate, check, clip, move. Returns the gradient norm before clipping; raises NonFiniteError before moving."""
-        torch._foreach_copy_(self.gradients, torch.autograd.grad(loss, self.parameters))
+        torch._foreach_copy_(self.gradients, torch.autograd.grad(loss, self.leaves))
         norm = float(torch.linalg.vector_norm(self.vector.grad))
         check_finite(update, **{f"{name}_loss": loss.detach(), f"{name}_gradient_norm": norm})
         if norm > max_norm:
             self.vector.grad.mul_(max_norm / (norm + 1e-6))
         self.adam.param_groups[0]["lr"] = lr
         self.adam.step()
+        self.refresh()
         return norm
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Bring the bfloat16 copies in line with the parameters; after anything that moves those."""
+        for parameter, copy in self.copies.items():
+            copy.copy_(parameter)
 
     def tensors(self) -> list[Tensor]:
         """Everything that a step changes."""
@@ -282,6 +292,7 @@ class _Snapshot:
                 optimiser.adam.state.clear()  # the failed update was the first one: there was no optimiser state before it
         for tensor, buffer in zip(self._live(learner), self._buffers, strict=True):
             tensor.copy_(buffer)
+        learner.critic_optimiser.refresh()
         learner.generator.set_state(self._random)
         learner.return_moments = self._moments
 

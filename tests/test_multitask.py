@@ -1,5 +1,6 @@
 """The pipeline of notebook 03 at a tiny size: kill -9 in every stage, and the same table as without."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -56,6 +57,8 @@ def test_table_has_every_policy_with_all_that_it_is_judged_by(whole):
     assert table[needed].notna().all().all()
     assert table["score"].between(0, 100).all() and (table["best_score"] >= table["score"]).all()
     pd.testing.assert_frame_equal(pd.read_csv(experiment.folder / "results.csv"), table, check_exact=False)
+    other = tiny_experiment(experiment.runs_dir.parent, **{"data.metaworld": {"scripted_noisy": 4}})
+    assert experiment.folder != dataclasses.replace(other, data_dir=experiment.runs_dir / "elsewhere").folder
     index = experiment.generate()
     assert index[index.task == "cartpole-swingup"]["behaviour"].value_counts()["learning_agent"] == 1
 

@@ -241,9 +241,10 @@ def test_bfloat16_is_close_to_float32():
     assert abs(losses["bfloat16"] - losses["float32"]) < 0.05 * abs(losses["float32"]) + 0.01
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_resume_is_bit_identical(variant, tmp_path):
-    config = PWMConfig.variant(variant, updates=20, horizon=8, batch=6, actor_hidden=(8,), critic_hidden=(8,))
+def test_resume_is_bit_identical(variant, precision, tmp_path):
+    config = PWMConfig.variant(variant, updates=20, horizon=8, batch=6, actor_hidden=(8,), critic_hidden=(8,), precision=precision)
     whole, part = make_learner(config), make_learner(config)
     for _ in range(7):
         whole.update()
