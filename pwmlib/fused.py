@@ -33,6 +33,9 @@ _P3, _P4, _P5 = f32(4.1665795894e-2), f32(1.6666665459e-1), f32(5.0000001201e-1)
 
 # Finite arguments only (no nnan/ninf): a NaN must stay a NaN, so that training can stop on it.
 _jit = numba.njit(fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", cache=True, nogil=True)
+# Helpers become part of each kernel before it is compiled. Compiled and cached on their own, they would be linked or inlined
+# depending on what was in the cache, and the last bits of results with them.
+_inline = numba.njit(inline="always")
 
 
 @intrinsic
@@ -56,7 +59,7 @@ def _power_of_two(typing_context, k):
     return types.float32(types.float32), code
 
 
-@numba.njit(inline="always")
+@_inline
 def _exp(x):
     """e^x for x clamped to [-80, 20]; NaN stays NaN through the polynomial."""
     x = f32(20.0) if x > f32(20.0) else x
@@ -67,7 +70,7 @@ def _exp(x):
     return (p * r * r + r + f32(1.0)) * _power_of_two(k)
 
 
-@_jit
+@_inline
 def _moments(x, eps):
     """Mean and 1 / std of a row."""
     n = x.size
@@ -82,7 +85,7 @@ def _moments(x, eps):
     return mean, f32(1.0) / np.sqrt(square / f32(n) + eps)
 
 
-@_jit
+@_inline
 def _affine_backward(g, x, mean, inverse, w, gw, gb):
     """Turn g, the gradient of LayerNorm's output, into that of its input x, in place; add those of weight and bias to gw and gb
     (which are empty when nobody asks for them)."""
@@ -103,7 +106,7 @@ def _affine_backward(g, x, mean, inverse, w, gw, gb):
         g[j] = inverse * (g[j] - first - (x[j] - mean) * inverse * second)
 
 
-@_jit
+@_inline
 def _mish(x, y):
     for j in range(x.size):
         e = _exp(x[j])
@@ -111,7 +114,7 @@ def _mish(x, y):
         y[j] = x[j] * (q / (q + f32(2.0)))
 
 
-@_jit
+@_inline
 def _mish_and_slope(x, y, slope):
     """Mish and its derivative q / (q + 2) + 4 x e (1 + e) / (q + 2)^2 from one exponential."""
     for j in range(x.size):
@@ -158,7 +161,7 @@ def _store(row, target):
     raise NotImplementedError("compiled only")
 
 
-@overload(_load)
+@overload(_load, inline="always")
 def _load_overload(source, row):
     if source.dtype == types.uint16:
 
@@ -174,7 +177,7 @@ def _load_overload(source, row):
     return load
 
 
-@overload(_store)
+@overload(_store, inline="always")
 def _store_overload(row, target):
     if target.dtype == types.uint16:
 
@@ -254,7 +257,7 @@ def _mish_norm_backward(g, x, weight, bias, moments, gx, gw, gb):
         _store(gi, gx[i])
 
 
-@_jit
+@_inline
 def _softmax_groups(y, group):
     """Softmax of consecutive groups, in place."""
     for start in range(0, y.size, group):
@@ -274,7 +277,7 @@ def _softmax_groups(y, group):
             y[j] *= scale
 
 
-@_jit
+@_inline
 def _softmax_eights(y):
     """`_softmax_groups` for groups of 8, whose loops the compiler can unroll."""
     for start in range(0, y.size, 8):

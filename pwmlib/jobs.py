@@ -101,5 +101,5 @@ def _work(index: int, job: Job, outcomes: Any) -> None:
 def _leave_with_parent(parent: int) -> None:
     """End this process when its parent was killed: two processes must never work on one run folder."""
     while os.getppid() == parent:
-        time.sleep(0.5)
+        time.sleep(0.1)
     os._exit(1)

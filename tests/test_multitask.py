@@ -25,14 +25,14 @@ TINY = {
     "data.replay.policy_updates": 2,
     "training.updates": 300,
     "training.batch": 16,
-    "policy.updates": 60,
+    "policy.updates": 300,
     "policy.horizon": 5,
     "policy.batch": 8,
     "planner.samples": 8,
     "planner.horizon": 4,
     "planner.elites": 2,
     "eval_episodes": 1,
-    "evaluate_every": 30,
+    "evaluate_every": 150,
     "checkpoint_every": 3,
 }
 

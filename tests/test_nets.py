@@ -1,5 +1,9 @@
 """Layers against their textbook forms, closed forms and the reference arrays."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -44,6 +48,26 @@ def test_fused_layers_are_as_exact_as_torch(kind, scale, members):
     for ours, torch32, truth in zip(evaluate(fused_layer, torch.float32, False), theirs, exact, strict=True):
         size = truth.abs().max()
         assert (ours - truth).abs().max() / size <= 3 * (torch32 - truth).abs().max() / size + 1e-6
+
+
+def test_fused_layers_give_the_same_bits_from_a_cold_a_warm_and_a_half_filled_cache(tmp_path):
+    """Exact resume rests on it: a process that compiles and one that loads from the cache must agree."""
+    code = (
+        "import hashlib, sys, torch; torch.manual_seed(0); torch.set_num_threads(1); from pwmlib import fused\n"
+        "x = torch.randn(24, 64, requires_grad=True); w, b = torch.rand(1, 64, requires_grad=True), torch.rand(1, 64)\n"
+        "layers = [fused.norm_mish, lambda *a: fused.norm_mish(*a, mish_first=True), fused.norm_simnorm]\n"
+        "ys = [layer(x, w, b) for layer in layers[:int(sys.argv[1])]]\n"
+        "gs = torch.autograd.grad(sum((y * y).sum() for y in ys), (x, w)) if len(ys) == 3 else ()\n"
+        "print(hashlib.md5(b''.join(t.detach().numpy().tobytes() for t in [*ys, *gs])).hexdigest())"
+    )
+
+    def run(cache, layers=3):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / cache)}
+        command = [sys.executable, "-c", code, str(layers)]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+    run("half", layers=1)
+    assert run("cold") == run("cold") == run("half")
 
 
 def test_fused_layers_keep_nan_and_refuse_wrong_shapes():
