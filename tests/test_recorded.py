@@ -54,9 +54,9 @@ def test_multitask_quick_says_what_the_readme_says():
     table = pd.read_csv(RESULTS / "multitask_quick.csv").set_index("task")
     assert (table.loc["cartpole-swingup", "mean_return"] > table.loc["cartpole-swingup", "data_p90"]).all()
     assert (table.loc["cartpole-balance", "mean_return"] > table.loc["cartpole-balance", "data_p90"]).all()
-    assert (table.loc["mw-drawer-close", "success"] > table.loc["mw-drawer-close", "data_success"]).all()
-    reach = table.loc["mw-reach"]
-    assert (reach["score"] == 0).all() and (reach["planning_score"] == 0).all() and (reach["model_value"] > reach["real_value"]).all()
+    drawer, reach = table.loc["mw-drawer-close"], table.loc["mw-reach"]
+    assert f"succeeds in {3 * drawer['success'].sum():.0f} of {3 * len(drawer)} evaluation episodes" in README
+    assert (reach["score"] == 0).all() and (reach["planning_score"] == 0).all()
 
 
 def test_every_table_has_its_command_and_is_described():
