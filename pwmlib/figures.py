@@ -15,6 +15,7 @@ import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 
+from .ball_wall import FOUND
 from .checkpoints import write_atomic
 from .runs import environment_stamp
 from .stats import Aggregate
@@ -96,7 +97,7 @@ def landscapes(
             ax.scatter(ends, world.objective(ends), s=26, color=COLOURS[kind], edgecolor="black", lw=0.6, zorder=3, label="end of descent")
             ax.scatter(start, world.objective(start), marker="s", s=26, color="white", edgecolor="black", zorder=3, label="start")
             ax.scatter(best, best_value, marker="*", s=110, color="#F0E442", edgecolor="black", lw=0.6, zorder=2, label="optimum")
-            found = int((world.objective(ends) - best_value < 2.5).sum())
+            found = int((world.objective(ends) - best_value < FOUND).sum())
             ax.set_title(f"{NAMES[kind]}, {descent}\n{found} of {len(ends)} seeds find the optimum", fontsize=9)
             ax.set_xticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["-π", "-π/2", "0", "π/2", "π"])
     for ax in axes[-1]:
