@@ -1,0 +1,256 @@
+"""The simulator as a torch function: one kernel launch forward, one backward, a trajectory buffer in between."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from .build import Kernels, build_kernels
+from .model import Material
+from .rules import StepRules
+from .scalars import from_columns
+
+__all__ = ["Simulator", "Step"]
+
+_COUNTERS = ("steps", "resets", "exploded", "dropped")
+
+
+class Step(NamedTuple):
+    """What one control step gives; E environments."""
+
+    state: Tensor
+    """q and qd after the step, after a reset where the episode ended, [E, nq + nd]."""
+    obs: Tensor
+    """Observation of `state`, [E, obs_dim]."""
+    final_obs: Tensor
+    """Observation before any reset, [E, obs_dim]: what a value bootstraps from."""
+    reward: Tensor
+    """[E]."""
+    terminated: Tensor
+    """Bool [E]: the episode failed (its value is 0), or its state exploded."""
+    truncated: Tensor
+    """Bool [E]: the episode reached its length; its value goes on."""
+
+
+class Simulator:
+    """`count` environments of one model with its rules on one device.
+
+    rules: model, actuation, observation, reward, termination, reset. dt [s]: control step, cut into `substeps`.
+    interval: substeps between updates of the mass matrix (1 is exact; more holds H constant in between).
+    episode_length: control steps until truncation with automatic reset; 0: never reset (`advance` and gradients of plain rollouts).
+    pool: reset states drawn in advance from `seed`; environments walk through them in order.
+    threads: CPU threads that share the packs of environments.
+
+    Memory: a step that needs gradients keeps one buffer until its graph is freed, then the buffer is used again.
+    """
+
+    def __init__(
+        self,
+        rules: StepRules,
+        count: int,
+        *,
+        substeps: int,
+        interval: int,
+        dt: float = 1 / 60,
+        episode_length: int = 0,
+        material: Material | None = None,
+        pool: int = 1024,
+        seed: int = 0,
+        threads: int = 1,
+        device: str | torch.device = "cpu",
+    ):
+        if count < 1 or substeps < 1 or not 1 <= interval <= substeps:
+            raise ValueError(
+                f"Simulator: need count >= 1, substeps >= 1 and 1 <= interval <= substeps, got {count}, {substeps}, {interval}"
+            )
+        if threads < 1:
+            raise ValueError(f"Simulator: threads must be at least 1, got {threads}")
+        self.rules, self.count, self.device = rules, count, torch.device(device)
+        self.substeps, self.interval, self.dt, self.episode_length = substeps, interval, dt, episode_length
+        self.kernels: Kernels = build_kernels(rules, self.device)
+        layout, width = self.kernels.layout, self.kernels.width
+        self.state_dim, self.action_dim, self.obs_dim = layout.state, layout.actions, layout.observations
+        self._items = layout.items(substeps, interval)
+        self.packs = -(-count // width)
+        self._free: list[Tensor] = []
+        integer = {"dtype": torch.int32, "device": self.device}
+        self.counters = {name: torch.zeros(count, **integer) for name in _COUNTERS}
+        """steps: of the current episode; resets; exploded: states; dropped: non-finite gradients. int32 [E] each."""
+        self._tables(material or rules.model.material)
+        self._draw_pool(max(pool, 1), seed)
+        self._config = torch.zeros(24, dtype=torch.int64, device=self.device)
+        self._configure()
+        self._threads = threads if self.device.type == "cpu" else 1
+        self._workers = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
+        self._forward = [self._record(self.kernels.forward, part) for part in range(self._threads)]
+        self._backward = [self._record(self.kernels.backward, part) for part in range(self._threads)]
+        simulator = self
+
+        class ControlStep(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, state: Tensor, action: Tensor):
+                buffer = simulator._take()
+                ctx.buffer = buffer
+                ctx.set_materialize_grads(False)
+                outputs = simulator._run(buffer, state, action)
+                ctx.mark_non_differentiable(outputs[4])
+                return outputs
+
+            @staticmethod
+            @torch.autograd.function.once_differentiable
+            def backward(ctx, g_next, g_obs, g_final, g_reward, _):
+                return simulator._run_backward(ctx.buffer, g_next, g_obs, g_final, g_reward)
+
+        self._step = ControlStep.apply
+
+    def __repr__(self) -> str:
+        return (
+            f"Simulator({self.rules.model.name}, {self.count} environments on {self.device}, {self.substeps} substeps, "
+            f"mass matrix every {self.interval})"
+        )
+
+    @property
+    def bytes_per_step(self) -> int:
+        """Memory that one differentiable control step keeps until its backward pass."""
+        return self.packs * self._items * self.kernels.width * 4
+
+    def step(self, state: Tensor, action: Tensor) -> Step:
+        """One control step. state: [E, nq + nd], action: [E, action_dim], clipped to [-1, 1]; both float32 on the simulator's device.
+
+        Gradients of state, obs, final_obs and reward flow to state and action; they are cut where the episode ended. A non-finite
+        gradient of an environment is set to zero and counted in `counters["dropped"]`.
+        """
+        self._check("state", state, self.state_dim)
+        self._check("action", action, self.action_dim)
+        if torch.is_grad_enabled() and (state.requires_grad or action.requires_grad):
+            next_state, obs, final_obs, reward, flags = self._step(state, action)
+        else:
+            buffer = self._take()
+            next_state, obs, final_obs, reward, flags = self._run(buffer, state.detach(), action.detach())
+        return Step(next_state, obs, final_obs, reward, flags[0], flags[1])
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        """Fresh states from the reset pool, [E, nq + nd], and their observations; episodes begin anew."""
+        rows = (torch.arange(self.count, device=self.device) + self.count * self.counters["resets"].long()) % len(self.pool)
+        self.counters["resets"] += 1
+        self.counters["steps"].zero_()
+        return self.pool[rows].clone(), self.pool_obs[rows].clone()
+
+    def observe(self, state: Tensor, action: Tensor | None = None) -> Tensor:
+        """Observations of any states in plain torch, [..., obs_dim]; action: the last one, zeros by default."""
+        action = torch.zeros(*state.shape[:-1], self.action_dim, dtype=state.dtype, device=state.device) if action is None else action
+        nq = self.rules.model.nq
+        columns = self.rules.observe(from_columns(state[..., :nq]), from_columns(state[..., nq:]), from_columns(action))
+        return _stack(columns, state)
+
+    def set_material(self, material: Material) -> None:
+        """Use other contact parameters from now on; no kernel is rebuilt."""
+        self.contact_table[:, 4:] = torch.tensor([material.ke, material.kd, material.kf, material.mu], device=self.device)
+        self.material = material
+
+    # -- launches ---------------------------------------------------------------------------------------------------------------
+
+    def _check(self, name: str, value: Tensor, width: int) -> None:
+        if value.shape != (self.count, width):
+            raise ValueError(f"{self!r}: {name} has shape {tuple(value.shape)}, expected {(self.count, width)}")
+        if value.dtype is not torch.float32 or value.device.type != self.device.type:
+            raise ValueError(f"{self!r}: {name} is {value.dtype} on {value.device}, expected torch.float32 on {self.device}")
+
+    def _take(self) -> _Buffer:
+        if self._free:
+            return _Buffer(self._free, self._free.pop())
+        return _Buffer(self._free, torch.empty(self.packs * self._items * self.kernels.width, device=self.device))
+
+    def _run(self, buffer: _Buffer, state: Tensor, action: Tensor) -> tuple[Tensor, ...]:
+        state, action = state.contiguous(), action.contiguous()
+        next_state = torch.empty_like(state)
+        obs = state.new_empty(self.count, self.obs_dim)
+        final_obs, reward = torch.empty_like(obs), state.new_empty(self.count)
+        flags = torch.empty(2, self.count, dtype=torch.bool, device=self.device)
+        self._launch(self._forward, (buffer.memory, state, action, next_state, obs, final_obs, reward, flags))
+        return next_state, obs, final_obs, reward, flags
+
+    def _run_backward(self, buffer: _Buffer, *gradients: Tensor | None) -> tuple[Tensor, Tensor]:
+        kept = [None if g is None else g.contiguous() for g in gradients]
+        g_state = buffer.memory.new_empty(self.count, self.state_dim)
+        g_action = buffer.memory.new_empty(self.count, self.action_dim)
+        self._launch(self._backward, (buffer.memory, *kept, g_state, g_action))
+        return g_state, g_action
+
+    def _record(self, kernel: wp.Kernel, part: int) -> wp.Launch:
+        first, last = (self.packs * (part + i) // self._threads for i in (0, 1))
+        dimension = self.packs * self.kernels.width if self.device.type == "cuda" else last - first
+        arguments = len(kernel.adj.args) - 4
+        inputs = [first, self._config.data_ptr(), 0, self._items, *[0] * arguments]
+        device = wp.device_from_torch(self.device)
+        block = {"block_dim": 64} if self.device.type == "cuda" else {}
+        return wp.launch(kernel, dim=dimension, inputs=inputs, device=device, record_cmd=True, **block)
+
+    def _launch(self, commands: list[wp.Launch], tensors: tuple[Tensor | None, ...]) -> None:
+        """Point the recorded launches at these tensors (trajectory first) and run them."""
+        addresses = [0 if t is None else t.data_ptr() for t in tensors]
+        for command in commands:
+            command.set_param_at_index_from_ctype(2, addresses[0])
+            for i, address in enumerate(addresses[1:], 4):
+                command.set_param_at_index_from_ctype(i, address)
+        if self.device.type == "cuda":
+            commands[0].launch(wp.stream_from_torch(torch.cuda.current_stream(self.device)))
+            return
+        others = [self._workers.submit(command.launch) for command in commands[1:]] if self._workers else []
+        commands[0].launch()
+        for other in others:
+            other.result()
+
+    # -- tables that the kernels read ---------------------------------------------------------------------------------------------
+
+    def _tables(self, material: Material) -> None:
+        model = self.rules.model
+        slot = {link: i for i, link in enumerate(model.touched)}
+        self.contact_link = torch.tensor([slot[c.link] for c in model.contacts], dtype=torch.int32, device=self.device)
+        rows = [[*c.point, c.radius, 0.0, 0.0, 0.0, 0.0] for c in model.contacts]
+        self.contact_table = torch.tensor(rows, dtype=torch.float32, device=self.device).reshape(-1, 8)
+        """point (3), radius, ke, kd, kf, mu of every contact; may be written between steps."""
+        self.set_material(material)
+        segments = model.segments
+        self.segment_index = torch.tensor([[m, slot[a], slot[b]] for m, a, b, _, _ in segments], dtype=torch.int32, device=self.device)
+        strengths = [[*x, *y, model.muscles[m].strength] for m, _, _, x, y in segments]
+        self.segment_table = torch.tensor(strengths, dtype=torch.float32, device=self.device).reshape(-1, 7)
+
+    def _draw_pool(self, rows: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.rand(rows, self.rules.noise_dim, generator=generator, dtype=torch.float64) * 2 - 1
+        q, qd = self.rules.reset(from_columns(noise))
+        state = _stack([*q, *qd], noise)
+        self.pool = state.float().to(self.device).contiguous()
+        """Reset states, [pool, nq + nd]."""
+        self.pool_obs = self.observe(state).float().to(self.device).contiguous()
+
+    def _configure(self) -> None:
+        self._dt = torch.tensor([self.dt / self.substeps], dtype=torch.float32, device=self.device)
+        tensors = [self._dt, self.contact_link, self.contact_table, self.segment_index, self.segment_table]
+        tensors += [self.counters["steps"], self.counters["resets"], self.counters["exploded"]]
+        tensors += [self.pool, self.pool_obs, self.counters["dropped"]]
+        numbers = [self.count, self.substeps, self.interval, len(self.contact_table), len(self.segment_table)]
+        numbers += [self.episode_length, len(self.pool), *(t.data_ptr() for t in tensors)]
+        self._config[: len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
+
+
+class _Buffer:
+    """A trajectory buffer that returns to the free list when nothing refers to it any more."""
+
+    __slots__ = ("_free", "memory")
+
+    def __init__(self, free: list[Tensor], memory: Tensor):
+        self._free, self.memory = free, memory
+
+    def __del__(self) -> None:
+        self._free.append(self.memory)
+
+
+def _stack(columns: list, like: Tensor) -> Tensor:
+    full = [torch.as_tensor(c, dtype=like.dtype, device=like.device).expand(like.shape[:-1]) for c in columns]
+    return torch.stack(full, -1)

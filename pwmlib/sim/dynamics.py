@@ -1,0 +1,297 @@
+"""Articulated dynamics over generic scalars: every formula of the simulator, once.
+
+World axes, y up. All positions are relative to the solve origin o: the root link's origin when the root joint is free, the world's
+origin otherwise (a horizontal slide at the root moves o along). So a robot 150 m away loses no precision.
+
+    motion        v = v_parent + S qd            S: joint axes as (angular; linear about o)
+    bias          a = a_parent + v x (S qd)      acceleration at qdd = 0; zero for a free root
+    inertial      F = m (a_lin + a_ang x c + w x v_c - g),  N = I a_ang + w x I w      at the com c; wrench (N + c x F, F)
+    joint force   tau = -S . (sum of the subtree's wrenches) + spring, damper, limits + actuation
+    acceleration  (H + diag(armature)) qdd = tau
+    integration   qd' = qd + dt qdd, then q' = q (+) dt qd'           symplectic Euler
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .model import Model
+from .scalars import (
+    Matrix,
+    Number,
+    Vector,
+    add,
+    cross,
+    div,
+    dot,
+    identity,
+    matmul,
+    matvec,
+    mul,
+    quaternion_matrix,
+    quaternion_product,
+    rotation,
+    scale,
+    select_negative,
+    sqrt,
+    sub,
+    transpose,
+    vadd,
+    vsub,
+)
+
+__all__ = [
+    "POSE", "Frames", "Motion", "Wrench", "contact_depth", "contact_wrench", "factorise", "forward_kinematics", "inertial_wrenches",
+    "integrate", "joint_forces", "link_motion", "mass_matrix", "pose_of", "segment_wrenches", "solve",
+]  # fmt: skip
+
+Wrench = tuple[list[Number], list[Number]]
+"""(moment about o [N m], force [N])."""
+
+POSE = 19
+"""Numbers that contacts and muscles read of a link: rotation (9, rows), position (3), angular and linear velocity (6), height (1)."""
+
+_TINY = 1e-12
+
+
+@dataclass
+class Frames:
+    """rotations [link][3][3], positions [link][3] relative to o, axes [dof] = (angular, linear about o), height of o above the ground."""
+
+    rotations: list[Matrix]
+    positions: list[Vector]
+    axes: list[tuple[Vector, Vector]]
+    height: Number
+
+
+@dataclass
+class Motion:
+    """Velocity (w, v) and bias acceleration of every link, about o."""
+
+    angular: list[Vector]
+    linear: list[Vector]
+    bias_angular: list[Vector]
+    bias_linear: list[Vector]
+
+
+def forward_kinematics(model: Model, q: Vector) -> Frames:
+    """Poses of all links and the joint axes. q: nq scalars."""
+    rotations: list[Matrix] = []
+    positions: list[Vector] = []
+    axes: list[tuple[Vector, Vector]] = []
+    height: Number = 0.0
+    for i, link in enumerate(model.links):
+        joint, parent, at = link.joint, model.parents[i], model.q_start[i]
+        above, origin = (rotations[parent], positions[parent]) if parent >= 0 else (identity(), [0.0, 0.0, 0.0])
+        frame, place = matmul(above, model.joint_rotations[i]), vadd(origin, matvec(above, joint.position))
+        if joint.kind == "free":
+            rotations.append(quaternion_matrix(q[at + 3 : at + 7]))
+            positions.append([0.0, 0.0, 0.0])
+            height = q[at + 1]
+            unit = identity()
+            axes += [(unit[k], [0.0] * 3) for k in range(3)] + [([0.0] * 3, unit[k]) for k in range(3)]
+        elif joint.kind == "hinge":
+            axis = matvec(frame, model.axes[i])
+            rotations.append(matmul(frame, rotation(model.axes[i], q[at])))
+            positions.append(place)
+            axes.append((axis, cross(place, axis)))
+        elif joint.kind == "slide":
+            axis = matvec(frame, model.axes[i])
+            level = parent < 0 and axis[1] == 0.0
+            rotations.append(frame)
+            positions.append(place if level else vadd(place, scale(axis, q[at])))
+            axes.append(([0.0] * 3, axis))
+        elif joint.kind == "ball":
+            rotations.append(matmul(frame, quaternion_matrix(q[at : at + 4])))
+            positions.append(place)
+            axes += [(axis, cross(place, axis)) for axis in transpose(frame)]
+        else:
+            rotations.append(frame)
+            positions.append(place)
+    return Frames(rotations, positions, axes, height)
+
+
+def link_motion(model: Model, frames: Frames, qd: Vector) -> Motion:
+    """Velocities and bias accelerations of all links. qd: nd scalars."""
+    motion = Motion([], [], [], [])
+    for i, link in enumerate(model.links):
+        p = model.parents[i]
+        zero = [0.0] * 3
+        w, v, aw, av = (
+            (motion.angular[p], motion.linear[p], motion.bias_angular[p], motion.bias_linear[p]) if p >= 0 else (zero, zero, zero, zero)
+        )
+        own_w, own_v = zero, zero
+        for d in range(model.qd_start[i], model.qd_start[i + 1]):
+            own_w, own_v = vadd(own_w, scale(frames.axes[d][0], qd[d])), vadd(own_v, scale(frames.axes[d][1], qd[d]))
+        w, v = vadd(w, own_w), vadd(v, own_v)
+        if link.joint.kind != "free":
+            aw, av = vadd(aw, cross(w, own_w)), vadd(av, vadd(cross(w, own_v), cross(v, own_w)))
+        for values, value in zip(
+            (motion.angular, motion.linear, motion.bias_angular, motion.bias_linear), (w, v, aw, av), strict=True
+        ):
+            values.append(value)
+    return motion
+
+
+def inertial_wrenches(model: Model, frames: Frames, motion: Motion) -> list[Wrench]:
+    """What each link needs to follow its bias acceleration against gravity."""
+    wrenches: list[Wrench] = []
+    for i, body in enumerate(model.masses):
+        if body.mass == 0:
+            wrenches.append(([0.0] * 3, [0.0] * 3))
+            continue
+        r, w, aw = frames.rotations[i], motion.angular[i], motion.bias_angular[i]
+        c = vadd(frames.positions[i], matvec(r, body.com.tolist()))
+        velocity = vadd(motion.linear[i], cross(w, c))
+        acceleration = vadd(vadd(motion.bias_linear[i], cross(aw, c)), cross(w, velocity))
+        force = scale([acceleration[0], add(acceleration[1], model.gravity), acceleration[2]], body.mass)
+        local_w, local_aw = matvec(transpose(r), w), matvec(transpose(r), aw)
+        momentum = matvec(body.inertia.tolist(), local_w)
+        moment = matvec(r, vadd(matvec(body.inertia.tolist(), local_aw), cross(local_w, momentum)))
+        wrenches.append((vadd(moment, cross(c, force)), force))
+    return wrenches
+
+
+def pose_of(frames: Frames, motion: Motion, i: int) -> list[Number]:
+    """The POSE numbers of link i."""
+    flat = [x for row in frames.rotations[i] for x in row]
+    height = add(frames.positions[i][1], frames.height)
+    return [*flat, *frames.positions[i], *motion.angular[i], *motion.linear[i], height]
+
+
+def contact_depth(pose: Vector, point: Vector, radius: Number) -> Number:
+    """Height of the ball's lowest point above the ground [m]; negative when it touches."""
+    return sub(add(pose[18], dot(pose[3:6], point)), radius)
+
+
+def contact_wrench(pose: Vector, point: Vector, radius: Number, ke: Number, kd: Number, kf: Number, mu: Number) -> list[Number]:
+    """What the link needs against the ground, as 6 scalars (the reaction with its sign turned, like an inertial wrench).
+
+    Normal: -(ke depth + kd min(u_y, 0) (-depth)); friction opposes the tangential velocity u_t of the lowest point with magnitude
+    min(kf |u_t|, mu ke |depth|). Continuous in depth; the normal is the ground's.
+    """
+    depth = contact_depth(pose, point, radius)
+    lever = vadd(pose[9:12], matvec([pose[0:3], pose[3:6], pose[6:9]], point))
+    lever = [lever[0], sub(lever[1], radius), lever[2]]
+    u = vadd(pose[15:18], cross(pose[12:15], lever))
+    closing = select_negative(u[1], u[1], 0.0)
+    normal = sub(mul(ke, depth), mul(mul(kd, closing), depth))
+    speed = sqrt(add(add(mul(u[0], u[0]), mul(u[2], u[2])), _TINY))
+    limit = div(-mul(mul(mu, ke), depth), speed)
+    friction = select_negative(sub(limit, kf), limit, kf)
+    force = [select_negative(depth, f, 0.0) for f in (mul(u[0], friction), normal, mul(u[2], friction))]
+    return [*cross(lever, force), *force]
+
+
+def segment_wrenches(pose_a: Vector, pose_b: Vector, point_a: Vector, point_b: Vector, tension: Number) -> tuple[list, list]:
+    """Wrenches (6 scalars each, signs as in `contact_wrench`) of a muscle segment that pulls its two ends together."""
+    x = vadd(pose_a[9:12], matvec([pose_a[0:3], pose_a[3:6], pose_a[6:9]], point_a))
+    y = vadd(pose_b[9:12], matvec([pose_b[0:3], pose_b[3:6], pose_b[6:9]], point_b))
+    along = vsub(y, x)
+    force = scale(along, div(tension, sqrt(add(dot(along, along), _TINY))))
+    pull = [-f for f in force]
+    return [*cross(x, pull), *pull], [*cross(y, force), *force]
+
+
+def joint_forces(model: Model, frames: Frames, q: Vector, qd: Vector, wrenches: Sequence[Wrench], actuation: Vector) -> list[Number]:
+    """tau: generalised forces, nd scalars. actuation: nd scalars added to it."""
+    moments, forces = [m for m, _ in wrenches], [f for _, f in wrenches]
+    tau: list[Number] = [0.0] * model.nd
+    for i in range(len(model.links) - 1, -1, -1):
+        joint, at, start = model.links[i].joint, model.q_start[i], model.qd_start[i]
+        for k, d in enumerate(range(start, model.qd_start[i + 1])):
+            force = -add(dot(frames.axes[d][0], moments[i]), dot(frames.axes[d][1], forces[i]))
+            if joint.kind in ("hinge", "slide"):
+                force = sub(add(force, actuation[d]), mul(qd[d], joint.damping + joint.limit_damping))
+                force = sub(force, mul(joint.stiffness, sub(q[at], joint.target)))
+                if joint.lower is not None:
+                    below = sub(q[at], joint.lower)
+                    force = sub(force, mul(joint.limit_stiffness, select_negative(below, below, 0.0)))
+                if joint.upper is not None:
+                    above = sub(joint.upper, q[at])
+                    force = add(force, mul(joint.limit_stiffness, select_negative(above, above, 0.0)))
+            elif joint.kind == "ball":
+                force = sub(sub(add(force, actuation[d]), mul(qd[d], joint.damping)), mul(q[at + k], joint.stiffness))
+            else:
+                force = add(force, actuation[d])
+            tau[d] = force
+        if (p := model.parents[i]) >= 0:
+            moments[p], forces[p] = vadd(moments[p], moments[i]), vadd(forces[p], forces[i])
+    return tau
+
+
+def mass_matrix(model: Model, frames: Frames) -> dict[tuple[int, int], Number]:
+    """Composite-rigid-body H with armature, for the entries of `model.mass_entries`."""
+    mass, first, second = [], [], []
+    for i, body in enumerate(model.masses):
+        c = vadd(frames.positions[i], matvec(frames.rotations[i], body.com.tolist())) if body.mass else [0.0] * 3
+        r = frames.rotations[i]
+        about_com = matmul(matmul(r, body.inertia.tolist()), transpose(r))
+        cc = dot(c, c)
+        shifted = [[mul(body.mass, sub(cc if a == b else 0.0, mul(c[a], c[b]))) for b in range(3)] for a in range(3)]
+        mass.append(body.mass)
+        first.append(scale(c, body.mass))
+        second.append([vadd(x, y) for x, y in zip(about_com, shifted, strict=True)])
+    for i in range(len(model.links) - 1, -1, -1):
+        if (p := model.parents[i]) >= 0:
+            mass[p], first[p] = mass[p] + mass[i], vadd(first[p], first[i])
+            second[p] = [vadd(x, y) for x, y in zip(second[p], second[i], strict=True)]
+    entries: dict[tuple[int, int], Number] = {}
+    for i, link in enumerate(model.links):
+        for d in range(model.qd_start[i], model.qd_start[i + 1]):
+            w, v = frames.axes[d]
+            force = vadd(scale(v, mass[i]), cross(w, first[i]))
+            moment = vadd(matvec(second[i], w), cross(first[i], v))
+            for e in [*model.ancestors[d], d]:
+                entries[d, e] = add(dot(frames.axes[e][0], moment), dot(frames.axes[e][1], force))
+            entries[d, d] = add(entries[d, d], link.joint.armature)
+    return entries
+
+
+def factorise(model: Model, entries: dict[tuple[int, int], Number]) -> dict[tuple[int, int], Number]:
+    """L of H = L^T L without fill-in (Featherstone's sparsity); the diagonal holds 1 / L_dd."""
+    factor = dict(entries)
+    for k in range(model.nd - 1, -1, -1):
+        inverse = div(1.0, sqrt(factor[k, k]))
+        factor[k, k] = inverse
+        for i in model.ancestors[k]:
+            factor[k, i] = mul(factor[k, i], inverse)
+        for i in model.ancestors[k]:
+            for j in [i, *model.ancestors[i]]:
+                factor[i, j] = sub(factor[i, j], mul(factor[k, i], factor[k, j]))
+    return factor
+
+
+def solve(model: Model, factor: dict[tuple[int, int], Number], b: Vector) -> list[Number]:
+    """x of L^T L x = b."""
+    x = list(b)
+    for i in range(model.nd - 1, -1, -1):
+        x[i] = mul(x[i], factor[i, i])
+        for j in model.ancestors[i]:
+            x[j] = sub(x[j], mul(factor[i, j], x[i]))
+    for i in range(model.nd):
+        for j in model.ancestors[i]:
+            x[i] = sub(x[i], mul(factor[i, j], x[j]))
+        x[i] = mul(x[i], factor[i, i])
+    return x
+
+
+def integrate(model: Model, q: Vector, qd: Vector, qdd: Vector, dt: Number) -> tuple[list[Number], list[Number]]:
+    """One step of symplectic Euler: (q', qd'). Quaternions: r + dt/2 (w, 0) r, normalised."""
+    new_q, new_qd = list(q), [add(v, mul(a, dt)) for v, a in zip(qd, qdd, strict=True)]
+    for i, link in enumerate(model.links):
+        at, d = model.q_start[i], model.qd_start[i]
+        if link.joint.kind in ("hinge", "slide"):
+            new_q[at] = add(q[at], mul(new_qd[d], dt))
+        elif link.joint.kind in ("free", "ball"):
+            w, r = new_qd[d : d + 3], at + 3 if link.joint.kind == "free" else at
+            turned = quaternion_product([*w, 0.0], q[r : r + 4])
+            turned = vadd(q[r : r + 4], scale(turned, mul(0.5, dt)))
+            norm = sqrt(dot(turned, turned))
+            new_q[r : r + 4] = [div(x, norm) for x in turned]
+            if link.joint.kind == "free":
+                moved = scale(new_qd[d + 3 : d + 6], dt)
+                new_q[at : at + 3] = vadd(q[at : at + 3], moved)
+                new_qd[d + 3 : d + 6] = vadd(new_qd[d + 3 : d + 6], cross(w, moved))
+    return new_q, new_qd

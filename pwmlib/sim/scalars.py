@@ -1,0 +1,179 @@
+"""Arithmetic over generic scalars: Python floats, traced `Scalar`s and torch tensors go through the same formulas.
+
+Dynamics, observations and rewards are written once with these functions. Run on traced scalars they become the kernels; run on
+float64 tensors they are the oracle that the kernels are checked against. Exact zeros and ones of the model's tables are folded
+here, so that a sparse table costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+
+from .trace import Scalar, constant_of
+
+__all__ = [
+    "Matrix", "Number", "Vector", "add", "clip", "cos", "cross", "div", "dot", "from_columns", "identity", "matmul", "matvec", "mul",
+    "quaternion_matrix", "quaternion_product", "rotation", "scale", "select_negative", "sin", "sqrt", "sub", "transpose", "vadd", "vsub",
+]  # fmt: skip
+
+Number: TypeAlias = "float | Scalar | torch.Tensor"
+Vector: TypeAlias = "Sequence[Number]"
+Matrix: TypeAlias = "Sequence[Sequence[Number]]"
+
+
+def _is(x: Number, value: float) -> bool:
+    return not isinstance(x, torch.Tensor) and constant_of(x) == value
+
+
+def add(a: Number, b: Number) -> Number:
+    """a + b; an exact 0 leaves the other operand untouched."""
+    if _is(a, 0.0):
+        return b
+    return a if _is(b, 0.0) else a + b
+
+
+def sub(a: Number, b: Number) -> Number:
+    """a - b."""
+    if _is(b, 0.0):
+        return a
+    return -b if _is(a, 0.0) else a - b
+
+
+def mul(a: Number, b: Number) -> Number:
+    """a b; an exact 0 gives the float 0.0, an exact 1 the other operand."""
+    if _is(a, 0.0) or _is(b, 0.0):
+        return 0.0
+    if _is(a, 1.0):
+        return b
+    if _is(b, 1.0):
+        return a
+    if _is(a, -1.0):
+        return -b
+    return -a if _is(b, -1.0) else a * b
+
+
+def div(a: Number, b: Number) -> Number:
+    """a / b."""
+    return 0.0 if _is(a, 0.0) else a / b
+
+
+def sqrt(x: Number) -> Number:
+    """Square root."""
+    return x.sqrt() if hasattr(x, "sqrt") else math.sqrt(x)
+
+
+def sin(x: Number) -> Number:
+    """Sine, radians."""
+    return x.sin() if hasattr(x, "sin") else math.sin(x)
+
+
+def cos(x: Number) -> Number:
+    """Cosine, radians."""
+    return x.cos() if hasattr(x, "cos") else math.cos(x)
+
+
+def select_negative(condition: Number, negative: Number, otherwise: Number) -> Number:
+    """`negative` where condition < 0, else `otherwise`; no gradient to the condition."""
+    if isinstance(condition, torch.Tensor):
+        like = {"dtype": condition.dtype, "device": condition.device}
+        return torch.where(condition < 0, torch.as_tensor(negative, **like), torch.as_tensor(otherwise, **like))
+    if isinstance(condition, Scalar):
+        return condition.select_negative(negative, otherwise)
+    return negative if condition < 0 else otherwise
+
+
+def clip(x: Number, low: float, high: float) -> Number:
+    """x limited to [low, high]; zero gradient outside."""
+    x = select_negative(sub(x, low), low, x)
+    return select_negative(sub(high, x), high, x)
+
+
+def vadd(a: Vector, b: Vector) -> list[Number]:
+    """a + b, element by element."""
+    return [add(x, y) for x, y in zip(a, b, strict=True)]
+
+
+def vsub(a: Vector, b: Vector) -> list[Number]:
+    """a - b, element by element."""
+    return [sub(x, y) for x, y in zip(a, b, strict=True)]
+
+
+def scale(a: Vector, s: Number) -> list[Number]:
+    """s a."""
+    return [mul(x, s) for x in a]
+
+
+def dot(a: Vector, b: Vector) -> Number:
+    """Sum of a_i b_i."""
+    total: Number = 0.0
+    for x, y in zip(a, b, strict=True):
+        total = add(total, mul(x, y))
+    return total
+
+
+def cross(a: Vector, b: Vector) -> list[Number]:
+    """a x b of 3-vectors."""
+    return [
+        sub(mul(a[1], b[2]), mul(a[2], b[1])),
+        sub(mul(a[2], b[0]), mul(a[0], b[2])),
+        sub(mul(a[0], b[1]), mul(a[1], b[0])),
+    ]
+
+
+def matvec(m: Matrix, v: Vector) -> list[Number]:
+    """M v."""
+    return [dot(row, v) for row in m]
+
+
+def transpose(m: Matrix) -> list[list[Number]]:
+    """M transposed."""
+    return [list(column) for column in zip(*m, strict=True)]
+
+
+def matmul(a: Matrix, b: Matrix) -> list[list[Number]]:
+    """A B."""
+    columns = transpose(b)
+    return [[dot(row, column) for column in columns] for row in a]
+
+
+def identity() -> list[list[Number]]:
+    """The 3 x 3 identity as floats."""
+    return [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
+def from_columns(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The last axis of a tensor as a list of generic scalars."""
+    return list(tensor.unbind(-1))
+
+
+def quaternion_product(a: Vector, b: Vector) -> list[Number]:
+    """Hamilton product of quaternions (x, y, z, w)."""
+    vector = vadd(vadd(scale(b[:3], a[3]), scale(a[:3], b[3])), cross(a[:3], b[:3]))
+    return [*vector, sub(mul(a[3], b[3]), dot(a[:3], b[:3]))]
+
+
+def quaternion_matrix(q: Vector) -> list[list[Number]]:
+    """Rotation matrix of a unit quaternion (x, y, z, w)."""
+    x, y, z, w = q
+    xx, yy, zz, xy, xz, yz = mul(x, x), mul(y, y), mul(z, z), mul(x, y), mul(x, z), mul(y, z)
+    wx, wy, wz = mul(w, x), mul(w, y), mul(w, z)
+    return [
+        [sub(1.0, mul(2.0, add(yy, zz))), mul(2.0, sub(xy, wz)), mul(2.0, add(xz, wy))],
+        [mul(2.0, add(xy, wz)), sub(1.0, mul(2.0, add(xx, zz))), mul(2.0, sub(yz, wx))],
+        [mul(2.0, sub(xz, wy)), mul(2.0, add(yz, wx)), sub(1.0, mul(2.0, add(xx, yy)))],
+    ]
+
+
+def rotation(axis: Sequence[float], angle: Number) -> list[list[Number]]:
+    """Rotation matrix about a constant unit axis (Rodrigues)."""
+    s, c = sin(angle), cos(angle)
+    one_minus_c = sub(1.0, c)
+    x, y, z = axis
+    skew = [[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]
+    return [
+        [add(mul(c, float(i == j)), add(mul(one_minus_c, axis[i] * axis[j]), mul(s, skew[i][j]))) for j in range(3)] for i in range(3)
+    ]
