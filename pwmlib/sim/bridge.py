@@ -42,7 +42,8 @@ class Simulator:
     rules: model, actuation, observation, reward, termination, reset. dt [s]: control step, cut into `substeps`.
     interval: substeps between updates of the mass matrix (1 is exact; more holds H constant in between).
     episode_length: control steps until truncation with automatic reset; 0: never reset (`advance` and gradients of plain rollouts).
-    pool: reset states drawn in advance from `seed`; environments walk through them in order.
+    pool: how many reset states are drawn in advance from `seed`, by default 16 for each environment and one more, so that every
+    environment walks through all of them.
     threads: CPU threads that share the packs of environments.
 
     Memory: a step that needs gradients keeps one buffer until its graph is freed, then the buffer is used again.
@@ -58,7 +59,7 @@ class Simulator:
         dt: float = 1 / 60,
         episode_length: int = 0,
         material: Material | None = None,
-        pool: int = 1024,
+        pool: int | None = None,
         seed: int = 0,
         threads: int = 1,
         device: str | torch.device = "cpu",
@@ -81,7 +82,11 @@ class Simulator:
         self.counters = {name: torch.zeros(count, **integer) for name in _COUNTERS}
         """steps: of the current episode; resets; exploded: states; dropped: non-finite gradients. int32 [E] each."""
         self._tables(material or rules.model.material)
-        self._draw_pool(max(pool, 1), seed)
+        rows, nq_nd = pool or 16 * count + 1, self.state_dim
+        self.pool = torch.empty(rows, nq_nd, device=self.device)
+        """Reset states, [pool, nq + nd]."""
+        self.pool_obs = torch.empty(rows, self.obs_dim, device=self.device)
+        self.seed(seed)
         self._config = torch.zeros(24, dtype=torch.int64, device=self.device)
         self._configure()
         self._threads = threads if self.device.type == "cpu" else 1
@@ -139,6 +144,16 @@ class Simulator:
         self.counters["resets"] += 1
         self.counters["steps"].zero_()
         return self.pool[rows].clone(), self.pool_obs[rows].clone()
+
+    def seed(self, seed: int) -> None:
+        """Draw the pool of reset states anew; episodes and counters are left alone, but the walk through the pool begins again."""
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.rand(len(self.pool), self.rules.noise_dim, generator=generator, dtype=torch.float64) * 2 - 1
+        q, qd = self.rules.reset(from_columns(noise))
+        state = _stack([*q, *qd], noise)
+        self.pool.copy_(state)
+        self.pool_obs.copy_(self.observe(state))
+        self.counters["resets"].zero_()
 
     def observe(self, state: Tensor, action: Tensor | None = None) -> Tensor:
         """Observations of any states in plain torch, [..., obs_dim]; action: the last one, zeros by default."""
@@ -219,15 +234,6 @@ class Simulator:
         self.segment_index = torch.tensor([[m, slot[a], slot[b]] for m, a, b, _, _ in segments], dtype=torch.int32, device=self.device)
         strengths = [[*x, *y, model.muscles[m].strength] for m, _, _, x, y in segments]
         self.segment_table = torch.tensor(strengths, dtype=torch.float32, device=self.device).reshape(-1, 7)
-
-    def _draw_pool(self, rows: int, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.rand(rows, self.rules.noise_dim, generator=generator, dtype=torch.float64) * 2 - 1
-        q, qd = self.rules.reset(from_columns(noise))
-        state = _stack([*q, *qd], noise)
-        self.pool = state.float().to(self.device).contiguous()
-        """Reset states, [pool, nq + nd]."""
-        self.pool_obs = self.observe(state).float().to(self.device).contiguous()
 
     def _configure(self) -> None:
         self._dt = torch.tensor([self.dt / self.substeps], dtype=torch.float32, device=self.device)

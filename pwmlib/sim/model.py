@@ -77,6 +77,10 @@ class Material:
     kf: float = 1e3
     mu: float = 0.9
 
+    def scaled(self, stiffness: float) -> Material:
+        """ke and kd multiplied by `stiffness`."""
+        return replace(self, ke=self.ke * stiffness, kd=self.kd * stiffness)
+
 
 @dataclass(frozen=True)
 class Contact:

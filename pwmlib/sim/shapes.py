@@ -22,18 +22,19 @@ class MassProperties:
 
 @dataclass(frozen=True)
 class Sphere:
-    """A ball; one contact point."""
+    """A ball; one contact point. `mass` overrides `density`, here and below."""
 
     center: tuple[float, float, float]
     radius: float
     density: float = 1000.0
+    mass: float | None = None
 
     def contact_points(self) -> list[tuple[tuple[float, float, float], float]]:
         return [(self.center, self.radius)]
 
     def solid(self) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
         """Mass, center, principal moments, rotation from principal axes to the link frame."""
-        mass = self.density * 4 / 3 * math.pi * self.radius**3
+        mass = self.mass if self.mass is not None else self.density * 4 / 3 * math.pi * self.radius**3
         return mass, np.array(self.center, float), np.full(3, 0.4 * mass * self.radius**2), np.eye(3)
 
 
@@ -45,6 +46,7 @@ class Capsule:
     end: tuple[float, float, float]
     radius: float
     density: float = 1000.0
+    mass: float | None = None
 
     def contact_points(self) -> list[tuple[tuple[float, float, float], float]]:
         return [(self.start, self.radius), (self.end, self.radius)]
@@ -52,7 +54,9 @@ class Capsule:
     def solid(self) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
         a, b, r = np.array(self.start, float), np.array(self.end, float), self.radius
         length = float(np.linalg.norm(b - a))
-        balls, cylinder = self.density * 4 / 3 * math.pi * r**3, self.density * math.pi * r**2 * length
+        volume = 4 / 3 * math.pi * r**3 + math.pi * r**2 * length
+        density = self.density if self.mass is None else self.mass / volume
+        balls, cylinder = density * 4 / 3 * math.pi * r**3, density * math.pi * r**2 * length
         across = cylinder * (r**2 / 4 + length**2 / 12) + balls * (0.4 * r**2 + 0.375 * r * length + 0.25 * length**2)
         along = (0.5 * cylinder + 0.4 * balls) * r**2
         return balls + cylinder, (a + b) / 2, np.array([along, across, across]), _from_x((b - a) / length)
@@ -60,7 +64,7 @@ class Capsule:
 
 @dataclass(frozen=True)
 class Box:
-    """A box of half sizes `half` along the axes of the link frame; its eight corners are contact points. mass overrides density."""
+    """A box of half sizes `half` along the axes of the link frame; its eight corners are contact points."""
 
     center: tuple[float, float, float]
     half: tuple[float, float, float]

@@ -1,0 +1,124 @@
+"""A batch of environments with a state of their own, and the same dynamics as a pure function."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..sim.bridge import Simulator, Step
+from ..sim.model import Model
+from ..sim.rules import StepRules
+from ..sim.scalars import from_columns
+from .registry import env_spec
+
+__all__ = ["DifferentiableEnv", "EnvDynamics"]
+
+
+class DifferentiableEnv:
+    """`count` copies of an environment in lock-step, differentiable from action to observation and reward.
+
+        env = DifferentiableEnv("hopper", count=64)
+        obs = env.reset()
+        step = env.step(policy(obs))          # step.obs, step.reward, step.terminated, step.truncated, step.final_obs
+        ...
+        env.detach()                          # cuts the graph, e.g. after every 16 steps
+
+    variant: "paper" (Table 2) or "released" (constants and reward timing of the released environments; see each rules class).
+    stiffness: multiplies the contact's ke and kd (Fig. 7a). interval: substeps between updates of the mass matrix; 1 is exact.
+    rules: your own `StepRules` instead of a named environment's.
+    """
+
+    def __init__(
+        self,
+        name: str = "hopper",
+        count: int | None = None,
+        *,
+        variant: str = "paper",
+        stiffness: float = 1.0,
+        substeps: int | None = None,
+        interval: int | None = None,
+        episode_length: int | None = None,
+        rules: StepRules | None = None,
+        seed: int = 0,
+        threads: int = 1,
+        device: str | torch.device = "cpu",
+    ):
+        spec = env_spec(name, substeps=substeps, interval=interval, episode_length=episode_length, count=count)
+        if not stiffness > 0:
+            raise ValueError(f"DifferentiableEnv: stiffness must be positive, got {stiffness}")
+        if spec.episode_length < 1:
+            raise ValueError(f"DifferentiableEnv: episode_length must be at least 1, got {spec.episode_length}")
+        self.name, self.spec, self.rules = name, spec, rules or spec.rules(variant)
+        self.simulator = Simulator(
+            self.rules, spec.count, substeps=spec.substeps, interval=spec.interval, episode_length=spec.episode_length,
+            material=self.rules.model.material.scaled(stiffness), seed=seed, threads=threads, device=device,
+        )  # fmt: skip
+        self.count, self.obs_dim, self.action_dim = spec.count, self.rules.obs_dim, self.rules.action_dim
+        self.state, self._obs = self.simulator.start()
+
+    @property
+    def model(self) -> Model:
+        """The robot's tables."""
+        return self.rules.model
+
+    def reset(self, *, seed: int | None = None, spread: bool = False) -> Tensor:
+        """Begin new episodes everywhere; observations [count, obs_dim]. seed: draw the reset states anew.
+
+        spread: let the episodes begin at different ages, so that they do not all reach their length in the same step.
+        """
+        if seed is not None:
+            self.simulator.seed(seed)
+        self.state, self._obs = self.simulator.start()
+        if spread:
+            ages = torch.arange(self.count, device=self.state.device) * self.spec.episode_length // self.count
+            self.simulator.counters["steps"].copy_(ages.int())
+        return self._obs
+
+    def step(self, action: Tensor) -> Step:
+        """One control step of 1/60 s with automatic reset. action: [count, action_dim], clipped to [-1, 1]."""
+        step = self.simulator.step(self.state, action)
+        self.state, self._obs = step.state, step.obs
+        return step
+
+    def detach(self) -> Tensor:
+        """Forget the graph so far; returns the current observations."""
+        self.state, self._obs = self.state.detach(), self._obs.detach()
+        return self._obs
+
+
+class EnvDynamics:
+    """The environment's dynamics as `pwmlib.dynamics.Dynamics`: a state is (q, qd), nothing is ever reset.
+
+    `advance` runs the kernels and takes batches of `count` states; `reward`, `done` and `observe` are plain torch and take any.
+    """
+
+    def __init__(self, name: str = "hopper", count: int | None = None, *, stiffness: float = 1.0, **options: object):
+        changes = {key: options.pop(key, None) for key in ("substeps", "interval")}
+        spec = env_spec(name, count=count, **changes)
+        self.rules = options.pop("rules", None) or spec.rules(options.pop("variant", "paper"))
+        material = self.rules.model.material.scaled(stiffness)
+        self.simulator = Simulator(self.rules, spec.count, substeps=spec.substeps, interval=spec.interval, material=material, **options)
+        self.count, self.state_dim, self.action_dim = spec.count, self.simulator.state_dim, self.rules.action_dim
+
+    def reset(self) -> Tensor:
+        """Start states from the environment's reset distribution, [count, state_dim]."""
+        return self.simulator.start()[0]
+
+    def observe(self, state: Tensor) -> Tensor:
+        """Observations, [..., obs_dim]."""
+        return self.simulator.observe(state)
+
+    def advance(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.simulator.step(state, action).state
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        columns = from_columns(action.clamp(-1, 1))
+        return torch.as_tensor(self.rules.reward(*self._split(state), columns, *self._split(next_state)))
+
+    def done(self, next_state: Tensor) -> Tensor:
+        margin = torch.as_tensor(self.rules.margin(*self._split(next_state)))
+        return margin.expand(next_state.shape[:-1]) < 0
+
+    def _split(self, state: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        nq = self.rules.model.nq
+        return from_columns(state[..., :nq]), from_columns(state[..., nq:])
