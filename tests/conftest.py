@@ -8,7 +8,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-GOLDEN = Path(os.environ.get("PWMLIB_REFERENCE", Path(__file__).resolve().parents[2] / "shared" / "reference")) / "golden"
+REFERENCE = Path(os.environ.get("PWMLIB_REFERENCE", Path(__file__).resolve().parents[2] / "shared" / "reference"))
+GOLDEN = REFERENCE / "golden"
 
 
 @pytest.fixture
@@ -21,5 +22,19 @@ def golden():
             pytest.skip(f"reference arrays not here: {path} (set PWMLIB_REFERENCE to their folder)")
         with np.load(path) as file:
             return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
+
+    return load
+
+
+@pytest.fixture
+def rollout_reference():
+    """Loader of the recorded rollouts of another simulator, or a skip that says what is missing."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        path = REFERENCE / "sim" / f"{name}.npz"
+        if not path.is_file():
+            pytest.skip(f"recorded rollouts not here: {path} (set PWMLIB_REFERENCE to the folder above)")
+        with np.load(path) as file:
+            return {key: file[key] for key in file.files}
 
     return load

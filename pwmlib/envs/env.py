@@ -7,9 +7,8 @@ from torch import Tensor
 
 from ..sim.bridge import Simulator, Step
 from ..sim.model import Model
-from ..sim.rules import StepRules
 from ..sim.scalars import from_columns
-from .registry import env_spec
+from .registry import EnvSpec, env_spec
 
 __all__ = ["DifferentiableEnv", "EnvDynamics"]
 
@@ -25,12 +24,12 @@ class DifferentiableEnv:
 
     variant: "paper" (Table 2) or "released" (constants and reward timing of the released environments; see each rules class).
     stiffness: multiplies the contact's ke and kd (Fig. 7a). interval: substeps between updates of the mass matrix; 1 is exact.
-    rules: your own `StepRules` instead of a named environment's.
+    name: one of `ENVS`, or an `EnvSpec` of your own.
     """
 
     def __init__(
         self,
-        name: str = "hopper",
+        name: str | EnvSpec = "hopper",
         count: int | None = None,
         *,
         variant: str = "paper",
@@ -38,17 +37,17 @@ class DifferentiableEnv:
         substeps: int | None = None,
         interval: int | None = None,
         episode_length: int | None = None,
-        rules: StepRules | None = None,
         seed: int = 0,
         threads: int = 1,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
     ):
         spec = env_spec(name, substeps=substeps, interval=interval, episode_length=episode_length, count=count)
         if not stiffness > 0:
             raise ValueError(f"DifferentiableEnv: stiffness must be positive, got {stiffness}")
         if spec.episode_length < 1:
             raise ValueError(f"DifferentiableEnv: episode_length must be at least 1, got {spec.episode_length}")
-        self.name, self.spec, self.rules = name, spec, rules or spec.rules(variant)
+        self.spec, self.rules = spec, spec.rules(variant)
+        self.name = self.rules.model.name
         self.simulator = Simulator(
             self.rules, spec.count, substeps=spec.substeps, interval=spec.interval, episode_length=spec.episode_length,
             material=self.rules.model.material.scaled(stiffness), seed=seed, threads=threads, device=device,
@@ -92,12 +91,26 @@ class EnvDynamics:
     `advance` runs the kernels and takes batches of `count` states; `reward`, `done` and `observe` are plain torch and take any.
     """
 
-    def __init__(self, name: str = "hopper", count: int | None = None, *, stiffness: float = 1.0, **options: object):
-        changes = {key: options.pop(key, None) for key in ("substeps", "interval")}
-        spec = env_spec(name, count=count, **changes)
-        self.rules = options.pop("rules", None) or spec.rules(options.pop("variant", "paper"))
+    def __init__(
+        self,
+        name: str | EnvSpec = "hopper",
+        count: int | None = None,
+        *,
+        variant: str = "paper",
+        stiffness: float = 1.0,
+        substeps: int | None = None,
+        interval: int | None = None,
+        seed: int = 0,
+        threads: int = 1,
+        device: str | torch.device | None = None,
+    ):
+        spec = env_spec(name, substeps=substeps, interval=interval, count=count)
+        self.rules = spec.rules(variant)
         material = self.rules.model.material.scaled(stiffness)
-        self.simulator = Simulator(self.rules, spec.count, substeps=spec.substeps, interval=spec.interval, material=material, **options)
+        self.simulator = Simulator(
+            self.rules, spec.count, substeps=spec.substeps, interval=spec.interval, material=material, seed=seed, threads=threads,
+            device=device,
+        )  # fmt: skip
         self.count, self.state_dim, self.action_dim = spec.count, self.simulator.state_dim, self.rules.action_dim
 
     def reset(self) -> Tensor:

@@ -39,8 +39,9 @@ ENVS = {
 """Name -> specification (App. D; the released double pendulum updates its mass matrix every 8 of 4 substeps, that is once a step)."""
 
 
-def env_spec(name: str, **changes: object) -> EnvSpec:
+def env_spec(name: str | EnvSpec, **changes: object) -> EnvSpec:
     """The specification of an environment, with some numbers changed; None leaves a number as it is."""
-    if name not in ENVS:
+    if not isinstance(name, EnvSpec) and name not in ENVS:
         raise ValueError(f"unknown environment {name!r}; known: {sorted(ENVS)}")
-    return replace(ENVS[name], **{key: value for key, value in changes.items() if value is not None})
+    spec = name if isinstance(name, EnvSpec) else ENVS[name]
+    return replace(spec, **{key: value for key, value in changes.items() if value is not None})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -16,6 +18,8 @@ from .scalars import from_columns
 
 __all__ = ["Simulator", "Step"]
 
+_HANDOFF = 2e-4
+"""Seconds that sharing must save before another thread is woken, which itself takes about 80 microseconds."""
 _COUNTERS = ("steps", "resets", "exploded", "dropped")
 
 
@@ -44,7 +48,7 @@ class Simulator:
     episode_length: control steps until truncation with automatic reset; 0: never reset (`advance` and gradients of plain rollouts).
     pool: how many reset states are drawn in advance from `seed`, by default 16 for each environment and one more, so that every
     environment walks through all of them.
-    threads: CPU threads that share the packs of environments.
+    threads: CPU threads that share the packs of environments. device: torch's default device if not given.
 
     Memory: a step that needs gradients keeps one buffer until its graph is freed, then the buffer is used again.
     """
@@ -62,7 +66,7 @@ class Simulator:
         pool: int | None = None,
         seed: int = 0,
         threads: int = 1,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
     ):
         if count < 1 or substeps < 1 or not 1 <= interval <= substeps:
             raise ValueError(
@@ -70,13 +74,15 @@ class Simulator:
             )
         if threads < 1:
             raise ValueError(f"Simulator: threads must be at least 1, got {threads}")
-        self.rules, self.count, self.device = rules, count, torch.device(device)
+        self.rules, self.count, self.device = rules, count, torch.device(device if device is not None else torch.get_default_device())
         self.substeps, self.interval, self.dt, self.episode_length = substeps, interval, dt, episode_length
         self.kernels: Kernels = build_kernels(rules, self.device)
         layout, width = self.kernels.layout, self.kernels.width
         self.state_dim, self.action_dim, self.obs_dim = layout.state, layout.actions, layout.observations
         self._items = layout.items(substeps, interval)
         self.packs = -(-count // width)
+        self._shapes = torch.Size((count, self.state_dim)), torch.Size((count, self.action_dim))
+        self._cuda = self.device.type == "cuda"
         self._free: list[Tensor] = []
         integer = {"dtype": torch.int32, "device": self.device}
         self.counters = {name: torch.zeros(count, **integer) for name in _COUNTERS}
@@ -91,8 +97,8 @@ class Simulator:
         self._configure()
         self._threads = threads if self.device.type == "cpu" else 1
         self._workers = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
-        self._forward = [self._record(self.kernels.forward, part) for part in range(self._threads)]
-        self._backward = [self._record(self.kernels.backward, part) for part in range(self._threads)]
+        self._forward = self._record(self.kernels.forward)
+        self._backward = self._record(self.kernels.backward)
         simulator = self
 
         class ControlStep(torch.autograd.Function):
@@ -102,12 +108,12 @@ class Simulator:
                 ctx.buffer = buffer
                 ctx.set_materialize_grads(False)
                 outputs = simulator._run(buffer, state, action)
-                ctx.mark_non_differentiable(outputs[4])
                 return outputs
 
             @staticmethod
-            @torch.autograd.function.once_differentiable
             def backward(ctx, g_next, g_obs, g_final, g_reward, _):
+                if torch.is_grad_enabled():
+                    raise RuntimeError("the simulator is differentiable once: call backward or grad without create_graph=True")
                 return simulator._run_backward(ctx.buffer, g_next, g_obs, g_final, g_reward)
 
         self._step = ControlStep.apply
@@ -129,14 +135,16 @@ class Simulator:
         Gradients of state, obs, final_obs and reward flow to state and action; they are cut where the episode ended. A non-finite
         gradient of an environment is set to zero and counted in `counters["dropped"]`.
         """
-        self._check("state", state, self.state_dim)
-        self._check("action", action, self.action_dim)
+        if state.shape != self._shapes[0] or action.shape != self._shapes[1] or state.dtype is not action.dtype:
+            self._explain(state, action)
+        if state.dtype is not torch.float32 or state.is_cuda is not self._cuda or action.is_cuda is not self._cuda:
+            self._explain(state, action)
         if torch.is_grad_enabled() and (state.requires_grad or action.requires_grad):
             next_state, obs, final_obs, reward, flags = self._step(state, action)
         else:
             buffer = self._take()
             next_state, obs, final_obs, reward, flags = self._run(buffer, state.detach(), action.detach())
-        return Step(next_state, obs, final_obs, reward, flags[0], flags[1])
+        return Step(next_state, obs, final_obs, reward, *flags.unbind(0))
 
     def start(self) -> tuple[Tensor, Tensor]:
         """Fresh states from the reset pool, [E, nq + nd], and their observations; episodes begin anew."""
@@ -169,16 +177,21 @@ class Simulator:
 
     # -- launches ---------------------------------------------------------------------------------------------------------------
 
-    def _check(self, name: str, value: Tensor, width: int) -> None:
-        if value.shape != (self.count, width):
-            raise ValueError(f"{self!r}: {name} has shape {tuple(value.shape)}, expected {(self.count, width)}")
-        if value.dtype is not torch.float32 or value.device.type != self.device.type:
-            raise ValueError(f"{self!r}: {name} is {value.dtype} on {value.device}, expected torch.float32 on {self.device}")
+    def _explain(self, state: Tensor, action: Tensor) -> None:
+        """Say what is wrong with the arguments of a step."""
+        for name, value, shape in (("state", state, self._shapes[0]), ("action", action, self._shapes[1])):
+            if value.shape != shape:
+                raise ValueError(f"{self!r}: {name} has shape {tuple(value.shape)}, expected {tuple(shape)}")
+            if value.dtype is not torch.float32 or value.is_cuda is not self._cuda:
+                raise ValueError(f"{self!r}: {name} is {value.dtype} on {value.device}, expected torch.float32 on {self.device}")
 
     def _take(self) -> _Buffer:
-        if self._free:
+        capturing = self._cuda and torch.cuda.is_current_stream_capturing()
+        if self._free and not capturing:
             return _Buffer(self._free, self._free.pop())
-        return _Buffer(self._free, torch.empty(self.packs * self._items * self.kernels.width, device=self.device))
+        # A CUDA graph writes to its buffers at every replay: they belong to it alone.
+        free = [] if capturing else self._free
+        return _Buffer(free, torch.empty(self.packs * self._items * self.kernels.width, device=self.device))
 
     def _run(self, buffer: _Buffer, state: Tensor, action: Tensor) -> tuple[Tensor, ...]:
         state, action = state.contiguous(), action.contiguous()
@@ -196,27 +209,37 @@ class Simulator:
         self._launch(self._backward, (buffer.memory, *kept, g_state, g_action))
         return g_state, g_action
 
-    def _record(self, kernel: wp.Kernel, part: int) -> wp.Launch:
-        first, last = (self.packs * (part + i) // self._threads for i in (0, 1))
-        dimension = self.packs * self.kernels.width if self.device.type == "cuda" else last - first
-        arguments = len(kernel.adj.args) - 4
-        inputs = [first, self._config.data_ptr(), 0, self._items, *[0] * arguments]
-        device = wp.device_from_torch(self.device)
-        block = {"block_dim": 64} if self.device.type == "cuda" else {}
-        return wp.launch(kernel, dim=dimension, inputs=inputs, device=device, record_cmd=True, **block)
+    def _record(self, kernel: wp.Kernel) -> list[_Part]:
+        """The launch of a kernel for each thread's share of the packs."""
+        device, parts = wp.device_from_torch(self.device), []
+        for part in range(self._threads):
+            first, last = (self.packs * (part + i) // self._threads for i in (0, 1))
+            inputs = [first, self._config.data_ptr(), 0, self._items, *[0] * (len(kernel.adj.args) - 4)]
+            size = {"dim": self.packs * self.kernels.width, "block_dim": 64} if self._cuda else {"dim": last - first}
+            command = wp.launch(kernel, inputs=inputs, device=device, record_cmd=True, **size)
+            # Past the launch bounds: first, config, trajectory, items, then the addresses that change from call to call.
+            parts.append(_Part(command, [command.params[3], *command.params[5:]]))
+        return parts
 
-    def _launch(self, commands: list[wp.Launch], tensors: tuple[Tensor | None, ...]) -> None:
+    def _launch(self, parts: list[_Part], tensors: tuple[Tensor | None, ...]) -> None:
         """Point the recorded launches at these tensors (trajectory first) and run them."""
         addresses = [0 if t is None else t.data_ptr() for t in tensors]
-        for command in commands:
-            command.set_param_at_index_from_ctype(2, addresses[0])
-            for i, address in enumerate(addresses[1:], 4):
-                command.set_param_at_index_from_ctype(i, address)
-        if self.device.type == "cuda":
-            commands[0].launch(wp.stream_from_torch(torch.cuda.current_stream(self.device)))
+        for part in parts:
+            for cell, address in zip(part.cells, addresses, strict=True):
+                cell.value = address
+        if self._cuda:
+            parts[0].command.launch(wp.stream_from_torch(torch.cuda.current_stream(self.device)))
             return
-        others = [self._workers.submit(command.launch) for command in commands[1:]] if self._workers else []
-        commands[0].launch()
+        known = parts[0].seconds
+        if self._workers is None or len(known) < 3 or min(known) < _HANDOFF:
+            began = time.perf_counter()
+            for part in parts:
+                part.command.launch()
+            if self._workers is not None and len(known) < 3:
+                known.append((time.perf_counter() - began) * (1 - 1 / self._threads))
+            return
+        others = [self._workers.submit(part.command.launch) for part in parts[1:]]
+        parts[0].command.launch()
         for other in others:
             other.result()
 
@@ -243,6 +266,15 @@ class Simulator:
         numbers = [self.count, self.substeps, self.interval, len(self.contact_table), len(self.segment_table)]
         numbers += [self.episode_length, len(self.pool), *(t.data_ptr() for t in tensors)]
         self._config[: len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
+
+
+@dataclass
+class _Part:
+    """A recorded launch and the cells of its arguments that change. seconds: what sharing would have saved in the first launches."""
+
+    command: wp.Launch
+    cells: list
+    seconds: list[float] = field(default_factory=list)
 
 
 class _Buffer:

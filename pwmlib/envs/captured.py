@@ -1,0 +1,74 @@
+"""A whole rollout, policy and simulator, recorded once as CUDA graphs: one launch forward, one backward."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .env import DifferentiableEnv
+
+__all__ = ["RolloutStep", "capture_rollout"]
+
+
+class RolloutStep(NamedTuple):
+    """What a rollout of H steps in E environments gives; time first."""
+
+    rewards: Tensor
+    """[H, E]."""
+    obs: Tensor
+    """Observations that the policy saw, [H, E, obs_dim]."""
+    final_obs: Tensor
+    """Observations after each step before any reset, [H, E, obs_dim]."""
+    terminated: Tensor
+    truncated: Tensor
+    state: Tensor
+    """State after the last step, [E, nq + nd]."""
+    last_obs: Tensor
+    """Observation of that state."""
+
+
+class _Rollout(nn.Module):
+    """policy: observation [E, obs_dim] -> mean action [E, action_dim]; the action is tanh(mean + noise)."""
+
+    def __init__(self, env: DifferentiableEnv, policy: nn.Module):
+        super().__init__()
+        self.policy, self.simulator = policy, env.simulator
+
+    def forward(self, state: Tensor, obs: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        rewards, seen, final, terminated, truncated = [], [], [], [], []
+        for step_noise in noise:
+            seen.append(obs)
+            step = self.simulator.step(state, torch.tanh(self.policy(obs) + step_noise))
+            state, obs = step.state, step.obs
+            rewards.append(step.reward)
+            final.append(step.final_obs)
+            terminated.append(step.terminated)
+            truncated.append(step.truncated)
+        flags = torch.stack(terminated).float(), torch.stack(truncated).float()
+        return torch.stack(rewards), torch.stack(seen), torch.stack(final), *flags, state, obs
+
+
+def capture_rollout(env: DifferentiableEnv, policy: nn.Module, *, horizon: int, captured: bool = True):
+    """A function (state, obs, noise [H, E, action_dim]) -> `RolloutStep`, differentiable in the policy's parameters.
+
+    On a GPU the H forward and H backward kernels, and the policy between them, are two CUDA graphs. The recording itself takes a few
+    warm-up steps, which advance the environment's counters. captured=False: the same function without graphs (also on a CPU).
+    """
+    rollout: nn.Module = _Rollout(env, policy)
+    device = env.simulator.device
+    if captured and device.type != "cuda":
+        raise ValueError(f"capture_rollout needs an environment on a CUDA device, this one is on {device}; captured=False runs eagerly")
+    if captured:
+        noise = torch.zeros(horizon, env.count, env.action_dim, device=device)
+        state = env.state.detach().clone()
+        rollout = torch.cuda.make_graphed_callables(rollout, (state, env.simulator.observe(state), noise))
+
+    def roll(state: Tensor, obs: Tensor, noise: Tensor) -> RolloutStep:
+        if len(noise) != horizon:
+            raise ValueError(f"capture_rollout: noise has {len(noise)} steps, the rollout has {horizon}")
+        rewards, seen, final, terminated, truncated, last, last_obs = rollout(state, obs, noise)
+        return RolloutStep(rewards, seen, final, terminated.bool(), truncated.bool(), last, last_obs)
+
+    return roll
