@@ -1,0 +1,87 @@
+"""The environments as Gymnasium environments: a vector environment over the simulator's own batch, and a single one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from .env import DifferentiableEnv
+from .render import render_frames
+
+__all__ = ["GymEnv", "GymVectorEnv"]
+
+
+def _spaces(env: DifferentiableEnv) -> tuple[Box, Box]:
+    observation = Box(-np.inf, np.inf, (env.obs_dim,), np.float32)
+    return observation, Box(-1.0, 1.0, (env.action_dim,), np.float32)
+
+
+class GymVectorEnv(VectorEnv):
+    """`num_envs` environments stepped together, numpy in and out; options as in `DifferentiableEnv`.
+
+    An environment that ends is reset in the same step: its last observation is in infos["final_obs"], marked in infos["_final_obs"].
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 60, "autoreset_mode": AutoresetMode.SAME_STEP}
+
+    def __init__(self, name: str = "hopper", num_envs: int = 64, *, render_mode: str | None = None, **options: Any):
+        _check_render_mode(render_mode)
+        self.env = DifferentiableEnv(name, num_envs, **options)
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self.single_observation_space, self.single_action_space = _spaces(self.env)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """options["spread"]: begin the episodes at different ages."""
+        super().reset(seed=seed)
+        return self.env.reset(seed=seed, spread=bool((options or {}).get("spread", False))).cpu().numpy(), {}
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        with torch.no_grad():
+            step = self.env.step(torch.as_tensor(np.asarray(actions, np.float32), device=self.env.simulator.device))
+        terminated, truncated = step.terminated.cpu().numpy(), step.truncated.cpu().numpy()
+        ended, infos = terminated | truncated, {}
+        if ended.any():
+            infos = {"final_obs": step.final_obs.cpu().numpy(), "_final_obs": ended}
+        return step.obs.cpu().numpy(), step.reward.double().cpu().numpy(), terminated, truncated, infos
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """One RGB image of each environment."""
+        return None if self.render_mode is None else tuple(render_frames(self.env.model, self.env.state, stride=1))
+
+
+class GymEnv(gymnasium.Env):
+    """A single environment; after an episode has ended, call reset."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 60}
+
+    def __init__(self, name: str = "hopper", *, render_mode: str | None = None, **options: Any):
+        _check_render_mode(render_mode)
+        self.env, self.render_mode = DifferentiableEnv(name, 1, **options), render_mode
+        self.observation_space, self.action_space = _spaces(self.env)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.env.reset(seed=seed)[0].cpu().numpy(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        with torch.no_grad():
+            step = self.env.step(torch.as_tensor(np.asarray(action, np.float32)[None], device=self.env.simulator.device))
+        ended = bool(step.terminated[0]), bool(step.truncated[0])
+        return step.final_obs[0].cpu().numpy(), float(step.reward[0]), *ended, {}
+
+    def render(self) -> np.ndarray | None:
+        """An RGB image."""
+        return None if self.render_mode is None else render_frames(self.env.model, self.env.state, stride=1)[0]
+
+
+def _check_render_mode(render_mode: str | None) -> None:
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
