@@ -3,7 +3,7 @@
 Per epoch: 16 steps in 64 environments, the actor follows d(discounted rewards + terminal value) / d(its parameters) through the
 contacts, the critic fits TD(lambda) targets. Episodes go on from epoch to epoch; the graph is cut in between.
 
-Run: python benchmarks/minimal_shac.py [--env hopper] [--epochs 300] [--seeds 5] [--csv data/results/minimal_shac.csv]
+Run: python benchmarks/minimal_shac.py [--env hopper] [--epochs 300] [--seeds 5] [--record]
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pwmlib.checkpoints import write_atomic
 from pwmlib.envs import DifferentiableEnv
+from pwmlib.results import save_table
 from pwmlib.returns import td_lambda
 
 
@@ -149,15 +149,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--horizon", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--csv", help="where to write the table")
+    parser.add_argument("--record", action="store_true", help="write data/results/minimal_shac.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for seed in range(arguments.seeds):
         rows += train(arguments.env, seed, Settings(epochs=arguments.epochs, horizon=arguments.horizon))
         print(f"seed {seed}: return {rows[-1]['return']:.0f} after {rows[-1]['cpu_seconds']:.0f} CPU-seconds", flush=True)
-        if arguments.csv:
-            write_atomic(arguments.csv, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
+    if arguments.record:
+        save_table("minimal_shac", pd.DataFrame(rows), f"python benchmarks/minimal_shac.py --epochs {arguments.epochs} --record")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ rollouts of 16 steps through torch's autograd, in one process on one thread, in 
 64x256 -> 256 -> 256 torch MLP with ReLU and all gradients, timed in between. Also: both cores on 512 environments, the first build and a
 cached start (each in a fresh process), and the memory that a step keeps until its backward pass.
 
-Run: python benchmarks/simulator.py [--envs hopper ant] [--device cuda] [--csv data/results/simulator_speed.csv]
+Run: python benchmarks/simulator.py [--envs hopper ant] [--device cuda] [--record]
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pwmlib.checkpoints import write_atomic
 from pwmlib.envs import ENVS, DifferentiableEnv, capture_rollout
+from pwmlib.results import save_table
 
 HORIZON = 16
 BOUNDS = {"double_pendulum": 0.15, "hopper": 0.3, "ant": 1.0, "anymal": 1.5, "humanoid": 6.0, "snu_like": 30.0}
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--counts", nargs="+", type=int, help="environments; 64 on a CPU, 64 1024 8192 on a GPU")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--csv", help="where to write the table")
+    parser.add_argument("--record", action="store_true", help="write data/results/simulator_speed.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device, rows = torch.device(arguments.device), []
@@ -176,8 +176,9 @@ def main() -> None:
     if device.type == "cpu":
         table["wake_ms"] = 1e3 * wake_seconds()
         print(f"waking a second thread and waiting for it takes {table['wake_ms'][0]:.3f} ms")
-    if arguments.csv:
-        write_atomic(arguments.csv, table.to_csv(index=False, float_format="%.4g"))
+    if arguments.record:
+        name = "simulator_speed" if device.type == "cpu" else "simulator_speed_cuda"
+        save_table(name, table, "python benchmarks/simulator.py --record" + (" --device cuda" if device.type == "cuda" else ""))
     if device.type == "cpu" and (slow := table[table["t_mlp"] > table["bound"]]["env"].tolist()):
         raise SystemExit(f"slower than the bound: {', '.join(slow)}")
 

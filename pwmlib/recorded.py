@@ -22,25 +22,13 @@ from .jobs import Job, default_workers, run_jobs
 from .multitask import MultitaskExperiment, gate_job, policy_job
 from .paths import PROJECT, writable_folder
 from .perfect_model import SETTINGS, gradient_reach, run_setting
-from .runs import environment_stamp
+from .results import RESULTS, save_table
 from .scales import OFFLINE_CARTPOLE
 from .stats import multitask_aggregates
 from .tasks import task
 from .toys.ball_wall import BallWall
 
 __all__ = ["RESULTS", "ball_wall", "figures", "main", "offline_cartpole", "perfect_model"]
-
-RESULTS = PROJECT / "data" / "results"
-
-
-def save(name: str, table: pd.DataFrame, experiment: str) -> None:
-    """Write a table, and note its command, commit and versions in provenance.json."""
-    write_atomic(RESULTS / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
-    path = RESULTS / "provenance.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    known[name] = {"command": f"python -m pwmlib.recorded {experiment}", **environment_stamp()}
-    write_atomic(path, json.dumps(known, indent=1, sort_keys=True) + "\n")
-
 
 def collect(jobs: list[Job], workers: int, description: str) -> list[Any]:
     """Values of all jobs; a failed one ends the experiment with its reason (the others are kept)."""
@@ -59,8 +47,8 @@ def perfect_model(workers: int, runs_dir: Path, seeds: int = 5) -> None:
         for seed in range(seeds)
     ]
     curves = collect(jobs, workers, "perfect model")
-    save("perfect_model", pd.DataFrame([row for curve in curves for row in curve]), "perfect_model")
-    save("pendulum_gradient_reach", gradient_reach(), "perfect_model")
+    save_table("perfect_model", pd.DataFrame([row for curve in curves for row in curve]), "python -m pwmlib.recorded perfect_model")
+    save_table("pendulum_gradient_reach", gradient_reach(), "python -m pwmlib.recorded perfect_model")
 
 
 def offline_seed(setting: str, seed: int, runs_dir: str, data_dir: str) -> dict[str, Any]:
@@ -81,7 +69,7 @@ def offline_cartpole(workers: int, runs_dir: Path, seeds: int = 5) -> None:
     data = runs_dir / "episodes"
     first = next(iter(OFFLINE_CARTPOLE.values()))
     index = MultitaskExperiment((task("cartpole-swingup"),), first, 1, runs_dir, data, workers=1).generate()
-    save("offline_cartpole_data", index.drop(columns=["shard"]), "offline_cartpole")
+    save_table("offline_cartpole_data", index.drop(columns=["shard"]), "python -m pwmlib.recorded offline_cartpole")
     jobs = [
         Job(
             f"{name}, seed {seed}",
@@ -91,15 +79,15 @@ def offline_cartpole(workers: int, runs_dir: Path, seeds: int = 5) -> None:
         for i, name in enumerate(OFFLINE_CARTPOLE)
         for seed in range(seeds)
     ]
-    save("offline_cartpole", pd.DataFrame(collect(jobs, workers, "offline cartpole")), "offline_cartpole")
+    save_table("offline_cartpole", pd.DataFrame(collect(jobs, workers, "offline cartpole")), "python -m pwmlib.recorded offline_cartpole")
 
 
 def ball_wall(workers: int, runs_dir: Path) -> None:
     """The ball-wall study at laptop scale."""
     scale = ball_wall_study.BALL_WALL_SCALES["laptop"]
     table, _ = ball_wall_study.study(BallWall(), scale, start=-3.141592653589793, lr=0.01, runs_dir=runs_dir)
-    save("ball_wall", ball_wall_study.summary(table), "ball_wall")
-    save("ball_wall_found", ball_wall_study.found_table(table), "ball_wall")
+    save_table("ball_wall", ball_wall_study.summary(table), "python -m pwmlib.recorded ball_wall")
+    save_table("ball_wall_found", ball_wall_study.found_table(table), "python -m pwmlib.recorded ball_wall")
 
 
 def figures() -> None:

@@ -3,6 +3,7 @@
 import ctypes
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from pwmlib.sim.source import kernel_sources
 def test_kernels_compile_for_cuda(architecture, tmp_path):
     files = compile_cuda(ENVS["hopper"].rules("paper"), architecture, str(tmp_path))
     cubins = [f for f in files if f.endswith(".cubin")]
-    assert len(cubins) == 2 and all(open(f, "rb").read(4) == b"\x7fELF" for f in cubins)
+    assert len(cubins) == 2 and all(Path(f).read_bytes()[:4] == b"\x7fELF" for f in cubins)
 
 
 def compiled_as_cpp(rules, folder):

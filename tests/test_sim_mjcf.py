@@ -101,7 +101,10 @@ def test_gymnasiums_own_ant_loads_and_runs(tmp_path):
 @pytest.mark.parametrize(
     ("element", "named"),
     [
-        ('<body name="b"><joint type="hinge" axis="0 1 0"/><geom name="pin" type="cylinder" size=".1 .2"/></body>', "geom 'pin': a cylinder"),
+        (
+            '<body name="b"><joint type="hinge" axis="0 1 0"/><geom name="pin" type="cylinder" size=".1 .2"/></body>',
+            "geom 'pin': a cylinder",
+        ),
         ('<body name="b"><joint name="bb" type="ball" range="0 1" limited="true"/><geom size=".1"/></body>', "joint 'bb': limits of ball"),
         ('<body name="b"><joint name="f" axis="0 1 0" frictionloss="1"/><geom size=".1"/></body>', "joint 'f': frictionloss"),
         ('<body name="a"><geom size=".1"/><body name="b"><freejoint name="r"/><geom size=".1"/></body></body>', "free"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -28,7 +28,7 @@ class GymVectorEnv(VectorEnv):
     An environment that ends is reset in the same step: its last observation is in infos["final_obs"], marked in infos["_final_obs"].
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 60, "autoreset_mode": AutoresetMode.SAME_STEP}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 60, "autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(self, name: str = "hopper", num_envs: int = 64, *, render_mode: str | None = None, **options: Any):
         _check_render_mode(render_mode)
@@ -60,7 +60,7 @@ class GymVectorEnv(VectorEnv):
 class GymEnv(gymnasium.Env):
     """A single environment; after an episode has ended, call reset."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 60}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 60}
 
     def __init__(self, name: str = "hopper", *, render_mode: str | None = None, **options: Any):
         _check_render_mode(render_mode)

@@ -117,7 +117,9 @@ class _Scene:
         axes.set_title(f"{self.times[t]:.2f} s", fontsize=9, loc="right")
 
 
-def _scene(model: Model, states: Tensor, *, azimuth: float, elevation: float, span: float | None, size: tuple[float, float], dt: float) -> _Scene:
+def _scene(
+    model: Model, states: Tensor, *, azimuth: float, elevation: float, span: float | None, size: tuple[float, float], dt: float
+) -> _Scene:
     if states.dim() != 2 or states.shape[1] not in (model.nq, model.nq + model.nd) or len(states) == 0:
         raise ValueError(
             f"render: states has shape {tuple(states.shape)}, expected [T, {model.nq}] or [T, {model.nq + model.nd}] for {model.name!r}"
@@ -133,7 +135,8 @@ def _scene(model: Model, states: Tensor, *, azimuth: float, elevation: float, sp
     for shape, points in shape_points(model, states):
         parts.append((shape, np.stack([points @ right, points @ up], -1), points.mean(1) @ toward))
     places = _places(model, states)
-    ends = [np.concatenate([_placed(places[a], np.array([x])), _placed(places[b], np.array([y]))], 1) for _, a, b, x, y in model.segments]
+    pairs = [((places[a], x), (places[b], y)) for _, a, b, x, y in model.segments]
+    ends = [np.concatenate([_placed(place, np.array([point])) for place, point in pair], 1) for pair in pairs]
     muscles = np.stack([np.stack([e @ right, e @ up], -1) for e in ends]) if ends else np.zeros((0, len(states), 2, 2))
     everything = np.concatenate([screen for _, screen, _ in parts], 1)
     moves = any(link.joint.kind in ("free", "slide") and link.parent is None for link in model.links)
@@ -170,7 +173,8 @@ def render(
     """An animated figure that follows the robot; in a notebook show it with `HTML(animation.to_jshtml())`.
 
     states: one state a control step, [T, nq + nd] (or [T, nq]). azimuth, elevation: camera in degrees; 0, 0 looks along -z at the x-y
-    plane. span: width of the picture [m], by default what shows the whole robot. stride: every how many steps a frame. dt [s]: one control step.
+    plane. span: width of the picture [m], by default what shows the whole robot. stride: every how many steps a frame. dt [s]: one
+    control step.
     """
     scene = _scene(model, states[::stride], azimuth=azimuth, elevation=elevation, span=span, size=size, dt=dt * stride)
     return FuncAnimation(scene.figure, scene.draw, frames=len(scene.times), interval=1e3 * dt * stride, cache_frame_data=False)

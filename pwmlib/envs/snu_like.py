@@ -75,9 +75,7 @@ def snu_like_model() -> Model:
     """11 links, 29 coordinates, 24 velocities, 88 corner contacts, 152 muscles."""
     pelvis = Link("pelvis", Joint("free"), None, (Box((0, 0.02, 0), (0.08, 0.1, 0.13), mass=15.0),))
     links = (pelvis, *_leg("right", 1), *_leg("left", -1))
-    return Model(
-        "snu_like", links, Material(ke=5e3, kd=2e3, kf=1e3, mu=0.5), (*_muscles("right", 1), *_muscles("left", -1))
-    )
+    return Model("snu_like", links, Material(ke=5e3, kd=2e3, kf=1e3, mu=0.5), (*_muscles("right", 1), *_muscles("left", -1)))
 
 
 class SNULikeRules(FreeRootRules):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import warp as wp
@@ -70,9 +73,22 @@ def _declare(rules: StepRules, cuda: bool) -> Kernels:
     return _BUILT[key]
 
 
+@cache
 def _quiet() -> None:
+    """Start Warp without its banner, and without its complaint on machines that have no GPU."""
     wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
-    wp.init()
+    if torch.cuda.is_available():
+        wp.init()
+        return
+    sys.stderr.flush()
+    kept, silent = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(silent, 2)
+        wp.init()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(silent)
 
 
 def _kernel(function, name: str) -> wp.Kernel:

@@ -127,9 +127,7 @@ def link_motion(model: Model, frames: Frames, qd: Vector) -> Motion:
         w, v = vadd(w, own_w), vadd(v, own_v)
         if link.joint.kind != "free":
             aw, av = vadd(aw, cross(w, own_w)), vadd(av, vadd(cross(w, own_v), cross(v, own_w)))
-        for values, value in zip(
-            (motion.angular, motion.linear, motion.bias_angular, motion.bias_linear), (w, v, aw, av), strict=True
-        ):
+        for values, value in zip((motion.angular, motion.linear, motion.bias_angular, motion.bias_linear), (w, v, aw, av), strict=True):
             values.append(value)
     return motion
 

@@ -37,7 +37,9 @@ class LoadedModel:
     start: np.ndarray
 
 
-def load_mjcf(path: str | Path, *, material: Material | None = None, limit_stiffness: float = 1e3, limit_damping: float = 10.0) -> LoadedModel:
+def load_mjcf(
+    path: str | Path, *, material: Material | None = None, limit_stiffness: float = 1e3, limit_damping: float = 10.0
+) -> LoadedModel:
     """Read an MJCF file.
 
     Supported: bodies with free (alone, at a child of the world), ball, hinge and slide joints with range, stiffness, damping and

@@ -77,7 +77,11 @@ _ARGUMENTS_FORWARD = (
 )
 
 FORWARD_FRAME = (
-    "static CUDA_CALLABLE NOINLINE void run(" + _ARGUMENTS_FORWARD + "){" + _OPEN + """
+    "static CUDA_CALLABLE NOINLINE void run("
+    + _ARGUMENTS_FORWARD
+    + "){"
+    + _OPEN
+    + """
  const float*state=(const float*)state_; const float*action=(const float*)action_;
  F a[NA];
  for(int i=0;i<NA;++i){
@@ -107,11 +111,15 @@ FORWARD_FRAME = (
  F alive=F(1.0f);
  LANES{
   const bool bad=!(LANE(extent)<1e12f); const bool terminated=bad||LANE(margin)<0.0f;
-  const int count=limit>0?steps[e]+1:0; const bool truncated=limit>0&&!terminated&&count>=limit; const bool done=limit>0&&(terminated||truncated);
+  const int count=limit>0?steps[e]+1:0; const bool truncated=limit>0&&!terminated&&count>=limit;
+  const bool done=limit>0&&(terminated||truncated);
   LANE(alive)=(done||bad)?0.0f:1.0f;
   flags[e]=terminated; flags[E+e]=truncated; reward[e]=bad?0.0f:LANE(rw); exploded[e]+=bad;
   const int row=done?(int)((e+(long long)E*resets[e])%pool_rows):0;
-  for(int i=0;i<NO;++i){const float v=bad?0.0f:LANE(ob[i]); final_obs[(size_t)e*NO+i]=v; obs[(size_t)e*NO+i]=done?pool_obs[(size_t)row*NO+i]:v;}
+  for(int i=0;i<NO;++i){
+   const float v=bad?0.0f:LANE(ob[i]);
+   final_obs[(size_t)e*NO+i]=v; obs[(size_t)e*NO+i]=done?pool_obs[(size_t)row*NO+i]:v;
+  }
   for(int i=0;i<NQ;++i)next[(size_t)e*NS+i]=done?pool[(size_t)row*NS+i]:LANE(AT(q1,i));
   for(int i=0;i<ND;++i)next[(size_t)e*NS+NQ+i]=done?pool[(size_t)row*NS+NQ+i]:LANE(AT(d1,i));
   if(limit>0){steps[e]=done?0:count; resets[e]+=done;}
@@ -126,7 +134,9 @@ Body::run(thread,config_,trajectory_,items_,state_,action_,next_,obs_,final_,rew
 BACKWARD_FRAME = (
     "static CUDA_CALLABLE NOINLINE void run(int thread,unsigned long long config_,unsigned long long trajectory_,int items_,"
     "unsigned long long g_next_,unsigned long long g_obs_,unsigned long long g_final_,unsigned long long g_reward_,"
-    "unsigned long long g_state_,unsigned long long g_action_){" + _OPEN + """
+    "unsigned long long g_state_,unsigned long long g_action_){"
+    + _OPEN
+    + """
  const float*g_next=(const float*)g_next_; const float*g_obs=(const float*)g_obs_; const float*g_final=(const float*)g_final_;
  const float*g_reward=(const float*)g_reward_;
  F gq[NQ],gd[ND],gq0[NQ],gd0[ND],gu[ND],gactivation[NM+1],ga[NA],gob[NO],grw[1],a[NA],gH[NH],L[NH];

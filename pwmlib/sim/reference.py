@@ -32,9 +32,7 @@ __all__ = ["Reference", "total_energy", "total_momentum"]
 class Reference:
     """`Simulator.step` without resets, in any dtype (float64 by default): state [E, nq + nd], action [E, action_dim]."""
 
-    def __init__(
-        self, rules: StepRules, *, substeps: int, interval: int, dt: float = 1 / 60, material: Material | None = None
-    ):
+    def __init__(self, rules: StepRules, *, substeps: int, interval: int, dt: float = 1 / 60, material: Material | None = None):
         self.rules, self.substeps, self.interval, self.dt = rules, substeps, interval, dt
         self.material = material or rules.model.material
 

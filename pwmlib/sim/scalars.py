@@ -174,6 +174,4 @@ def rotation(axis: Sequence[float], angle: Number) -> list[list[Number]]:
     one_minus_c = sub(1.0, c)
     x, y, z = axis
     skew = [[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]
-    return [
-        [add(mul(c, float(i == j)), add(mul(one_minus_c, axis[i] * axis[j]), mul(s, skew[i][j]))) for j in range(3)] for i in range(3)
-    ]
+    return [[add(mul(c, float(i == j)), add(mul(one_minus_c, axis[i] * axis[j]), mul(s, skew[i][j]))) for j in range(3)] for i in range(3)]

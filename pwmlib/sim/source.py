@@ -205,7 +205,8 @@ def _contact_loop(backward: bool) -> str:
         stores += _stores("gp", reverse(g, wrench, g.inputs("gx", 6), pose), accumulate=True)
     body = emit(g, [[Store("const F depth", depth)], "if(!ANY_NEGATIVE(depth))continue;", stores], _load, "c")
     pointers = "const F*p=P+POSE*b;F*x=X+6*b;" + ("F*gp=GP+POSE*b;const F*gx=GX+6*b;" if backward else "")
-    return f"for(int k=0;k<contacts;++k){{const int b=contact_link[k];const float*c=contact_data+{CONTACT_COLUMNS}*k;{pointers}\n{body}\n}}\n"
+    head = f"const int b=contact_link[k];const float*c=contact_data+{CONTACT_COLUMNS}*k;"
+    return f"for(int k=0;k<contacts;++k){{{head}{pointers}\n{body}\n}}\n"
 
 
 def _muscle_loop(backward: bool) -> str:
@@ -236,8 +237,9 @@ def _actuate(rules: StepRules, backward: bool) -> str:
     nd = rules.model.nd
     if not backward:
         stores = _stores("u", outputs[:nd])
-        return _emit(g, [stores + [Store(f"AT(activation,{i})", x) for i, x in enumerate(outputs[nd:])]], "u")
-    seeds = g.inputs("gu", nd) + g.inputs("gactivation", len(muscles))
+        stores += [Store(f"AT(activation,{i})", x) for i, x in enumerate(outputs[nd:])]
+        return _emit(g, [stores], "u")
+    seeds = [*g.inputs("gu", nd), *g.inputs("gactivation", len(muscles))]
     return _emit(g, [_stores("ga", reverse(g, outputs, seeds, action), accumulate=True)], "u")
 
 
@@ -251,7 +253,7 @@ def _finish(rules: StepRules, backward: bool) -> str:
         raise ValueError(f"{m.name}: observe() gives {len(observation)} numbers, obs_dim is {rules.obs_dim}")
     reward = g.lift(rules.reward(q0, d0, action, q1, d1))
     if not backward:
-        stores = _stores("ob", observation) + [Store("rw", reward), Store("margin", g.lift(rules.margin(q1, d1)))]
+        stores = [*_stores("ob", observation), Store("rw", reward), Store("margin", g.lift(rules.margin(q1, d1)))]
         return _emit(g, [stores], "f")
     seeds = [*g.inputs("gob", rules.obs_dim), g.input("grw")]
     adjoint = reverse(g, [*observation, reward], seeds, [*q0, *d0, *q1, *d1, *action])
