@@ -17,7 +17,6 @@ from typing import Any
 import pandas as pd
 
 from . import ball_wall as ball_wall_study
-from .checkpoints import write_atomic
 from .jobs import Job, default_workers, run_jobs
 from .multitask import MultitaskExperiment, gate_job, policy_job
 from .paths import PROJECT, writable_folder
