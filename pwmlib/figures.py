@@ -30,6 +30,7 @@ __all__ = [
     "offline_cartpole_scores",
     "perfect_model_curves",
     "save_figure",
+    "simulator_overview",
     "use_style",
 ]
 
@@ -226,4 +227,36 @@ def offline_cartpole_scores(table: pd.DataFrame, data: pd.DataFrame) -> Figure:
     right.set_xticks(range(len(settings)), [s.replace(", ", "\n") for s in settings])
     right.set(title="policies, one dot a seed", xlim=(-0.5, len(settings) - 0.5))
     right.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def simulator_overview(shac: pd.DataFrame, speed: pd.DataFrame) -> Figure:
+    """The six robots at the start of an episode; SHAC learning Hopper, one line a seed; the cost of a step in units of t_mlp."""
+    from .envs import ENVS, DifferentiableEnv
+    from .envs.render import render_frames
+
+    figure = plt.figure(figsize=(10, 6.4), layout="constrained")
+    rows = figure.add_gridspec(2, 6, height_ratios=[1, 1.5])
+    for column, name in enumerate(ENVS):
+        env, axes = DifferentiableEnv(name, 1), figure.add_subplot(rows[0, column])
+        axes.imshow(render_frames(env.model, env.state, stride=1, size=(2.4, 2.6))[0, 22:200])
+        axes.set_axis_off()
+        axes.set_title(f"{name}\n{env.obs_dim} numbers seen, {env.action_dim} {'motor' if env.action_dim == 1 else 'actions'}", fontsize=8)
+    left, right = figure.add_subplot(rows[1, :3]), figure.add_subplot(rows[1, 3:])
+    for _, curve in shac.groupby("seed"):
+        left.plot(curve["cpu_seconds"], curve["return"], marker="o", markersize=3, color="#0072B2", alpha=0.6)
+    left.set(
+        xlabel="seconds on one core",
+        ylabel="return of one episode",
+        title=f"SHAC on Hopper, {shac['seed'].nunique()} seeds",
+        ylim=(0, None),
+    )
+    parts = speed.assign(backward=speed["t_mlp"] - speed["forward_t_mlp"])
+    right.barh(parts["env"], parts["forward_t_mlp"], color="#56B4E9", label="forward")
+    right.barh(parts["env"], parts["backward"], left=parts["forward_t_mlp"], color="#0072B2", label="backward")
+    right.axvline(1.0, color="0.3", linewidth=1, linestyle="--")
+    right.text(1.1, 0, "one 64x256 MLP\nforward + backward", fontsize=8, va="center")
+    right.set(xlabel="cost of one control step, 64 environments, one thread [t_mlp]", title="Whole environment step")
+    right.invert_yaxis()
+    right.legend(loc="lower right")
     return figure

@@ -29,6 +29,7 @@ from .toys.ball_wall import BallWall
 
 __all__ = ["RESULTS", "ball_wall", "figures", "main", "offline_cartpole", "perfect_model"]
 
+
 def collect(jobs: list[Job], workers: int, description: str) -> list[Any]:
     """Values of all jobs; a failed one ends the experiment with its reason (the others are kept)."""
     results = run_jobs(jobs, workers=workers, description=description)
@@ -104,6 +105,9 @@ def figures() -> None:
     figure = drawing.offline_cartpole_scores(tables["offline_cartpole"], tables["offline_cartpole_data"])
     inputs = [paths["offline_cartpole"], paths["offline_cartpole_data"]]
     drawing.save_figure(figure, folder, "offline_cartpole", paper="none: one task of Fig. 15", inputs=inputs, command=command)
+    shac, speed = RESULTS / "minimal_shac.csv", RESULTS / "simulator_speed.csv"
+    figure = drawing.simulator_overview(pd.read_csv(shac), pd.read_csv(speed))
+    drawing.save_figure(figure, folder, "simulator", paper="none: the environments of App. D", inputs=[shac, speed], command=command)
     quick = RESULTS / "multitask_quick.csv"
     figure = drawing.multitask_scores(table := pd.read_csv(quick), multitask_aggregates(table))
     command = "papermill notebooks/03_mt80.ipynb out.ipynb -p tasks 4"

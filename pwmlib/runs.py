@@ -78,7 +78,7 @@ def resolve_device(device: str) -> torch.device:
 
 def environment_stamp() -> dict[str, Any]:
     """Commit, package versions and machine, for provenance."""
-    packages = ("torch", "numpy", "mujoco", "dm_control", "metaworld", "rliable")
+    packages = ("torch", "numpy", "warp-lang", "mujoco", "dm_control", "metaworld", "rliable")
     versions = {}
     for package in packages:
         try:

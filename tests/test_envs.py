@@ -1,7 +1,9 @@
 """The environments: sizes, rewards written out a second time, resets, gradients at their edges, bad input."""
 
 import gc
+import importlib.util
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from pwmlib.dynamics import Dynamics, rollout
 from pwmlib.envs import ENVS, DifferentiableEnv, EnvDynamics
+from pwmlib.paths import PROJECT
 from pwmlib.sim.model import Material
 
 SIZES = {"double_pendulum": (6, 1), "hopper": (11, 3), "ant": (37, 8), "anymal": (49, 12), "humanoid": (76, 21), "snu_like": (53, 152)}
@@ -314,3 +317,13 @@ def test_a_reward_in_plain_torch_on_top_is_differentiable():
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_shac_learns_hopper_through_the_contacts():
+    path = PROJECT / "benchmarks" / "minimal_shac.py"
+    spec = importlib.util.spec_from_file_location("minimal_shac", path)
+    shac = importlib.util.module_from_spec(spec)
+    sys.modules["minimal_shac"] = shac
+    spec.loader.exec_module(shac)
+    curve = shac.train("hopper", 0, shac.Settings(epochs=150))
+    assert max(point["return"] for point in curve) > 2000, curve

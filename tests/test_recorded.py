@@ -71,3 +71,23 @@ def test_readme_shows_the_recorded_speed():
     for size in ("5M", "48M"):
         for way in ("ours, float32", "ours, bfloat16"):
             assert f"{table.loc[(size, way), 'ratio_to_baseline']:.2f}x" in README
+
+
+def test_simulator_speed_says_what_the_readme_says():
+    table = pd.read_csv(RESULTS / "simulator_speed.csv").set_index("env")
+    assert (table["t_mlp"] <= table["bound"]).all() and len(table) == 6
+    assert (table["first_build_s"] <= 30).all() and (table["cached_start_s"] <= 2).all()
+    for name, row in table.iterrows():
+        assert (
+            f"| {name} | {row['t_mlp']:.2f} | {row['megabytes_per_step']:.2f} | {row['first_build_s']:.1f} | {row['two_cores_512']:.2f}x |"
+            in README
+        )
+    assert f"waking a second thread takes {table['wake_ms'].iloc[0]:.2f} ms" in README
+
+
+def test_minimal_shac_says_what_the_readme_says():
+    table = pd.read_csv(RESULTS / "minimal_shac.csv")
+    last = table[table["epoch"] == table["epoch"].max()]
+    assert len(last) == 5 and (last["return"] >= 3000).sum() >= 4 and (last["epoch"] == 300).all()
+    text = f"{last['return'].min():.0f} to {last['return'].max():.0f} after 300 updates ({last['cpu_seconds'].max():.0f} CPU-seconds"
+    assert text in README
