@@ -235,14 +235,14 @@ def simulator_overview(shac: pd.DataFrame, speed: pd.DataFrame) -> Figure:
     from .envs import ENVS, DifferentiableEnv
     from .envs.render import render_frames
 
-    figure = plt.figure(figsize=(10, 6.4), layout="constrained")
-    rows = figure.add_gridspec(2, 6, height_ratios=[1, 1.5])
-    for column, name in enumerate(ENVS):
-        env, axes = DifferentiableEnv(name, 1), figure.add_subplot(rows[0, column])
+    figure = plt.figure(figsize=(10, 5.4), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.9])
+    for axes, name in zip(top.subplots(1, 6), ENVS, strict=True):
+        env = DifferentiableEnv(name, 1)
         axes.imshow(render_frames(env.model, env.state, stride=1, size=(2.4, 2.6))[0, 22:200])
         axes.set_axis_off()
-        axes.set_title(f"{name}\n{env.obs_dim} numbers seen, {env.action_dim} {'motor' if env.action_dim == 1 else 'actions'}", fontsize=8)
-    left, right = figure.add_subplot(rows[1, :3]), figure.add_subplot(rows[1, 3:])
+        axes.set_title(f"{name}\nobservation {env.obs_dim}, action {env.action_dim}", fontsize=8)
+    left, right = bottom.subplots(1, 2)
     for _, curve in shac.groupby("seed"):
         left.plot(curve["cpu_seconds"], curve["return"], marker="o", markersize=3, color="#0072B2", alpha=0.6)
     left.set(
@@ -258,5 +258,5 @@ def simulator_overview(shac: pd.DataFrame, speed: pd.DataFrame) -> Figure:
     right.text(1.1, 0, "one 64x256 MLP\nforward + backward", fontsize=8, va="center")
     right.set(xlabel="cost of one control step, 64 environments, one thread [t_mlp]", title="Whole environment step")
     right.invert_yaxis()
-    right.legend(loc="lower right")
+    right.legend(loc="center right")
     return figure
