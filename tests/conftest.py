@@ -38,3 +38,11 @@ def rollout_reference():
             return {key: file[key] for key in file.files}
 
     return load
+
+
+@pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def device(request):
+    """Runs a test with each kind of device as torch's default."""
+    torch.set_default_device(request.param)
+    yield torch.device(request.param)
+    torch.set_default_device("cpu")

@@ -5,7 +5,6 @@ import importlib.util
 import math
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,11 +13,14 @@ from pwmlib.envs import ENVS, DifferentiableEnv, EnvDynamics
 from pwmlib.paths import PROJECT
 from pwmlib.sim.model import Material
 
+pytestmark = pytest.mark.usefixtures("device")
 SIZES = {"double_pendulum": (6, 1), "hopper": (11, 3), "ant": (37, 8), "anymal": (49, 12), "humanoid": (76, 21), "snu_like": (53, 152)}
 
 
 def actions_for(env, steps, seed=0):
-    return torch.rand(steps, env.count, env.action_dim, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    generator = torch.Generator("cpu").manual_seed(seed)
+    uniform = torch.rand(steps, env.count, env.action_dim, generator=generator, device="cpu") * 2 - 1
+    return uniform.to(torch.get_default_device())
 
 
 @pytest.mark.parametrize("name", ENVS)
@@ -298,7 +300,7 @@ def test_a_reward_in_plain_torch_on_top_is_differentiable():
     action = actions_for(env, 1)[0].requires_grad_()
     step = env.step(action)
     custom = -(step.final_obs[:, 0] - 0.5).square().sum()
-    assert np.isfinite(torch.autograd.grad(custom, action)[0].numpy()).all()
+    assert torch.isfinite(torch.autograd.grad(custom, action)[0]).all()
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,9 @@ def start(name, steps=18, count=8, **options):
     spec = ENVS[name]
     rules = spec.rules("paper")
     sim = Simulator(rules, count, substeps=spec.substeps, interval=options.pop("interval", spec.interval), **options)
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator("cpu").manual_seed(0)
     state, _ = sim.start()
-    actions = torch.rand(steps + 2, count, rules.action_dim, generator=g) * 2.2 - 1.1
+    actions = (torch.rand(steps + 2, count, rules.action_dim, generator=g, device="cpu") * 2.2 - 1.1).to(state.device)
     with torch.no_grad():
         for action in actions[:steps]:
             state = sim.step(state, action).state
@@ -74,11 +74,12 @@ def touching(rules, state):
     return sum(int((contact_depth(pose_of(frames, motion, c.link), c.point, c.radius) < 0).sum()) for c in model.contacts)
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("name", sorted(ENVS))
 def test_float32_kernels_agree_with_the_float64_oracle_over_two_control_steps(name):
     sim, rules, state, actions = start(name)
     oracle = Reference(rules, substeps=sim.substeps, interval=sim.interval)
-    weights = torch.randn(rules.obs_dim, generator=torch.Generator().manual_seed(1), dtype=F64)
+    weights = torch.randn(rules.obs_dim, generator=torch.Generator("cpu").manual_seed(1), dtype=F64, device="cpu").to(state.device)
 
     def gradients(step, dtype):
         s, a = state.to(dtype).requires_grad_(), actions.to(dtype).requires_grad_()

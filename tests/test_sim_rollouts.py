@@ -49,6 +49,7 @@ def test_constants_are_the_recorded_ones(name, rollout_reference):
     np.testing.assert_allclose([c.radius for c in model.contacts], data["model_contact_dist"][:count], atol=1e-6)
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("name", CASES)
 def test_rollout_follows_the_recorded_one(name, rollout_reference):
     file, interval = CASES[name]

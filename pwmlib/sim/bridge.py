@@ -155,8 +155,8 @@ class Simulator:
 
     def seed(self, seed: int) -> None:
         """Draw the pool of reset states anew; episodes and counters are left alone, but the walk through the pool begins again."""
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.rand(len(self.pool), self.rules.noise_dim, generator=generator, dtype=torch.float64) * 2 - 1
+        generator = torch.Generator("cpu").manual_seed(seed)
+        noise = torch.rand(len(self.pool), self.rules.noise_dim, generator=generator, dtype=torch.float64, device="cpu") * 2 - 1
         q, qd = self.rules.reset(from_columns(noise))
         state = _stack([*q, *qd], noise)
         self.pool.copy_(state)
