@@ -25,6 +25,7 @@ import torch
 
 from pwmlib.envs import ENVS, DifferentiableEnv, capture_rollout
 from pwmlib.results import save_table
+from pwmlib.sim.build import compile_cuda
 
 HORIZON = 16
 BOUNDS = {"double_pendulum": 0.15, "hopper": 0.3, "ant": 1.0, "anymal": 1.5, "humanoid": 6.0, "snu_like": 30.0}
@@ -146,6 +147,17 @@ def start_seconds(name: str, cache: str, device: torch.device) -> float:
     return float(done.stdout.split()[-1])
 
 
+def compile_for(names: list[str], architectures: list[int]) -> None:
+    """Seconds and size of both CUDA kernels of each environment; needs no GPU."""
+    for name in names:
+        for architecture in architectures:
+            with tempfile.TemporaryDirectory() as folder:
+                began = time.perf_counter()
+                files = [Path(f) for f in compile_cuda(ENVS[name].rules("paper"), architecture, folder)]
+                size = sum(f.stat().st_size for f in files if f.suffix == ".cubin") / 1e3
+                print(f"{name}, sm_{architecture}: {time.perf_counter() - began:.1f} s, {size:.0f} kB", flush=True)
+
+
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -160,7 +172,10 @@ def main() -> None:
     parser.add_argument("--counts", nargs="+", type=int, help="environments; 64 on a CPU, 64 1024 8192 on a GPU")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--record", action="store_true", help="write data/results/simulator_speed.csv")
+    parser.add_argument("--compile-cuda", nargs="+", type=int, metavar="ARCH", help="only compile the CUDA kernels, e.g. 80 90")
     arguments = parser.parse_args()
+    if arguments.compile_cuda:
+        return compile_for(arguments.envs, arguments.compile_cuda)
     torch.set_num_threads(1)
     device, rows = torch.device(arguments.device), []
     for name in arguments.envs:
