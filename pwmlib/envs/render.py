@@ -131,15 +131,21 @@ def _scene(
     right = np.array([math.cos(a), 0.0, -math.sin(a)])
     toward = np.array([math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)])
     up = np.cross(toward, right)
-    parts = []
-    for shape, points in shape_points(model, states):
-        parts.append((shape, np.stack([points @ right, points @ up], -1), points.mean(1) @ toward))
+    moves = any(link.joint.kind in ("free", "slide") and link.parent is None for link in model.links)
+    shapes = shape_points(model, states)
+    # The camera walks with the robot: on the screen, where it has gone changes the metres along the ground and nothing else.
+    middle = np.concatenate([points for _, points in shapes], 1).mean(1)[:, None] * float(moves)
+
+    def screen(points: np.ndarray) -> np.ndarray:
+        level = points - middle * np.array([1.0, 0.0, 1.0])
+        return np.stack([level @ right + middle[..., 0], level @ up], -1)
+
+    parts = [(shape, screen(points), points.mean(1) @ toward) for shape, points in shapes]
     places = _places(model, states)
     pairs = [((places[a], x), (places[b], y)) for _, a, b, x, y in model.segments]
     ends = [np.concatenate([_placed(place, np.array([point])) for place, point in pair], 1) for pair in pairs]
-    muscles = np.stack([np.stack([e @ right, e @ up], -1) for e in ends]) if ends else np.zeros((0, len(states), 2, 2))
-    everything = np.concatenate([screen for _, screen, _ in parts], 1)
-    moves = any(link.joint.kind in ("free", "slide") and link.parent is None for link in model.links)
+    muscles = np.stack([screen(e) for e in ends]) if ends else np.zeros((0, len(states), 2, 2))
+    everything = np.concatenate([points for _, points, _ in parts], 1)
     center = everything[..., 0].mean(1) if moves else np.full(len(states), everything[0, 0, 0])
     lowest, highest = min(0.0, float(everything[..., 1].min())), float(everything[..., 1].max())
     if span is None:
