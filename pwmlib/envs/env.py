@@ -88,7 +88,8 @@ class DifferentiableEnv:
 class EnvDynamics:
     """The environment's dynamics as `pwmlib.dynamics.Dynamics`: a state is (q, qd), nothing is ever reset.
 
-    `advance` runs the kernels and takes batches of `count` states; `reward`, `done` and `observe` are plain torch and take any.
+    `advance` runs the kernels on `count` states at a time; any batch is cut and filled up to that. `reward`, `done` and `observe` are
+    plain torch.
     """
 
     def __init__(
@@ -122,7 +123,15 @@ class EnvDynamics:
         return self.simulator.observe(state)
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
-        return self.simulator.step(state, action).state
+        if len(state) == self.count:
+            return self.simulator.step(state, action).state
+        parts = []
+        for s, a in zip(state.split(self.count), action.split(self.count), strict=True):
+            missing = self.count - len(s)
+            if missing:  # the last part is filled up with copies of its first row
+                s, a = (torch.cat([x, x[:1].detach().expand(missing, -1)]) for x in (s, a))
+            parts.append(self.simulator.step(s, a).state[: self.count - missing])
+        return torch.cat(parts)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         columns = from_columns(action.clamp(-1, 1))

@@ -1,0 +1,39 @@
+"""Policy-gradient estimators on the same samples, their statistics, and how faithful a model's gradient is.
+
+paths = dict(start=start, noise=noise)                          # [N, state_dim], [T, N, action_dim]
+first = first_order(world, policy, **paths)                     # any pwmlib.dynamics.Dynamics
+zeroth = zeroth_order(world, policy, **paths, baseline="reward_to_go")
+horizon_table(first), horizon_table(zeroth)                     # variance and ESNR against the horizon, with intervals
+"""
+
+from .estimators import BASELINES, confidence_alpha, first_order, mix, parameter_smoothing, variance_optimal_alpha, zeroth_order
+from .fidelity import gradient_fidelity, reward_gradients
+from .objectives import objective_gradients
+from .paths import Trajectories, action_adjoints, returns_at, sample_trajectories
+from .propagation import total_propagation
+from .samples import PolicyGradients, flat_parameters, parameter_gradients
+from .statistics import GradientStatistics, gradient_statistics, horizon_table
+
+__all__ = [
+    "BASELINES",
+    "GradientStatistics",
+    "PolicyGradients",
+    "Trajectories",
+    "action_adjoints",
+    "confidence_alpha",
+    "first_order",
+    "flat_parameters",
+    "gradient_fidelity",
+    "gradient_statistics",
+    "horizon_table",
+    "mix",
+    "objective_gradients",
+    "parameter_gradients",
+    "parameter_smoothing",
+    "returns_at",
+    "reward_gradients",
+    "sample_trajectories",
+    "total_propagation",
+    "variance_optimal_alpha",
+    "zeroth_order",
+]

@@ -1,0 +1,105 @@
+"""What N per-sample gradients say: mean, bias, variance and expected signal-to-noise ratio, with bootstrap intervals.
+
+    variance      tr Cov = sum_p Var_p (unbiased); mean_variance = tr Cov / P, what the released script plots
+    esnr          sum_p E[g_p]^2 / sum_p Var_p                          Eq. 5: a ratio of sums
+    esnr_released mean_p E[g_p]^2 / (Var_p + 1e-9)                      the released script: a mean of ratios
+
+The squared mean of N samples is too large by Var / N in expectation; both ratios are given raw (as published) and with that bias
+removed (`_unbiased`), which can be negative where there is no signal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .samples import PolicyGradients, check_samples
+
+__all__ = ["GradientStatistics", "gradient_statistics", "horizon_table"]
+
+
+@dataclass(frozen=True)
+class GradientStatistics:
+    """Statistics of one set of per-sample gradients; `intervals` maps a name to its bootstrap interval (low, high)."""
+
+    samples: int
+    parameters: int
+    squared_norm: float
+    """|mean gradient|^2, raw."""
+    variance: float
+    mean_variance: float
+    esnr: float
+    esnr_unbiased: float
+    esnr_released: float
+    esnr_released_unbiased: float
+    bias_norm: float | None
+    """|mean - reference|; None without a reference."""
+    bias_noise: float | None
+    """What sampling alone would make of it: sqrt(tr Cov / N)."""
+    intervals: dict[str, tuple[float, float]]
+
+
+def gradient_statistics(
+    gradients: Tensor, *, reference: Tensor | None = None, resamples: int = 200, level: float = 0.95, seed: int = 0
+) -> GradientStatistics:
+    """Statistics of per-sample gradients [N, P].
+
+    reference: a converged gradient [P], for the bias. resamples: bootstrap over samples (0: no intervals), percentiles around
+    the estimate.
+    Raises ValueError for fewer than 2 samples or a wrong shape.
+    """
+    if gradients.dim() != 2:
+        raise ValueError(f"gradient_statistics: gradients must be [N, P], got shape {tuple(gradients.shape)}")
+    check_samples(gradients, "gradient_statistics")
+    g = gradients.double()
+    count, size = g.shape
+    if reference is not None and reference.shape != (size,):
+        raise ValueError(f"gradient_statistics: reference has shape {tuple(reference.shape)}, expected {(size,)}")
+    weights = torch.full((1, count), 1 / count, dtype=torch.float64)
+    point = {name: float(values[0]) for name, values in _weighted(g, weights).items()}
+    intervals: dict[str, tuple[float, float]] = {}
+    if resamples:
+        draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples) / count
+        tail = (1 - level) / 2
+        for name, values in _weighted(g, torch.as_tensor(draws)).items():
+            # A resample adds its own Var / N to a squared mean: the intervals are moved back by the resamples' mean excess.
+            low, high = np.quantile(values.numpy(), [tail, 1 - tail]) - float(values.mean()) + point[name]
+            intervals[name] = (float(low), float(high))
+    bias = None if reference is None else float((g.mean(0) - reference.double()).norm())
+    noise = None if reference is None else float((point["variance"] / count) ** 0.5)
+    return GradientStatistics(count, size, bias_norm=bias, bias_noise=noise, intervals=intervals, **point)
+
+
+def _weighted(g: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    """All statistics under sample weights [B, N] that sum to 1; weights 1/N give the plain ones."""
+    count = len(g)
+    correction = count / (count - 1)
+    mean = weights @ g
+    variance = ((weights @ g.square()) - mean.square()).clamp(min=0) * correction
+    square, total = mean.square(), variance.sum(-1)
+    ratio = square / (variance + 1e-9)
+    unbiased = (square - variance / count) / (variance + 1e-9)
+    return {
+        "squared_norm": square.sum(-1),
+        "variance": total,
+        "mean_variance": total / g.shape[1],
+        "esnr": square.sum(-1) / total,
+        "esnr_unbiased": square.sum(-1) / total - 1 / count,
+        "esnr_released": ratio.mean(-1),
+        "esnr_released_unbiased": unbiased.mean(-1),
+    }
+
+
+def horizon_table(gradients: PolicyGradients, **options: object) -> pd.DataFrame:
+    """One row a horizon: the statistics of `gradient_statistics` with columns <name>_low and <name>_high, and the mean return."""
+    rows = []
+    for k, horizon in enumerate(gradients.horizons):
+        values = asdict(gradient_statistics(gradients.gradients(k), **options))
+        limits = values.pop("intervals")
+        spread = {f"{name}_{end}": pair[i] for name, pair in limits.items() for i, end in enumerate(("low", "high"))}
+        rows.append({"estimator": gradients.name, "horizon": horizon, "return": float(gradients.values[k].mean()), **values, **spread})
+    return pd.DataFrame(rows)
