@@ -28,7 +28,7 @@ class NonFiniteError(ExplainedError):
 def check_finite(step: int, **terms: Tensor | float) -> None:
     """Raise NonFiniteError naming the first term that is not finite."""
     for name, value in terms.items():
-        number = float(value)
+        number = float(value.detach() if isinstance(value, Tensor) else value)
         if not (number - number == 0.0):
             raise NonFiniteError(f"update {step}: the {name.replace('_', ' ')} is {number}; the learner is back in the state before it")
 

@@ -185,6 +185,11 @@ class Run:
         self.rows = list(saved["rows"])
         return saved["state"]
 
+    @staticmethod
+    def checkpoint_in(folder: str | Path) -> dict[str, Any]:
+        """The last state in a run's folder. Raises FileNotFoundError where there is none."""
+        return load_state(Path(folder) / "state.safetensors")["state"]
+
     def _read(self, file: str) -> dict[str, Any]:
         try:
             return json.loads((self.folder / file).read_text())

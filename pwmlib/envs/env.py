@@ -79,6 +79,12 @@ class DifferentiableEnv:
         self.state, self._obs = step.state, step.obs
         return step
 
+    def load_state(self, state: Tensor, obs: Tensor, counters: dict[str, Tensor]) -> None:
+        """Continue where another environment of the same seed was: its state, observations and counters."""
+        self.state, self._obs = state.clone(), obs.clone()
+        for name, values in counters.items():
+            self.simulator.counters[name].copy_(values)
+
     def detach(self) -> Tensor:
         """Forget the graph so far; returns the current observations."""
         self.state, self._obs = self.state.detach(), self._obs.detach()

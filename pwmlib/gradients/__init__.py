@@ -6,7 +6,16 @@ zeroth = zeroth_order(world, policy, **paths, baseline="reward_to_go")
 horizon_table(first), horizon_table(zeroth)                     # variance and ESNR against the horizon, with intervals
 """
 
-from .estimators import BASELINES, confidence_alpha, first_order, mix, parameter_smoothing, variance_optimal_alpha, zeroth_order
+from .estimators import (
+    BASELINES,
+    confidence_alpha,
+    first_order,
+    first_order_along,
+    mix,
+    parameter_smoothing,
+    variance_optimal_alpha,
+    zeroth_order,
+)
 from .fidelity import gradient_fidelity, reward_gradients
 from .objectives import objective_gradients
 from .paths import Trajectories, action_adjoints, returns_at, sample_trajectories
@@ -22,6 +31,7 @@ __all__ = [
     "action_adjoints",
     "confidence_alpha",
     "first_order",
+    "first_order_along",
     "flat_parameters",
     "gradient_fidelity",
     "gradient_statistics",

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ..dynamics import Dynamics
-from .paths import action_adjoints, check_horizons, returns_at, sample_trajectories
+from .paths import action_adjoints, check_horizons, open_loop, returns_at, sample_trajectories
 from .samples import LogProbability, PolicyGradients, check_samples, flat_parameters
 
 __all__ = [
-    "BASELINES", "confidence_alpha", "first_order", "mix", "parameter_smoothing", "variance_optimal_alpha", "zeroth_order",
+    "BASELINES", "confidence_alpha", "first_order", "first_order_along", "mix", "parameter_smoothing", "variance_optimal_alpha",
+    "zeroth_order",
 ]  # fmt: skip
 
 BASELINES = ("none", "mean", "reward_to_go")
@@ -42,6 +43,26 @@ def first_order(
     feedback = None if detach_policy_input else policy
     adjoints, _ = action_adjoints(dynamics, path, gamma=gamma, horizons=chosen, policy=feedback)
     return PolicyGradients("first_order", chosen, returns_at(path, chosen, gamma), policy, path.states[:-1], noise, adjoints)
+
+
+def first_order_along(
+    dynamics: Dynamics, start: Tensor, actions: Tensor, *, policy: nn.Module, seen: Tensor, noise: Tensor, gamma: float = 1.0,
+    horizons: Sequence[int] | None = None,
+) -> PolicyGradients:  # fmt: skip
+    """Pathwise gradients through `dynamics` along given actions, those that the policy took elsewhere.
+
+    actions: policy(seen, noise), [T, N, action_dim]; seen: what the policy saw, [T, N, ...]. So several worlds can be asked about the
+    same actions; the policy does not react to what happens in this one.
+    """
+    if seen.shape[:2] != actions.shape[:2] or noise.shape != actions.shape or actions.shape[1] != len(start):
+        raise ValueError(
+            f"first_order_along: seen {tuple(seen.shape)}, noise {tuple(noise.shape)}, actions {tuple(actions.shape)} and start "
+            f"{tuple(start.shape)} must agree in steps and samples"
+        )
+    chosen = check_horizons(horizons, len(actions))
+    path = open_loop(dynamics, start, actions)
+    adjoints, _ = action_adjoints(dynamics, path, gamma=gamma, horizons=chosen)
+    return PolicyGradients("first_order", chosen, returns_at(path, chosen, gamma), policy, seen, noise, adjoints)
 
 
 def zeroth_order(

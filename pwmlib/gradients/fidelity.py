@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..dynamics import Dynamics
-from .paths import Trajectories, action_adjoints, check_horizons
+from .paths import action_adjoints, check_horizons, open_loop
 from .samples import check_samples
 
 __all__ = ["gradient_fidelity", "reward_gradients"]
@@ -29,15 +29,7 @@ def reward_gradients(
             f"[T, N, {dynamics.action_dim}]"
         )
     chosen = check_horizons(horizons, len(actions))
-    with torch.no_grad():
-        states, alive, rewards = [start], [torch.ones(len(start), dtype=start.dtype, device=start.device)], []
-        for action in actions:
-            following = dynamics.advance(states[-1], action)
-            rewards.append(dynamics.reward(states[-1], action, following) * alive[-1])
-            done = dynamics.done(following)
-            alive.append(alive[-1] if done is None else alive[-1] * (~done).to(start.dtype))
-            states.append(following)
-    path = Trajectories(torch.stack(states), actions, actions, torch.stack(rewards), torch.stack(alive))
+    path = open_loop(dynamics, start, actions)
     adjoints, _ = action_adjoints(dynamics, path, gamma=gamma, horizons=chosen)
     return adjoints, path.alive[torch.tensor(chosen, device=start.device)] > 0
 

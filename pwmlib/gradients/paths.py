@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..dynamics import Dynamics, Policy
 
-__all__ = ["Trajectories", "action_adjoints", "check_horizons", "returns_at", "sample_trajectories"]
+__all__ = ["Trajectories", "action_adjoints", "check_horizons", "open_loop", "returns_at", "sample_trajectories"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ def check_horizons(horizons: Sequence[int] | None, steps: int) -> list[int]:
     if not chosen or sorted(set(chosen)) != chosen or chosen[0] < 1 or chosen[-1] > steps:
         raise ValueError(f"horizons must be ascending integers from 1 to the {steps} steps of noise, got {horizons}")
     return chosen
+
+
+def open_loop(dynamics: Dynamics, start: Tensor, actions: Tensor) -> Trajectories:
+    """The trajectory of given actions, [T, N, action_dim]; `noise` of the result is the actions."""
+    return sample_trajectories(dynamics, lambda state, action: action, start, actions)
 
 
 @torch.no_grad()

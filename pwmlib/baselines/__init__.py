@@ -1,0 +1,1 @@
+"""The algorithms that PWM is compared with."""

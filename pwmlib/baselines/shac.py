@@ -1,0 +1,206 @@
+"""SHAC, short-horizon actor-critic (Xu et al. 2022): first-order policy gradients through a differentiable simulator.
+
+Per update: H steps in all environments; the actor follows the gradient of the discounted rewards plus the value after the last step,
+taken through the simulator; the critic learns TD(lambda) targets by mini-batches. Episodes go on from update to update, the graph is cut
+in between. Values are bootstrapped where an episode is truncated, and are zero where it terminates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..envs import DifferentiableEnv
+from ..policy import Actor, Critics
+from ..pwm import check_finite
+from ..returns import td_lambda
+
+__all__ = ["SHAC", "NormalisedActor", "SHACConfig", "evaluate_policy"]
+
+
+@dataclass(frozen=True)
+class SHACConfig:
+    """Numbers of SHAC; all learning rates fall linearly to `final_lr` over `updates`."""
+
+    updates: int = 2000
+    horizon: int = 32
+    gamma: float = 0.99
+    lam: float = 0.95
+    actor_hidden: tuple[int, ...] = (400, 200, 100)
+    critic_hidden: tuple[int, ...] = (400, 200)
+    actor_lr: float = 2e-3
+    critic_lr: float = 5e-4
+    final_lr: float = 1e-5
+    betas: tuple[float, float] = (0.7, 0.95)
+    grad_norm: float = 1.0
+    critic_iterations: int = 4
+    critic_minibatches: int = 4
+    target_kept: float = 0.2
+    """Share of the old target critic that stays after an update."""
+    log_std_init: float = -1.0
+    reward_scale: float = 1.0
+    """Multiplies the rewards that are learned from, so that values are of order 1 to 100. Reported returns are unscaled."""
+
+
+class NormalisedActor(nn.Module):
+    """An `Actor` that reads observations normalised by running statistics; same calls and attributes as `Actor`."""
+
+    def __init__(self, obs_dim: int, action_dim: int, *, hidden: tuple[int, ...], log_std_init: float = -1.0):
+        super().__init__()
+        self.actor = Actor(obs_dim, action_dim, hidden=hidden, log_std_init=log_std_init)
+        self.register_buffer("obs_mean", torch.zeros(obs_dim))
+        self.register_buffer("obs_var", torch.ones(obs_dim))
+        self.register_buffer("obs_count", torch.tensor(1e-4))
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation before tanh, shape [action_dim]."""
+        return self.actor.std
+
+    def normalise(self, obs: Tensor) -> Tensor:
+        """Observations with mean 0 and variance 1 over what was seen."""
+        return (obs - self.obs_mean) / (self.obs_var + 1e-5).sqrt()
+
+    def mean(self, obs: Tensor) -> Tensor:
+        """Mean action before tanh."""
+        return self.actor.mean(self.normalise(obs))
+
+    def forward(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.actor(self.normalise(obs), noise)
+
+    @torch.no_grad()
+    def watch(self, obs: Tensor) -> None:
+        """Fold a batch of observations [N, obs_dim] into the statistics."""
+        count, mean, var = float(len(obs)), obs.mean(0), obs.var(0, unbiased=False)
+        total, shift = self.obs_count + count, mean - self.obs_mean
+        self.obs_var.copy_((self.obs_var * self.obs_count + var * count + shift.square() * self.obs_count * count / total) / total)
+        self.obs_mean.add_(shift * count / total)
+        self.obs_count.copy_(total)
+
+
+class SHAC:
+    """The learner; `update` is one policy update and its critic fits. `state_dict` continues it bit-identically.
+
+    record: called with (obs [H, E, n], action [H, E, m], reward [H, E], final_obs [H, E, n], ended [H, E]) of each update, e.g. to keep
+    the replay.
+    """
+
+    def __init__(
+        self, env: DifferentiableEnv, config: SHACConfig | None = None, *, seed: int = 0, spread: bool = True,
+        record: Callable[..., None] | None = None,
+    ):  # fmt: skip
+        self.env, self.config, self.record, self.step = env, config or SHACConfig(), record, 0
+        c, device = self.config, env.simulator.device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.actor = NormalisedActor(env.obs_dim, env.action_dim, hidden=c.actor_hidden, log_std_init=c.log_std_init).to(device)
+            self.critic = Critics(env.obs_dim, members=1, hidden=c.critic_hidden).to(device)
+            self.target = Critics(env.obs_dim, members=1, hidden=c.critic_hidden).to(device)
+        self.target.load_state_dict(self.critic.state_dict())
+        self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=c.actor_lr, betas=c.betas)
+        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=c.critic_lr, betas=c.betas)
+        self.generator = torch.Generator(device).manual_seed(seed)
+        env.reset(seed=seed, spread=spread)
+
+    def update(self) -> dict[str, float]:
+        """One update. Returns scalars to log; raises NonFiniteError before the actor is changed."""
+        c = self.config
+        self._set_learning_rates()
+        loss, seen = self._actor_loss()
+        gradients = torch.autograd.grad(loss, list(self.actor.parameters()))
+        norm = torch.nn.utils.get_total_norm(gradients)
+        check_finite(self.step + 1, actor_loss=loss, actor_gradient_norm=norm)
+        for p, g in zip(self.actor.parameters(), gradients, strict=True):
+            p.grad = g
+        nn.utils.clip_grads_with_norm_(self.actor.parameters(), c.grad_norm, norm)
+        self.actor_optimiser.step()
+        self.actor.actor.clamp_log_std_()
+        critic_loss = self._fit_critic(seen)
+        self.actor.watch(seen["obs"].flatten(0, 1))
+        self.step += 1
+        reward = float(seen["reward"].mean()) / c.reward_scale
+        return {"actor_loss": float(loss.detach()), "critic_loss": critic_loss, "grad_norm": float(norm), "reward": reward}
+
+    def _set_learning_rates(self) -> None:
+        c, done = self.config, min(1.0, self.step / self.config.updates)
+        for optimiser, lr in ((self.actor_optimiser, c.actor_lr), (self.critic_optimiser, c.critic_lr)):
+            optimiser.param_groups[0]["lr"] = lr + (c.final_lr - lr) * done
+
+    def _actor_loss(self) -> tuple[Tensor, dict[str, Tensor]]:
+        c, env = self.config, self.env
+        obs = env.detach()
+        noise = torch.randn(c.horizon, env.count, env.action_dim, generator=self.generator, device=obs.device)
+        discount, total = torch.ones(env.count, device=obs.device), torch.zeros(env.count, device=obs.device)
+        names = ("obs", "action", "reward", "next_value", "final_obs", "terminated", "truncated")
+        kept: dict[str, list[Tensor]] = {name: [] for name in names}
+        for t in range(c.horizon):
+            action = self.actor(obs, noise[t])
+            step = env.step(action)
+            value = self.target.value(self.actor.normalise(step.final_obs))
+            bootstrap = ~step.terminated if t == c.horizon - 1 else step.truncated
+            reward = c.reward_scale * step.reward
+            total = total + discount * (reward + c.gamma * torch.where(bootstrap, value, 0.0))
+            discount = torch.where(step.terminated | step.truncated, 1.0, discount * c.gamma)
+            row = (obs, action, reward, value, step.final_obs, step.terminated, step.truncated)
+            for name, x in zip(names, row, strict=True):
+                kept[name].append(x.detach())
+            obs = step.obs
+        seen = {name: torch.stack(x) for name, x in kept.items()}
+        if self.record is not None:
+            ended = seen["terminated"] | seen["truncated"]
+            self.record(seen["obs"], seen["action"], seen["reward"] / c.reward_scale, seen["final_obs"], ended)
+        return -total.mean() / c.horizon, seen
+
+    def _fit_critic(self, seen: dict[str, Tensor]) -> float:
+        c = self.config
+        flags = {name: seen[name] for name in ("terminated", "truncated")}
+        targets = td_lambda(seen["reward"], seen["next_value"], gamma=c.gamma, lam=c.lam, **flags).flatten()
+        obs = self.actor.normalise(seen["obs"]).flatten(0, 1)
+        loss = torch.zeros(())
+        for _ in range(c.critic_iterations):
+            order = torch.randperm(len(obs), generator=self.generator, device=obs.device)
+            for part in order.chunk(c.critic_minibatches):
+                self.critic_optimiser.zero_grad()
+                loss = (self.critic.value(obs[part]) - targets[part]).square().mean()
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.critic.parameters(), c.grad_norm)
+                self.critic_optimiser.step()
+        with torch.no_grad():
+            for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
+                slow.lerp_(fast, 1 - c.target_kept)
+        return float(loss.detach())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on, the environments included."""
+        parts = ("actor", "critic", "target", "actor_optimiser", "critic_optimiser")
+        counters = {name: x.clone() for name, x in self.env.simulator.counters.items()}
+        world = {"state": self.env.state.detach(), "obs": self.env.detach(), "counters": counters}
+        own = {"generator": self.generator.get_state(), "step": self.step, "config": str(asdict(self.config))}
+        return {**{name: getattr(self, name).state_dict() for name in parts}, "env": world, **own}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("actor", "critic", "target", "actor_optimiser", "critic_optimiser"):
+            getattr(self, name).load_state_dict(state[name])
+        self.env.load_state(state["env"]["state"], state["env"]["obs"], state["env"]["counters"])
+        self.generator.set_state(state["generator"])
+        self.step = int(state["step"])
+
+
+@torch.no_grad()
+def evaluate_policy(policy: Callable[[Tensor, None], Tensor], name: object, *, episodes: int = 64, seed: int = 10_000) -> Tensor:
+    """Undiscounted returns of deterministic episodes in other environments than those of training, [episodes].
+
+    name: an environment's name or `EnvSpec`.
+    """
+    env = DifferentiableEnv(name, episodes, seed=seed)
+    obs, running, total = env.reset(), torch.ones(episodes), torch.zeros(episodes)
+    for _ in range(env.spec.episode_length):
+        step = env.step(policy(obs, None))
+        total += running * step.reward.cpu()
+        running *= (~(step.terminated | step.truncated)).float().cpu()
+        obs = step.obs
+    return total
