@@ -236,7 +236,8 @@ def run_study(scale: DoublePendulumScale, runs_dir: str | Path, *, workers: int 
             write_atomic(run.folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
         return {}
 
-    run.execute(work)
+    with single_thread():
+        run.execute(work)
     study.table, study.growth = (pd.read_csv(run.folder / f"{name}.csv") for name in ("table", "growth"))
     return study
 

@@ -24,6 +24,8 @@ from .toys.ball_wall import THETA, BallWall
 __all__ = [
     "NAMES",
     "claim_map",
+    "disturbance_growth",
+    "gradient_curves",
     "landscapes",
     "losses_and_descents",
     "multitask_scores",
@@ -259,4 +261,44 @@ def simulator_overview(shac: pd.DataFrame, speed: pd.DataFrame) -> Figure:
     right.set(xlabel="cost of one control step, 64 environments, one thread [t_mlp]", title="Whole environment step")
     right.invert_yaxis()
     right.legend(loc="center right")
+    return figure
+
+
+WORLD_COLOURS = {"true": "#000000", "model, H = 3": "#D55E00", "model, H = 16": "#0072B2", "true, zeroth order": "#7F7F7F"}
+
+
+def gradient_curves(table: pd.DataFrame) -> Figure:
+    """Variance and ESNR of the policy gradient against the horizon, one column a setting; bands are 95 % bootstrap intervals."""
+    settings = list(dict.fromkeys(table["setting"]))
+    figure, axes = plt.subplots(2, len(settings), figsize=(3.6 * len(settings), 5.6), sharex=True, sharey="row", layout="constrained")
+    names = ("mean_variance", "variance, mean over parameters"), ("esnr", "ESNR (Eq. 5)")
+    floors = {name: 0.3 * table[name].min() for name, _ in names}  # intervals that reach 0 end at the axis
+    for column, setting in enumerate(settings):
+        for row, (name, label) in enumerate(names):
+            ax = axes[row, column]
+            for world, curve in table[table["setting"] == setting].groupby("world"):
+                colour, style = WORLD_COLOURS.get(world, "0.5"), ":" if world.endswith("zeroth order") else "-"
+                ax.plot(curve["horizon"], curve[name], color=colour, linestyle=style, label=world)
+                low, high = (curve[f"{name}_{end}"].clip(lower=floors[name]) for end in ("low", "high"))
+                ax.fill_between(curve["horizon"], low, high, color=colour, alpha=0.18, linewidth=0)
+            ax.set_yscale("log")
+            ax.set_ylim(bottom=floors[name])
+            ax.set_ylabel(label if column == 0 else "")
+        axes[0, column].set_title(setting.replace(", ", ",\n"), fontsize=9)
+        axes[1, column].set_xlabel("horizon H [steps]")
+    handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda pair: len(pair[1]))
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+def disturbance_growth(growth: pd.DataFrame) -> Figure:
+    """How a small disturbance of the start grows under the same actions: medians, bands hold the middle half of the samples."""
+    figure, ax = plt.subplots(figsize=(5.4, 3.4), layout="constrained")
+    for world, curve in growth.groupby("world"):
+        colour = WORLD_COLOURS.get(world, "0.5")
+        ax.plot(curve["horizon"], curve["growth"], color=colour, label=world)
+        ax.fill_between(curve["horizon"], curve["growth_low"], curve["growth_high"], color=colour, alpha=0.18, linewidth=0)
+    ax.axhline(1.0, color="0.6", linewidth=0.8)
+    ax.set(yscale="log", xlabel="steps", ylabel="|difference| / |difference at the start|")
+    ax.legend()
     return figure

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import papermill
 import pytest
+from test_double_pendulum import TINY as TINY_PENDULUM
 from test_multitask import TINY
 
 from pwmlib.paths import PROJECT
@@ -52,6 +53,16 @@ def test_00_ball_wall(tmp_path):
     }
     assert json.loads((tmp_path / "figures" / "index.json").read_text())["fig02_ball_wall"]["inputs"]
     assert "optimum: theta = 0.249 rad, J = -21.38 m" in printed(notebook)
+
+
+def test_01_double_pendulum(tmp_path):
+    changes = {name: value for name, value in TINY_PENDULUM.items() if name not in ("samples", "shac_seeds", "horizons")}
+    notebook = execute("01_double_pendulum", tmp_path, samples=6, shac_seeds=1, horizons=5, overrides=changes)
+    (file,) = (tmp_path / "runs").rglob("table.csv")
+    table = pd.read_csv(file)
+    assert table["horizon"].max() == 5 and table["setting"].nunique() == 3
+    assert {p.name for p in (tmp_path / "figures").glob("*.png")} == {"fig03_double_pendulum.png", "double_pendulum_growth.png"}
+    assert "lower variance than the true dynamics" in json.dumps(notebook["cells"])
 
 
 def test_03_mt80(tmp_path):

@@ -1,0 +1,103 @@
+"""The study of Section 3.2 at a tiny size: stages, continuation, tables; and its comparisons on curves made by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pwmlib import double_pendulum as study
+from pwmlib.envs import EnvDynamics
+from pwmlib.gradient_claims import double_pendulum_claims
+
+TINY = {
+    "shac.updates": 6, "shac.actor_hidden": [8], "shac.critic_hidden": [8], "envs": 16, "training.updates": 20, "training.batch": 16,
+    "model.latent_dim": 16, "model.encoder_hidden": [16], "model.dynamics_hidden": [16], "model.reward_hidden": [16],
+    "samples": 6, "horizons": 5, "resamples": 10, "shac_seeds": 1,
+}  # fmt: skip
+
+
+def tiny():
+    from pwmlib.parameters import override
+
+    return override(study.DOUBLE_PENDULUM_SCALES["quick"], TINY)
+
+
+def test_study_runs_and_a_second_call_reads_what_the_first_one_wrote(tmp_path):
+    first = study.run_study(tiny(), tmp_path, progress=False)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    again = study.run_study(tiny(), tmp_path, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == stamps
+    pd.testing.assert_frame_equal(first.table, again.table)
+    settings = first.table.groupby("setting")["world"].apply(set).to_dict()
+    models = {"model, H = 3", "model, H = 16"}
+    assert settings == {
+        "trained policy, same actions": {"true", "true, zeroth order", *models},
+        "trained policy, feedback": {"true", *models},
+        "random policy, own actions": {"true", *models},
+    }
+    assert sorted(first.table["horizon"].unique()) == [1, 2, 3, 4, 5] and (first.table["samples"] == 6).all()
+    assert np.isfinite(first.table[["mean_variance", "esnr"]]).all().all()
+    assert set(first.growth["world"]) == {"true", *models} and len(first.shac) == 1 and len(first.models) == 2
+
+
+def test_replay_rows_are_whole_episodes_with_the_action_that_led_to_each_observation():
+    stream = torch.arange(2 * 7 * 14, dtype=torch.float32).view(7, 2, 14)
+    rows = study.replay_rows(stream, length=3)
+    assert rows.shape == (4, 4, 8)
+    episode = rows[0]  # first three steps of environment 0
+    np.testing.assert_array_equal(episode[0, :6], stream[0, 0, :6])
+    np.testing.assert_array_equal(episode[3, :6], stream[2, 0, 6:12])
+    assert episode[1, 6] == stream[0, 0, 12]
+    assert episode[2, 7] == pytest.approx(study.REWARD_SCALE * float(stream[1, 0, 13]))
+
+
+def test_growth_of_a_linear_world_is_its_factor():
+    class Doubling:
+        state_dim, action_dim = 2, 1
+
+        def advance(self, state, action):
+            return 2.0 * state + action
+
+    growth = study.perturbation_growth(Doubling(), torch.ones(5, 2), torch.zeros(4, 5, 1))
+    np.testing.assert_allclose(growth["growth"], [2, 4, 8, 16], rtol=1e-3)
+
+
+def test_rewards_of_the_swept_simulator_are_in_the_units_of_the_replay():
+    plain, scaled = EnvDynamics("double_pendulum", 4), study._ScaledDynamics("double_pendulum", 4)
+    s = plain.reset()
+    a = torch.full((4, 1), 0.3)
+    n = plain.advance(s, a)
+    torch.testing.assert_close(scaled.reward(s, a, n), study.REWARD_SCALE * plain.reward(s, a, n))
+
+
+def curves(variance, esnr):
+    """One setting with flat curves: world -> (value, half width)."""
+    rows = []
+    for world in ("true", "model, H = 3", "model, H = 16"):
+        for horizon in range(1, 31):
+            row = {"setting": "s", "world": world, "horizon": horizon}
+            for name, (value, half) in (("mean_variance", variance[world]), ("esnr", esnr[world])):
+                row |= {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def test_claims_are_read_off_the_intervals():
+    table = curves(
+        {"true": (10, 1), "model, H = 3": (5, 1), "model, H = 16": (9.5, 1)},
+        {"true": (1, 0.1), "model, H = 3": (0.5, 0.1), "model, H = 16": (2, 0.1)},
+    )
+    found = double_pendulum_claims(table).set_index(["claim", "of"])["verdict"]
+    assert found["lower variance than the true dynamics", "model, H = 3"] == "holds"
+    assert found["lower variance than the true dynamics", "model, H = 16"] == "mixed"
+    assert found["higher ESNR than the true dynamics", "model, H = 3"] == "does not hold"
+    assert found["higher ESNR than the true dynamics", "model, H = 16"] == "holds"
+    assert found["ESNR beyond horizon 16 higher than with H = 3", "model, H = 16"] == "holds"
+
+
+def test_a_failed_stage_says_which_and_why(tmp_path):
+    broken = replace(tiny(), training=replace(tiny().training, batch=0))
+    with pytest.raises(RuntimeError, match=r"H = 16: "):
+        study.run_study(broken, tmp_path, progress=False)
