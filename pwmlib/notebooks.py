@@ -14,14 +14,14 @@ from .config import PWMConfig, WorldModelTraining
 from .double_pendulum import DOUBLE_PENDULUM_SCALES, DoublePendulumScale, Study, run_study
 from .jobs import default_workers
 from .multitask import MultitaskExperiment
-from .parameters import NotebookParameters, override, parse_list
+from .parameters import NotebookParameters, ParameterError, override, parse_list
 from .paths import writable_folder
 from .runs import digest, plain, resolve_device
 from .scales import MULTITASK_SCALES, MultitaskScale
 from .tasks import Task, select_tasks
 from .toys.ball_wall import BallWall
 
-__all__ = ["BallWallParameters", "DoublePendulumParameters", "MultitaskParameters"]
+__all__ = ["BallWallParameters", "DoublePendulumParameters", "LessonParameters", "MultitaskParameters"]
 
 Scale = Annotated[Literal["quick", "laptop", "paper"], Field(description="how much is computed: quick (a check), laptop, or paper")]
 Names = Annotated[list[str], BeforeValidator(parse_list)]
@@ -125,6 +125,27 @@ class DoublePendulumParameters(_Folders):
         return run_study(
             self.scaled(), self.runs_folder() / "double_pendulum", workers=self.workers or default_workers(), progress=progress
         )
+
+
+class LessonParameters(_Folders):
+    """notebooks/05_gradient_estimators.ipynb."""
+
+    samples: int = Field(
+        ge=0, le=100_000, description="N, samples of each estimate in the last table, at least 2; 0 means the scale's number"
+    )
+
+    def sizes(self) -> tuple[int, int]:
+        """(N, pool of samples that they are drawn from)."""
+        if self.overrides:
+            raise ParameterError(f"overrides={self.overrides!r} is not allowed: this notebook has no settings beyond its parameters.")
+        return self.samples or 100, {"quick": 2000, "laptop": 20_000, "paper": 100_000}[self.scale]
+
+    @field_validator("samples")
+    @classmethod
+    def _more_than_one(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("a variance needs at least 2")
+        return value
 
 
 class MultitaskParameters(_Folders):
