@@ -108,6 +108,12 @@ def figures() -> None:
     shac, speed = RESULTS / "minimal_shac.csv", RESULTS / "simulator_speed.csv"
     figure = drawing.simulator_overview(pd.read_csv(shac), pd.read_csv(speed))
     drawing.save_figure(figure, folder, "simulator", paper="none: the environments of App. D", inputs=[shac, speed], command=command)
+    pendulum, growth = RESULTS / "double_pendulum.csv", RESULTS / "double_pendulum_growth.csv"
+    made = "papermill notebooks/01_double_pendulum.ipynb out.ipynb -p scale laptop"
+    figure = drawing.gradient_curves(pd.read_csv(pendulum))
+    drawing.save_figure(figure, folder, "fig03_double_pendulum", paper="Fig. 3, 11", inputs=[pendulum], command=made)
+    figure = drawing.disturbance_growth(pd.read_csv(growth))
+    drawing.save_figure(figure, folder, "double_pendulum_growth", paper="none: why Fig. 3 looks as it does", inputs=[growth], command=made)
     quick = RESULTS / "multitask_quick.csv"
     figure = drawing.multitask_scores(table := pd.read_csv(quick), multitask_aggregates(table))
     command = "papermill notebooks/03_mt80.ipynb out.ipynb -p tasks 4"

@@ -65,6 +65,22 @@ def test_01_double_pendulum(tmp_path):
     assert "lower variance than the true dynamics" in json.dumps(notebook["cells"])
 
 
+def test_05_gradient_estimators(tmp_path):
+    notebook = execute("05_gradient_estimators", tmp_path, samples=50)
+    pictures = [o for c in notebook["cells"] for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    widgets = [
+        o for c in notebook["cells"] for o in c.get("outputs", []) if "application/vnd.jupyter.widget-view+json" in o.get("data", {})
+    ]
+    assert len(pictures) == 5 and len(widgets) == 5
+    assert printed(notebook).count("Not yet: your function returns nothing yet") == 6
+    table = pd.read_csv(tmp_path / "runs" / "lesson_who_wins.csv").set_index("world")
+    assert table.loc["bowl", "first order"] < table.loc["bowl", "zeroth order"]
+    assert table.loc["step", "first order"] == 1 and table.loc["step", "best"] == "zeroth order"
+    assert table.loc["ball and wall, at its edge", "best"] == "zeroth order"
+    assert table.loc["hopper, H = 24, ground x1", "first order"] < table.loc["hopper, H = 24, ground x1", "zeroth order"]
+    assert table.loc["hopper, H = 24, ground x64", "first order"] > table.loc["hopper, H = 24, ground x64", "zeroth order"]
+
+
 def test_03_mt80(tmp_path):
     names = '["cartpole-swingup", "mw-reach"]'
     notebook = execute("03_mt80", tmp_path, task_names=names, data_dir=str(tmp_path / "data"), overrides=TINY, device="cpu")

@@ -91,3 +91,19 @@ def test_minimal_shac_says_what_the_readme_says():
     assert len(last) == 5 and (last["return"] >= 3000).sum() >= 4 and (last["epoch"] == 300).all()
     text = f"{last['return'].min():.0f} to {last['return'].max():.0f} after 300 updates ({last['cpu_seconds'].max():.0f} CPU-seconds"
     assert text in README
+
+
+def test_double_pendulum_says_what_the_readme_says():
+    from pwmlib.gradient_claims import double_pendulum_claims
+
+    recorded = pd.read_csv(RESULTS / "double_pendulum_claims.csv")
+    claims = double_pendulum_claims(pd.read_csv(RESULTS / "double_pendulum.csv"))
+    pd.testing.assert_frame_equal(claims, recorded, check_exact=False, rtol=1e-3)
+    variance = claims[claims["claim"].str.startswith("lower variance")]
+    assert (variance["horizons_no"] == 1).all() and variance["median_ratio"].between(1e-4, 1e-2).all()
+    higher = claims[claims["claim"].str.startswith("higher ESNR")]
+    assert (higher["horizons_yes"] == 0).all()
+    beyond = claims[claims["claim"].str.startswith("ESNR beyond")].set_index("setting")["verdict"]
+    assert beyond["random policy, own actions"] == "holds" and beyond["trained policy, same actions"] == "mixed"
+    sweep = pd.read_csv(RESULTS / "gradient_sweep.csv").set_index("world").loc["all"]
+    assert f"takes {sweep['seconds']:.0f} s on one thread, {sweep['ratio']:.0f}x less" in README and sweep["seconds"] < 60

@@ -1,0 +1,35 @@
+"""The sliders of notebook 05: moving one draws another picture; and the closed forms that the pictures stand on."""
+
+import math
+
+import pytest
+import torch
+
+from pwmlib import lesson
+
+
+def test_moving_a_slider_draws_another_picture():
+    box = lesson.slider(lesson.step, sigma=(0.05, 1.5, 0.5), samples=(50, 5000, 1000))
+    sigma, samples, image = box.children
+    before = image.value
+    assert before == lesson.step(sigma=0.5, samples=1000).png and type(samples).__name__ == "IntSlider"
+    sigma.value = 1.1
+    assert image.value != before and image.value == lesson.step(sigma=sigma.value, samples=1000).png
+    wide = lesson.slider(lesson.bowl, sigma=(0.02, 2.0, 0.3)).children[0]
+    assert type(wide).__name__ == "FloatLogSlider"
+
+
+def test_pictures_are_png_and_leave_no_open_figure():
+    import matplotlib.pyplot as plt
+
+    for draw in (lesson.bowl, lesson.ball_and_wall, lesson.chaos):
+        assert draw()._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert not plt.get_fignums()
+
+
+def test_quadrature_gives_the_closed_form_of_the_smoothed_step():
+    grid = torch.tensor([-0.7, 0.0, 0.4])
+    values, gradient = lesson._smoothed(lesson._jump, grid, 0.5)
+    for theta, value, slope in zip(grid.tolist(), values.tolist(), gradient.tolist(), strict=True):
+        assert value == pytest.approx(0.5 * (1 + math.erf(theta / 0.5 / math.sqrt(2))), abs=2e-3)
+        assert slope == pytest.approx(math.exp(-0.5 * (theta / 0.5) ** 2) / (0.5 * math.sqrt(2 * math.pi)), abs=2e-3)
