@@ -273,6 +273,7 @@ def gradient_curves(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(2, len(settings), figsize=(3.6 * len(settings), 5.6), sharex=True, sharey="row", layout="constrained")
     names = ("mean_variance", "variance, mean over parameters"), ("esnr", "ESNR (Eq. 5)")
     floors = {name: 0.3 * table[name].min() for name, _ in names}  # intervals that reach 0 end at the axis
+    ceilings = {name: 1.5 * table[f"{name}_high"].max() for name, _ in names}
     for column, setting in enumerate(settings):
         for row, (name, label) in enumerate(names):
             ax = axes[row, column]
@@ -282,7 +283,7 @@ def gradient_curves(table: pd.DataFrame) -> Figure:
                 low, high = (curve[f"{name}_{end}"].clip(lower=floors[name]) for end in ("low", "high"))
                 ax.fill_between(curve["horizon"], low, high, color=colour, alpha=0.18, linewidth=0)
             ax.set_yscale("log")
-            ax.set_ylim(bottom=floors[name])
+            ax.set_ylim(floors[name], ceilings[name])
             ax.set_ylabel(label if column == 0 else "")
         axes[0, column].set_title(setting.replace(", ", ",\n"), fontsize=9)
         axes[1, column].set_xlabel("horizon H [steps]")
