@@ -94,7 +94,18 @@ class BallWallParameters(_Folders):
         return self
 
 
-class DoublePendulumParameters(_Folders):
+class _OnTheCPU(_Folders):
+    """Parameters of a notebook that does not use a GPU."""
+
+    @field_validator("device")
+    @classmethod
+    def _cpu(cls, value: str) -> str:
+        if value not in ("cpu", "auto"):
+            raise ValueError("this notebook runs on the CPU; device must be 'cpu' or 'auto'")
+        return value
+
+
+class DoublePendulumParameters(_OnTheCPU):
     """notebooks/01_double_pendulum.ipynb."""
 
     horizons: int = Field(ge=0, le=200, description="the longest horizon of the sweep, at least 2; 0 means the scale's number")
@@ -127,7 +138,7 @@ class DoublePendulumParameters(_Folders):
         )
 
 
-class LessonParameters(_Folders):
+class LessonParameters(_OnTheCPU):
     """notebooks/05_gradient_estimators.ipynb."""
 
     samples: int = Field(

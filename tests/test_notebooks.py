@@ -118,6 +118,18 @@ def test_wrong_input_ends_with_one_paragraph(arguments, said, tmp_path):
     assert re.search(said, last), last
 
 
+@pytest.mark.parametrize("changes", [{"device": "cuda"}, {"samples": 1}, {"overrides": {"shac": 3, "nothing": 1}}])
+def test_wrong_parameters_of_01_are_named(changes):
+    from pwmlib.notebooks import DoublePendulumParameters
+    from pwmlib.parameters import ParameterError
+
+    good = {"scale": "quick", "horizons": 0, "samples": 0, "shac_seeds": 0, "workers": 0, "device": "cpu", "runs_dir": "runs",
+            "figures_dir": "", "overrides": {}}  # fmt: skip
+    assert DoublePendulumParameters.validate_cell(good).scaled().samples == 100
+    with pytest.raises(ParameterError, match=next(iter(changes))):
+        DoublePendulumParameters.validate_cell({**good, **changes})
+
+
 def test_a_truncated_episode_file_is_named(tmp_path):
     from pwmlib.multitask import generate_task
     from pwmlib.parameters import override
