@@ -317,6 +317,17 @@ def test_horizon_table_has_a_row_a_horizon_with_intervals():
     assert (table["samples"] == 32).all() and table["parameters"].eq(len(flat_parameters(policy))).all()
 
 
+def test_scaling_the_reward_scales_the_variance_and_leaves_the_esnr():
+    class Scaled(Linear):
+        def reward(self, state, action, next_state):
+            return 20.0 * super().reward(state, action, next_state)
+
+    _, policy, start, noise = problem(count=32, steps=5)
+    plain, scaled = (horizon_table(first_order(w, policy, start, noise), resamples=0) for w in (Linear(), Scaled()))
+    assert scaled["variance"].to_numpy() == pytest.approx(400 * plain["variance"].to_numpy())
+    assert scaled["esnr"].to_numpy() == pytest.approx(plain["esnr"].to_numpy())
+
+
 def test_fidelity_of_a_world_with_itself_is_one_and_of_a_mirrored_one_minus_one():
     world, _, start, _ = problem(count=10)
     actions = torch.randn(8, 10, 1, generator=torch.Generator().manual_seed(0), dtype=F64)

@@ -50,7 +50,8 @@ class Simulator:
     environment walks through all of them.
     threads: CPU threads that share the packs of environments. device: torch's default device if not given.
 
-    Memory: a step that needs gradients keeps one buffer until its graph is freed, then the buffer is used again.
+    Memory: a step that needs gradients keeps one buffer until its graph is freed, then the buffer is used again. One simulator must not
+    be stepped from two threads at once.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class Simulator:
         return _stack(columns, state)
 
     def set_material(self, material: Material) -> None:
-        """Use other contact parameters from now on; no kernel is rebuilt."""
+        """Use other contact parameters from now on (call it between rollouts: backward reads them again); no kernel is rebuilt."""
         self.contact_table[:, 4:] = torch.tensor([material.ke, material.kd, material.kf, material.mu], device=self.device)
         self.material = material
 
@@ -251,7 +252,7 @@ class Simulator:
         self.contact_link = torch.tensor([slot[c.link] for c in model.contacts], dtype=torch.int32, device=self.device)
         rows = [[*c.point, c.radius, 0.0, 0.0, 0.0, 0.0] for c in model.contacts]
         self.contact_table = torch.tensor(rows, dtype=torch.float32, device=self.device).reshape(-1, 8)
-        """point (3), radius, ke, kd, kf, mu of every contact; may be written between steps."""
+        """point (3), radius, ke, kd, kf, mu of every contact; may be written between rollouts, since backward reads it again."""
         self.set_material(material)
         segments = model.segments
         self.segment_index = torch.tensor([[m, slot[a], slot[b]] for m, a, b, _, _ in segments], dtype=torch.int32, device=self.device)
