@@ -1,7 +1,8 @@
 """Are the simulator's gradients good for something? SHAC (Xu et al. 2022) in one file, learning Hopper in about half a minute a seed.
 
 Per epoch: 16 steps in 64 environments, the actor follows d(discounted rewards + terminal value) / d(its parameters) through the
-contacts, the critic fits TD(lambda) targets. Episodes go on from epoch to epoch; the graph is cut in between.
+contacts, the critic fits TD(lambda) targets. Episodes go on from epoch to epoch; the graph is cut in between. To be read in one piece;
+`pwmlib.baselines.shac` is the resumable learner that the experiments use.
 
 Run: python benchmarks/minimal_shac.py [--env hopper] [--epochs 300] [--seeds 5] [--record]
 """

@@ -74,7 +74,8 @@ DOUBLE_PENDULUM_SCALES = {
         replace(_TRAINING, updates=100_000, batch=1024, lr=3e-4, final_lr=None),
     ),
 }
-"""`paper` keeps 24 000 episodes of 240 steps in all: 40 000 updates x 48 steps x 64 environments / 240 is more; see `replay_rows`."""
+"""At `paper` each of the 3 runs keeps its last 8000 episodes of 240 steps (`replay_rows`), 24 000 in all; never run, and the whole stream
+of a run, some 7 GB, would be held in memory."""
 
 
 @dataclass(frozen=True)
