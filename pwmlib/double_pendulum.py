@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .baselines.shac import SHAC, NormalisedActor, SHACConfig, evaluate_policy
-from .checkpoints import write_atomic
+from .checkpoints import load_state, save_state, write_atomic
 from .config import WorldModelTraining
 from .dynamics import Dynamics
 from .envs import ENVS, DifferentiableEnv, EnvDynamics
@@ -26,13 +26,15 @@ from .frozen import FrozenWorldModel
 from .gradients import PolicyGradients, first_order, first_order_along, horizon_table, zeroth_order
 from .jobs import Job, run_jobs
 from .policy import Actor
-from .pretrain import held_out_correlation, pretrain_world_model
+from .pretrain import WorldModelTrainer, held_out_correlation
 from .runs import Run, single_thread, train
 from .world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig
 
 __all__ = ["DOUBLE_PENDULUM_SCALES", "DoublePendulumScale", "Study", "perturbation_growth", "run_study"]
 
 ENV = "double_pendulum"
+REWARD_UNITS = "trained policy, same actions, reward in the released script's units"
+"""A setting of the true dynamics only: the reward scaled, which must change the variance and no ESNR."""
 REWARD_SCALE = 0.02
 """Rewards are learned in units of 50, so that those of a swinging pendulum are of order 1; the simulator's are scaled alike."""
 
@@ -52,6 +54,8 @@ class DoublePendulumScale:
     """N, Monte-Carlo samples of every gradient."""
     horizons: int = 50
     resamples: int = 200
+    milestones: tuple[float, ...] = (0.1, 0.3, 1.0)
+    """Shares of the models' training at which a copy is kept, to see gradients become right (or not) with training time."""
     checkpoint_every: int = 50
 
 
@@ -148,12 +152,24 @@ def model_job(scale: DoublePendulumScale, horizon: int, replays: list[str], runs
 
     def work(run: Run) -> dict[str, Any]:
         data, held_out = _split(replays)
-        trainer = pretrain_world_model(_new_model(scale, data), data, training, run=run, checkpoint_every=scale.checkpoint_every)
+        trainer = WorldModelTrainer(_new_model(scale, data), data, training)
+        kept = set(milestone_updates(scale))
+
+        def keep(step: int) -> None:
+            if step in kept:
+                save_state(run.folder / f"model-{step}.safetensors", {"model": trainer.model.state_dict()})
+
+        train(run, trainer, training.updates, checkpoint_every=scale.checkpoint_every, log_every=10, progress=keep)
         first, last = held_out_correlation(trainer.model, held_out)
         return {"horizon": horizon, "correlation_first": first, "correlation_last": last, "folder": str(run.folder)}
 
     with single_thread():
         return run.execute(work)
+
+
+def milestone_updates(scale: DoublePendulumScale) -> list[int]:
+    """The updates after which a copy of each world model is kept; the last is the end of training."""
+    return sorted({max(1, round(share * scale.training.updates)) for share in (*scale.milestones, 1.0)})
 
 
 def _split(replays: list[str]) -> tuple[SliceSampler, SliceSampler]:
@@ -177,14 +193,22 @@ def _new_model(scale: DoublePendulumScale, data: SliceSampler) -> WorldModel:
     return model
 
 
-class _ScaledDynamics(EnvDynamics):
-    """The simulator with the rewards that the models are trained on."""
+class ScaledDynamics(EnvDynamics):
+    """The simulator with the rewards that the models are trained on (`REWARD_SCALE` times its own), or in another unit."""
+
+    reward_scale, reward_offset = REWARD_SCALE, 0.0
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        return REWARD_SCALE * super().reward(state, action, next_state)
+        return self.reward_scale * super().reward(state, action, next_state) + self.reward_offset
 
 
-class _ObservingPolicy(nn.Module):
+class ReleasedUnits(ScaledDynamics):
+    """The simulator with r / 21554 + 1, as the released script has it."""
+
+    reward_scale, reward_offset = 1 / 21554, 1.0
+
+
+class ObservingPolicy(nn.Module):
     """A policy on observations as a policy on the simulator's states."""
 
     def __init__(self, world: EnvDynamics, policy: nn.Module):
@@ -257,10 +281,10 @@ def load_policy(scale: DoublePendulumScale, folder: str) -> NormalisedActor:
     return actor
 
 
-def load_model(scale: DoublePendulumScale, folder: str, replays: list[str]) -> FrozenWorldModel:
-    """The frozen world model of a run's folder, with rewards in the units of the replay."""
+def load_model(scale: DoublePendulumScale, folder: str, replays: list[str], step: int | None = None) -> FrozenWorldModel:
+    """The frozen world model of a run's folder, with rewards in the units of the replay. step: one of `milestone_updates`."""
     model = _new_model(scale, _split(replays)[0])
-    model.load_state_dict(Run.checkpoint_in(folder)["model"])
+    model.load_state_dict((load_state(Path(folder) / f"model-{step}.safetensors") if step else Run.checkpoint_in(folder))["model"])
     return FrozenWorldModel(model, reward_symexp=True)
 
 
@@ -270,11 +294,11 @@ def sweep(
     """Statistics of every world, setting and horizon; and the growth of disturbances."""
     n, steps = scale.samples, scale.horizons
     g = torch.Generator().manual_seed(0)
-    true, policy = _ScaledDynamics(ENV, n, seed=1), load_policy(scale, shac_folder)
+    true, policy = ScaledDynamics(ENV, n, seed=1), load_policy(scale, shac_folder)
     worlds = {f"model, H = {h}": load_model(scale, folder, replays) for h, folder in model_folders.items()}
     start, noise = true.reset(), torch.randn(steps, n, 1, generator=g)
     obs0 = true.observe(start)
-    on_states = _ObservingPolicy(true, policy)
+    on_states = ObservingPolicy(true, policy)
     found: list[tuple[str, str, PolicyGradients]] = []
 
     seen, acted = followed(true, policy, start, noise)
@@ -283,6 +307,9 @@ def sweep(
     for name, world in everything.items():
         along = first_order_along(world, starts[name], acted, policy=policy, seen=seen, noise=noise)
         found.append(("trained policy, same actions", name, along))
+    found.append(
+        (REWARD_UNITS, "true", first_order_along(ReleasedUnits(ENV, n, seed=1), start, acted, policy=policy, seen=seen, noise=noise))
+    )
     found.append(("trained policy, feedback", "true", first_order(true, on_states, start, noise)))
     found.append(("trained policy, same actions", "true, zeroth order", zeroth_order(true, on_states, start, noise)))
     data = _split(replays)[0]

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pandas as pd
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from .ball_wall import BALL_WALL_SCALES, BallWallScale
 from .config import PWMConfig, WorldModelTraining
 from .double_pendulum import DOUBLE_PENDULUM_SCALES, DoublePendulumScale, Study, run_study
 from .jobs import default_workers
+from .model_fidelity import fidelity_study
 from .multitask import MultitaskExperiment
 from .parameters import NotebookParameters, ParameterError, override, parse_list
 from .paths import writable_folder
@@ -136,6 +138,10 @@ class DoublePendulumParameters(_OnTheCPU):
         return run_study(
             self.scaled(), self.runs_folder() / "double_pendulum", workers=self.workers or default_workers(), progress=progress
         )
+
+    def fidelity(self, study: Study) -> pd.DataFrame:
+        """Gradients of the study's models against the simulator's."""
+        return fidelity_study(self.scaled(), study, self.runs_folder() / "double_pendulum")
 
 
 class LessonParameters(_OnTheCPU):

@@ -112,6 +112,13 @@ def figures() -> None:
     made = "papermill notebooks/01_double_pendulum.ipynb out.ipynb -p scale laptop"
     figure = drawing.gradient_curves(pd.read_csv(pendulum))
     drawing.save_figure(figure, folder, "fig03_double_pendulum", paper="Fig. 3, 11", inputs=[pendulum], command=made)
+    figure = drawing.gradient_switches(pd.read_csv(pendulum))
+    paper = "none: what units and formula do to Fig. 3"
+    drawing.save_figure(figure, folder, "double_pendulum_switches", paper=paper, inputs=[pendulum], command=made)
+    fidelity = RESULTS / "double_pendulum_fidelity.csv"
+    figure = drawing.gradient_fidelity_curves(pd.read_csv(fidelity))
+    paper = "none: bias of the gradients of Fig. 3"
+    drawing.save_figure(figure, folder, "double_pendulum_fidelity", paper=paper, inputs=[fidelity], command=made)
     figure = drawing.disturbance_growth(pd.read_csv(growth))
     drawing.save_figure(figure, folder, "double_pendulum_growth", paper="none: why Fig. 3 looks as it does", inputs=[growth], command=made)
     quick = RESULTS / "multitask_quick.csv"

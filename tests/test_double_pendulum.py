@@ -10,6 +10,7 @@ import torch
 from pwmlib import double_pendulum as study
 from pwmlib.envs import EnvDynamics
 from pwmlib.gradient_claims import double_pendulum_claims
+from pwmlib.model_fidelity import KINDS, fidelity_study
 
 TINY = {
     "shac.updates": 6, "shac.actor_hidden": [8], "shac.critic_hidden": [8], "envs": 16, "training.updates": 20, "training.batch": 16,
@@ -36,10 +37,30 @@ def test_study_runs_and_a_second_call_reads_what_the_first_one_wrote(tmp_path):
         "trained policy, same actions": {"true", "true, zeroth order", *models},
         "trained policy, feedback": {"true", *models},
         "random policy, own actions": {"true", *models},
+        study.REWARD_UNITS: {"true"},
     }
+    units, same = (
+        first.table[(first.table["setting"] == s) & (first.table["world"] == "true")]
+        for s in (study.REWARD_UNITS, "trained policy, same actions")
+    )
+    np.testing.assert_allclose(units["esnr"], same["esnr"], rtol=1e-3)
+    factor = (1 / 21554 / study.REWARD_SCALE) ** 2
+    np.testing.assert_allclose(units["mean_variance"], factor * same["mean_variance"], rtol=1e-3)
     assert sorted(first.table["horizon"].unique()) == [1, 2, 3, 4, 5] and (first.table["samples"] == 6).all()
     assert np.isfinite(first.table[["mean_variance", "esnr"]]).all().all()
     assert set(first.growth["world"]) == {"true", *models} and len(first.shac) == 1 and len(first.models) == 2
+
+
+def test_fidelity_compares_every_milestone_and_kind_with_the_simulator(tmp_path):
+    found = study.run_study(tiny(), tmp_path, progress=False)
+    table = fidelity_study(tiny(), found, tmp_path)
+    assert table.groupby(["world", "updates", "kind"]).size().eq(4).all()  # horizons 1 to 4
+    assert sorted(table["updates"].unique()) == [2, 6, 20] and set(table["kind"]) == set(KINDS)
+    assert table["cosine"].between(-1, 1).all() and (table["norm_ratio"] > 0).all() and (table["ended"] == 0).all()
+    last = study.load_model(tiny(), found.models["folder"][0], list(found.shac["folder"]))
+    kept = study.load_model(tiny(), found.models["folder"][0], list(found.shac["folder"]), 20)
+    for a, b in zip(last.model.parameters(), kept.model.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_replay_rows_are_whole_episodes_with_the_action_that_led_to_each_observation():
@@ -65,7 +86,7 @@ def test_growth_of_a_linear_world_is_its_factor():
 
 
 def test_rewards_of_the_swept_simulator_are_in_the_units_of_the_replay():
-    plain, scaled = EnvDynamics("double_pendulum", 4), study._ScaledDynamics("double_pendulum", 4)
+    plain, scaled = EnvDynamics("double_pendulum", 4), study.ScaledDynamics("double_pendulum", 4)
     s = plain.reset()
     a = torch.full((4, 1), 0.3)
     n = plain.advance(s, a)
