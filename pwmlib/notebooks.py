@@ -185,12 +185,6 @@ class MultitaskParameters(_Folders):
     @model_validator(mode="after")
     def _runnable(self) -> MultitaskParameters:
         self.scaled()
-        absent = [t.name for t in self.selected() if t.custom]
-        if absent:
-            raise ValueError(
-                f"{', '.join(absent)}: of the 11 tasks that dm_control's stock suite lacks, which this version cannot simulate yet; "
-                "the other 69 tasks of MT80 can be named in task_names"
-            )
         return self
 
     def selected(self) -> tuple[Task, ...]:

@@ -85,7 +85,7 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
         evaluate_every=125,
     ),
     "laptop": MultitaskScale(
-        data=DataPlan(replay=replace(_AGENT, episodes=50)),
+        data=DataPlan(dm_control={"uniform_random": 4, "correlated_random": 6, "mpc": 10, "mpc_noisy": 35}, shard=10),
         model=replace(WORLD_MODEL_SIZES["1M"], task_dim=32),
         training=replace(_SMALL_TRAINING, updates=20_000, batch=256),
         policy=PWMConfig(updates=1000, critic_value="min"),

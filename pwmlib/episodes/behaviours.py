@@ -1,7 +1,7 @@
-"""Behaviours that generate offline episodes: random actions, and MetaWorld's scripted experts made imperfect.
+"""Behaviours that generate offline episodes: random actions, planning on the simulator, MetaWorld's scripted experts made imperfect.
 
 A behaviour is a function (env, rng) -> act, and act a function (observation, decision) -> action, with the randomness of one
-episode drawn from `rng`. The third source, replay of a learning agent, is `pwmlib.online`.
+episode drawn from `rng`. Another source, replay of a learning agent, is `pwmlib.online`.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def scripted_noisy(env: Environment, rng: np.random.Generator) -> Act:
 
 
 def scripted_hold(env: Environment, rng: np.random.Generator) -> Act:
-    """The scripted expert, with a little noise from decision `settle` on: it stays near what it reached instead of driving on."""
-    expert, settle = _expert(env), int(rng.integers(30, 70))
+    """The scripted expert with a little noise, that stays where it is while the task is solved instead of driving on."""
+    expert = _expert(env)
 
     def act(obs: np.ndarray, step: int) -> np.ndarray:
         action = expert(obs)
-        if step >= settle:
-            action = np.concatenate([0.1 * action[:3], action[3:]])
+        if env.success:
+            return np.concatenate([np.zeros(3), action[3:]])
         return action + 0.05 * rng.standard_normal(env.task.action_dim)
 
     return act
@@ -64,6 +64,32 @@ def scripted_switching(env: Environment, rng: np.random.Generator) -> Act:
     return lambda obs, step: rng.uniform(-1.0, 1.0, env.task.action_dim) if interrupted[step] else expert(obs)
 
 
+def mpc(env: Environment, rng: np.random.Generator) -> Act:
+    """Sampling-based planning on the true simulator (dm_control)."""
+    return _planned(env, rng, share=1.0, noise=0.0)
+
+
+def mpc_noisy(env: Environment, rng: np.random.Generator) -> Act:
+    """The planner with fewer samples, disturbed by correlated noise; how few and how much is drawn for each episode."""
+    return _planned(env, rng, share=float(rng.choice([0.25, 0.5, 1.0])), noise=float(rng.choice([0.1, 0.3, 0.6, 1.0])))
+
+
+def _planned(env: Environment, rng: np.random.Generator, *, share: float, noise: float) -> Act:
+    if env.task.suite != "dm_control":
+        raise ValueError(f"{env.task.name}: planning on the simulator exists for dm_control tasks only")
+    from ..tasks.planning import SamplingPlanner
+
+    planner = SamplingPlanner(env, rng=rng).with_samples(share)
+    disturb = correlated_random(env, rng)
+
+    def act(obs: np.ndarray, step: int) -> np.ndarray:
+        if step == 0:
+            planner.begin()
+        return planner.act() + noise * disturb(obs, step)
+
+    return act
+
+
 def _expert(env: Environment) -> Callable[[np.ndarray], np.ndarray]:
     if not hasattr(env, "expert"):
         raise ValueError(f"{env.task.name}: scripted behaviours exist for MetaWorld tasks only")
@@ -76,6 +102,8 @@ BEHAVIOURS: dict[str, Callable[[Environment, np.random.Generator], Act]] = {
     "scripted_noisy": scripted_noisy,
     "scripted_hold": scripted_hold,
     "scripted_switching": scripted_switching,
+    "mpc": mpc,
+    "mpc_noisy": mpc_noisy,
 }
 
 

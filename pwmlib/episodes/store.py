@@ -23,7 +23,7 @@ from ..tasks import Environment, Task
 
 __all__ = ["GENERATOR_VERSION", "Episode", "EpisodeFileError", "EpisodeStore", "record"]
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 
 class EpisodeFileError(ExplainedError):

@@ -18,12 +18,13 @@ class DMControl:
             from dm_control import suite
         except Exception as error:  # mujoco's own version clash raises AttributeError
             raise missing(error) from error
-        if task.custom:
-            raise ValueError(f"{task.name}: one of the 11 tasks that dm_control's stock suite lacks; this version cannot simulate it")
         self.task = task
-        domain = task.domain
-        name = task.name.split("-", 1)[1].replace("-", "_")
-        self._env = suite.load({"cup": "ball_in_cup"}.get(domain, domain), name, task_kwargs={"random": 0})
+        if task.custom:
+            from .dm_control_custom import load_custom
+
+            self._env = load_custom(task.name)
+        else:
+            self._env = suite.load(task.domain, task.name.split("-", 1)[1].replace("-", "_"), task_kwargs={"random": 0})
         spec = self._env.action_spec()
         if spec.shape != (task.action_dim,) or not (np.all(spec.minimum == -1) and np.all(spec.maximum == 1)):
             raise RuntimeError(f"{task.name}: expected {task.action_dim} actions in [-1, 1], the simulator has {spec}")
@@ -39,6 +40,16 @@ class DMControl:
             time_step = self._env.step(action)
             reward += time_step.reward or 0.0
         return self._flat(time_step.observation), reward, False
+
+    @property
+    def physics(self):
+        """dm_control's Physics: the simulator's state."""
+        return self._env.physics
+
+    @property
+    def control_timestep(self) -> float:
+        """Seconds of a control step; a decision takes two."""
+        return self._env.control_timestep()
 
     @staticmethod
     def _flat(observation: dict[str, np.ndarray]) -> np.ndarray:

@@ -24,10 +24,12 @@ class MetaWorld:
         self._env = environments[f"{task.domain}-goal-observable"](seed=0)
         self._env.seeded_rand_vec = True
         self._env._freeze_rand_vec = False
+        self.success = False
         self._expert = None
 
     def reset(self, seed: int) -> np.ndarray:
         self._env.seed(seed % 2**32)
+        self.success = False
         observation, _ = self._env.reset()
         return np.asarray(observation, np.float32)
 
@@ -37,7 +39,8 @@ class MetaWorld:
         for _ in range(2):
             observation, r, _, _, info = self._env.step(action)
             reward += float(r)
-        return np.asarray(observation, np.float32), reward, bool(info["success"])
+        self.success = bool(info["success"])
+        return np.asarray(observation, np.float32), reward, self.success
 
     def expert(self, observation: np.ndarray) -> np.ndarray:
         """Action of the scripted policy that MetaWorld ships, shape [4], clipped to [-1, 1]."""
