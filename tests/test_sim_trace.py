@@ -17,7 +17,7 @@ def run(graph, outputs, **arrays):
     lines = [line.replace("f)", ")") for line in lines]
     out = [0.0] * len(outputs)
     environment = {
-        "out": out, "F": float, "SQRT": math.sqrt, "SIN": math.sin, "COS": math.cos,
+        "out": out, "F": float, "SQRT": math.sqrt, "SIN": math.sin, "COS": math.cos, "FLOOR": math.floor,
         "SELECT": lambda c, a, b: a if c < 0 else b, **arrays,
     }  # fmt: skip
     exec("\n".join(lines), environment)
@@ -27,6 +27,7 @@ def run(graph, outputs, **arrays):
 def formula(x, y, z):
     a = s.sin(x) * y + s.sqrt(s.add(s.mul(x, x), 2.0)) / (z - 3.0)
     b = s.select_negative(s.sub(x, y), s.mul(a, a), s.cos(z) - a)
+    b = b + s.mul(s.wrap_angle(s.mul(9.0, y)), z)
     return s.mul(b, s.clip(z, -1.0, 1.0)) - 2.0 / s.add(1.5, s.mul(y, y)) + (-x) * (x - z) * 1.0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..sim.model import Joint, Link, Model
-from ..sim.scalars import Number, Vector, add, cos, mul, sin
+from ..sim.scalars import Number, Vector, add, cos, mul, sin, wrap_angle
 from ..sim.shapes import Capsule
 from .base import check_variant, total
 
@@ -26,8 +26,8 @@ def double_pendulum_model() -> Model:
 
 
 class DoublePendulumRules:
-    """Observation 6: cos and sin of both angles, both rates. Reward: -th1^2 - th2^2 - 0.1 th2'^2 (the paper's text); the released one
-    also has -0.1 th1'^2. Never terminates; 240 steps.
+    """Observation 6: cos and sin of both angles, both rates. Reward: -th1^2 - th2^2 - 0.1 th2'^2 (the paper's text), angles in
+    [-pi, pi) so that it is a function of the observation; the released one also has -0.1 th1'^2. Never terminates; 240 steps.
 
     The published model file puts the elbow at the shoulder; this is a proper acrobot with constants of our own (motor 200 N m), so
     returns are not comparable with published ones.
@@ -49,7 +49,7 @@ class DoublePendulumRules:
     def reward(self, q: Vector, qd: Vector, action: Vector, next_q: Vector, next_qd: Vector) -> Number:
         if not self.reward_before:
             q, qd = next_q, next_qd
-        square = [mul(x, x) for x in (*q, *qd)]
+        square = [mul(x, x) for x in (*map(wrap_angle, q), *qd)]
         return total(-square[0], -square[1], mul(-self.first_rate_cost, square[2]), mul(-0.1, square[3]))
 
     def margin(self, q: Vector, qd: Vector) -> Number:

@@ -16,6 +16,7 @@ typedef int I __attribute__((ext_vector_type(W)));
 #define SQRT(x) __builtin_elementwise_sqrt(x)
 #define SIN(x) sine(x,0)
 #define COS(x) sine(x,1)
+#define FLOOR(x) __builtin_elementwise_floor(x)
 #define LANES for(int k=0;k<W;++k)if(const int e=pack*W+k;e<E)
 #define LANE(x) (x)[k]
 // Any lane may be read: those beyond the last environment repeat it.
@@ -44,6 +45,7 @@ typedef float F;
 #define SQRT(x) sqrtf(x)
 #define SIN(x) sinf(x)
 #define COS(x) cosf(x)
+#define FLOOR(x) floorf(x)
 #define LANES if(const int e=thread;e<E)
 #define LANE(x) (x)
 #define ROW(p,n,i) ((p)[(long long)thread*(n)+(i)])

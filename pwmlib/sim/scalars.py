@@ -17,7 +17,7 @@ from .trace import Scalar, constant_of
 
 __all__ = [
     "Matrix", "Number", "Vector", "add", "clip", "cos", "cross", "div", "dot", "from_columns", "identity", "matmul", "matvec", "mul",
-    "quaternion_matrix", "quaternion_product", "rotation", "scale", "select_negative", "sin", "sqrt", "sub", "transpose", "vadd", "vsub",
+    "quaternion_matrix", "quaternion_product", "rotation", "scale", "select_negative", "sin", "sqrt", "sub", "transpose", "vadd", "vsub", "wrap_angle",
 ]  # fmt: skip
 
 Number: TypeAlias = "float | Scalar | torch.Tensor"
@@ -74,6 +74,13 @@ def sin(x: Number) -> Number:
 def cos(x: Number) -> Number:
     """Cosine, radians."""
     return x.cos() if hasattr(x, "cos") else math.cos(x)
+
+
+def wrap_angle(x: Number) -> Number:
+    """x in [-pi, pi), radians; derivative 1, the jumps not counted."""
+    turns = x.detach() if isinstance(x, torch.Tensor) else x
+    turns = mul(add(turns, math.pi), 0.5 / math.pi)
+    return sub(x, mul(2.0 * math.pi, turns.floor() if hasattr(turns, "floor") else math.floor(turns)))
 
 
 def select_negative(condition: Number, negative: Number, otherwise: Number) -> Number:

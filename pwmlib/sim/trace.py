@@ -17,7 +17,7 @@ from dataclasses import dataclass
 __all__ = ["Graph", "Scalar", "Store", "constant_of", "emit", "reverse"]
 
 _BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-_UNARY = {"sqrt": "SQRT", "sin": "SIN", "cos": "COS"}
+_UNARY = {"sqrt": "SQRT", "sin": "SIN", "cos": "COS", "floor": "FLOOR"}
 
 
 class Graph:
@@ -136,6 +136,9 @@ class Scalar:
 
     def cos(self) -> Scalar:
         return self.graph.node("cos", self.index)
+
+    def floor(self) -> Scalar:
+        return self.graph.node("floor", self.index)
 
     def select_negative(self, negative: Scalar | float, otherwise: Scalar | float) -> Scalar:
         a, b = self.graph.lift(negative), self.graph.lift(otherwise)
