@@ -29,7 +29,8 @@ def compiled_as_cpp(rules, folder):
     for name, body, args in (("forward", forward, arguments[0]), ("backward", backward, arguments[1])):
         signature = ",".join(f"{'int' if a == 'items_' else 'unsigned long long'} {a}" for a in args)
         text += f'extern "C" void {name}(int threads,{signature}){{for(int thread=0;thread<threads;++thread){{\n{body}\n}}}}\n'
-        text += "#undef AT\n#undef STRIDE\n#undef SELECT\n#undef ANY_NEGATIVE\n#undef SQRT\n#undef SIN\n#undef COS\n#undef FLOOR\n#undef LANES\n"
+        text += "#undef AT\n#undef STRIDE\n#undef SELECT\n#undef ANY_NEGATIVE\n#undef LANES\n"
+        text += "#undef SQRT\n#undef SIN\n#undef COS\n#undef FLOOR\n"
         text += "#undef LANE\n#undef ROW\n#undef NOINLINE\n"
     (folder / "kernels.cpp").write_text(text)
     command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-o", str(folder / "kernels.so"), str(folder / "kernels.cpp")]

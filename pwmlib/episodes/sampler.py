@@ -21,7 +21,8 @@ def padded_sizes(tasks: Sequence[Task]) -> tuple[int, int]:
 class SliceSampler:
     """Uniform over tasks, then episodes, then positions. Rows stay in their memory maps; only sampled slices are read.
 
-    arrays: for each task its shards, [episodes, decisions + 1, obs_dim + action_dim + 1], as `EpisodeStore.arrays` gives them.
+    arrays: for each task its shards, [episodes, length, obs_dim + action_dim + 1], as `EpisodeStore.arrays` gives them; the length may
+    differ between shards.
     """
 
     def __init__(self, tasks: Sequence[Task], arrays: Sequence[Sequence[np.ndarray]]):
@@ -85,8 +86,11 @@ class SliceSampler:
         """`count` random slices, shape [length, count, width]."""
         ends, shards = self._ends[task_index], self._arrays[task_index]
         episode = rng.integers(ends[-1], size=count)
-        offset = rng.integers(shards[0].shape[1] - length + 1, size=count)
         shard = np.searchsorted(ends, episode, side="right")
+        lengths = np.array([a.shape[1] for a in shards])
+        if lengths.min() < length:
+            raise ValueError(f"{self.tasks[task_index].name}: slices of {length} rows asked for, but episodes have {lengths.min()}")
+        offset = rng.integers(lengths[shard] - length + 1)
         local = episode - np.concatenate([[0], ends[:-1]])[shard]
         rows = np.empty((length, count, shards[0].shape[2]), np.float32)
         steps = np.arange(length)[:, None]

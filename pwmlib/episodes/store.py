@@ -1,6 +1,7 @@
 """One folder of memory-mapped shards per task.
 
-A shard is `<name>.npy`, float32 [episodes, decisions + 1, obs_dim + action_dim + 1], rows (obs | action | reward): row t holds
+A shard is `<name>.npy`, float32 [episodes, length, obs_dim + action_dim + 1], rows (obs | action | reward); the length is
+decisions + 1 for our own episodes, that of their pieces for imported ones. Row t holds
 the action that led to obs t and its reward; row 0 has NaN there. Beside it `<name>.json` describes each episode. The description
 is written last and both atomically, so a shard exists exactly when its description does.
 """
@@ -94,17 +95,24 @@ class EpisodeStore:
     def write(self, shard: str, episodes: Sequence[Episode]) -> None:
         """Add a shard, atomically; an existing shard of that name is replaced."""
         rows = np.stack([e.rows for e in episodes])
-        if rows.shape[1:] != self.row_shape or rows.dtype != np.float32:
+        if rows.shape[1:] != self.row_shape:
             raise ValueError(f"{self.task.name}: episodes must be float32 {self.row_shape}, got {rows.dtype} {rows.shape[1:]}")
+        self.write_rows(shard, rows, [{k: v for k, v in asdict(e).items() if k != "rows"} | {"return": e.total_reward} for e in episodes])
+
+    def write_rows(self, shard: str, rows: np.ndarray, described: Sequence[dict]) -> None:
+        """Add a shard of episodes of any one length, [episodes, length, width], with a line of the index for each."""
+        if rows.ndim != 3 or rows.shape[2] != self.row_shape[1] or rows.dtype != np.float32 or len(rows) != len(described):
+            raise ValueError(
+                f"{self.task.name}: rows must be float32 [{len(described)}, length, {self.row_shape[1]}], got {rows.dtype} {rows.shape}"
+            )
         buffer = io.BytesIO()
         np.save(buffer, rows)
-        described = [{k: v for k, v in asdict(e).items() if k != "rows"} | {"return": e.total_reward} for e in episodes]
         meta = {
             "task": self.task.name,
             "shape": list(rows.shape),
             "bytes": buffer.getbuffer().nbytes,
             "generator_version": GENERATOR_VERSION,
-            "episodes": described,
+            "episodes": list(described),
         }
         write_atomic(self.folder / f"{shard}.npy", buffer.getvalue())
         write_atomic(self.folder / f"{shard}.json", json.dumps(meta, indent=1))
@@ -121,7 +129,7 @@ class EpisodeStore:
             shape, size = tuple(meta["shape"]), int(meta["bytes"])
         except (OSError, ValueError, KeyError) as error:
             raise EpisodeFileError(f"{path.with_suffix('.json')}: not a readable shard description ({error})") from None
-        if meta.get("task") != self.task.name or shape[1:] != self.row_shape:
+        if meta.get("task") != self.task.name or len(shape) != 3 or shape[2] != self.row_shape[1]:
             raise EpisodeFileError(
                 f"{path}: holds {meta.get('task')} of shape {shape[1:]}, expected {self.task.name} of shape {self.row_shape}"
             )

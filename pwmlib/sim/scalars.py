@@ -17,7 +17,8 @@ from .trace import Scalar, constant_of
 
 __all__ = [
     "Matrix", "Number", "Vector", "add", "clip", "cos", "cross", "div", "dot", "from_columns", "identity", "matmul", "matvec", "mul",
-    "quaternion_matrix", "quaternion_product", "rotation", "scale", "select_negative", "sin", "sqrt", "sub", "transpose", "vadd", "vsub", "wrap_angle",
+    "quaternion_matrix", "quaternion_product", "rotation", "scale", "select_negative", "sin", "sqrt", "sub", "transpose", "vadd", "vsub",
+    "wrap_angle",
 ]  # fmt: skip
 
 Number: TypeAlias = "float | Scalar | torch.Tensor"
