@@ -125,6 +125,8 @@ class WorldModelTraining:
     grad_norm: float = 20.0
     standardise_obs: bool = False
     """Standardise observations per task with the data's statistics (paper and released multi-task code: no)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the matrix products; parameters, normalisation, losses and the optimiser stay float32."""
     loss: WorldModelLossConfig = WorldModelLossConfig()
 
     @classmethod

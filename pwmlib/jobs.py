@@ -1,4 +1,7 @@
-"""Independent jobs on a few processes: one torch thread each, and one job's crash does not take the others down."""
+"""Independent jobs: one torch thread each, and one job's crash does not take the others down.
+
+engine="local" is a pool of processes on this machine; engine="ray" (`pwmlib.ray_engine`) the same jobs on Ray.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-__all__ = ["Job", "JobResult", "default_workers", "run_jobs"]
+try:
+    import resource
+except ImportError:  # not a Unix
+    resource = None
+
+__all__ = ["Engine", "Job", "JobResult", "call", "default_workers", "run_jobs"]
+
+Engine = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
@@ -39,23 +49,36 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_jobs(jobs: Sequence[Job], *, workers: int, progress: bool = True, description: str = "jobs") -> list[JobResult]:
+def run_jobs(
+    jobs: Sequence[Job], *, workers: int, progress: bool = True, description: str = "jobs", engine: Engine = "local",
+    memory_gb: float | None = None, gpus: float = 0.0,
+) -> list[JobResult]:  # fmt: skip
     """Run all jobs, at most `workers` at a time, each in its own process; results in the order of the jobs.
 
     A job that raises, or whose process dies, gives a JobResult with its error; the others go on.
+    memory_gb: what a job may allocate (Linux); beyond it the job fails with MemoryError. gpus: share of a GPU for each job (Ray).
     """
     from tqdm.auto import tqdm
 
+    if engine not in ("local", "ray"):
+        raise ValueError(f"engine must be 'local' or 'ray', got {engine!r}")
     results: dict[int, JobResult] = {}
     with tqdm(total=len(jobs), desc=description, disable=not progress) as bar:
-        for index, result in _completed(jobs, max(1, min(workers, len(jobs)))):
+        count = max(1, min(workers, len(jobs)))
+        if engine == "ray":
+            from .ray_engine import completed_on_ray
+
+            completed = completed_on_ray(jobs, count, gpus=gpus, memory_gb=memory_gb)
+        else:
+            completed = _completed(jobs, count, memory_gb)
+        for index, result in completed:
             results[index] = result
             bar.set_postfix_str(result.name)
             bar.update()
     return [results[i] for i in range(len(jobs))]
 
 
-def _completed(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, JobResult]]:
+def _completed(jobs: Sequence[Job], workers: int, memory_gb: float | None) -> Iterator[tuple[int, JobResult]]:
     # A fork server imports the jobs' module (and with it torch) once, not once a job.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
@@ -67,7 +90,7 @@ def _completed(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, JobResu
         while waiting or running:
             while waiting and len(running) < workers:
                 index, job = waiting.pop(0)
-                process = context.Process(target=_work, args=(index, job, outcomes), daemon=True)
+                process = context.Process(target=_work, args=(index, job, memory_gb, outcomes), daemon=True)
                 process.start()
                 running[index] = process
             try:
@@ -89,13 +112,21 @@ def _completed(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, JobResu
             process.terminate()
 
 
-def _work(index: int, job: Job, outcomes: Any) -> None:
-    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+def call(job: Job, memory_gb: float | None = None) -> tuple[Any, str | None]:
+    """The job's value and None, or None and why it failed; in the process that it belongs to."""
     torch.set_num_threads(1)
+    if memory_gb is not None and resource is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (int(memory_gb * 2**30), hard))
     try:
-        outcomes.put((index, job.function(**job.arguments), None))
+        return job.function(**job.arguments), None
     except Exception as error:
-        outcomes.put((index, None, f"{type(error).__name__}: {error}"))
+        return None, f"{type(error).__name__}: {error}"
+
+
+def _work(index: int, job: Job, memory_gb: float | None, outcomes: Any) -> None:
+    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+    outcomes.put((index, *call(job, memory_gb)))
 
 
 def _leave_with_parent(parent: int) -> None:

@@ -48,7 +48,8 @@ class WorldModelTrainer:
         device = self.model.obs_mean.device
         rng_state = self.rng.bit_generator.state
         batch = [x.to(device) for x in self.data.slices(c.batch, c.horizon, self.rng)]
-        loss, parts = world_model_loss(self.model, *batch, c.loss)
+        with torch.autocast(device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
+            loss, parts = world_model_loss(self.model, *batch, c.loss)
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         for p, g in zip(self.parameters, gradients, strict=True):
             p.grad = g

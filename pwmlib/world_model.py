@@ -217,15 +217,14 @@ def world_model_loss(
             f"got {tuple(obs.shape)}, {tuple(action.shape)}, {tuple(reward.shape)}"
         )
     with torch.no_grad():
-        targets = model.encode(obs[1:], task)
-    z = model.encode(obs[0], task)
-    zs = [z]
+        targets = model.encode(obs[1:], task).to(obs.dtype)
+    zs = [model.encode(obs[0], task).to(obs.dtype)]  # under autocast the layers answer in bfloat16
     for a in action:
-        zs.append(model.next(zs[-1], a, task))
+        zs.append(model.next(zs[-1], a, task).to(obs.dtype))
     latents = torch.stack(zs)
     squared = (latents[1:] - targets).square()
     per_step = (squared.sum(-1) if config.dynamics_reduction == "sum" else squared.mean(-1)).mean(-1)
-    logits = model.reward_logits(latents[:-1], action, task)
+    logits = model.reward_logits(latents[:-1], action, task).to(obs.dtype)
     target_reward = reward
     if config.normalise_reward:
         target_reward = ((reward - model.reward_mean) / model.reward_std).clamp(-5.0, 5.0)

@@ -219,6 +219,19 @@ def test_every_architecture_switch_trains_freezes_and_differentiates(changes):
     assert gradient.isfinite().all() and gradient.abs().sum() > 0
 
 
+def test_world_model_training_in_bfloat16_follows_float32():
+    curves = {}
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        training = WorldModelTraining(updates=40, horizon=3, batch=16, lr=3e-3, precision=precision)
+        trainer = WorldModelTrainer(WorldModel(4, 2, tasks=2, config=SMALL), OneBatch(), training)
+        curves[precision] = [trainer.update()["loss"] for _ in range(40)]
+        assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+    single, half = curves["float32"], curves["bfloat16"]
+    assert half[0] == pytest.approx(single[0], rel=1e-2) and half[0] != single[0]
+    assert half[-1] == pytest.approx(single[-1], rel=0.1) and half[-1] < half[0]
+
+
 def test_a_full_disk_is_named_and_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "state.safetensors"
     save_state(path, {"a": torch.ones(2)})

@@ -94,11 +94,25 @@ def crash():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_jobs_survive_each_other():
-    jobs = [Job("a", succeed, {"x": 1}), Job("b", fail, {}), Job("c", crash, {}), Job("d", succeed, {"x": 4})]
-    results = run_jobs(jobs, workers=2, progress=False)
-    assert [r.value for r in results] == [2, None, None, 8]
-    assert results[1].error == "ValueError: on purpose" and "exit code -9" in results[2].error
+def greedy():
+    return len(bytearray(2**31))
+
+
+@pytest.mark.parametrize("engine, died", [("local", "exit code -9"), ("ray", "its process ended: WorkerCrashedError")])
+def test_jobs_survive_each_other(engine, died, monkeypatch):
+    if engine == "ray":
+        pytest.importorskip("ray", reason="the 'cluster' extra is not installed")
+        monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+    jobs = [Job("a", succeed, {"x": 1}), Job("b", fail, {}), Job("c", crash, {}), Job("d", succeed, {"x": 4}), Job("e", greedy, {})]
+    results = run_jobs(jobs, workers=2, progress=False, engine=engine, memory_gb=1.0 if engine == "local" else None)
+    assert [r.value for r in results] == [2, None, None, 8, None if engine == "local" else 2**31]
+    assert results[1].error == "ValueError: on purpose" and died in results[2].error
+    assert engine == "ray" or results[4].error.startswith("MemoryError")
+
+
+def test_an_unknown_engine_is_named():
+    with pytest.raises(ValueError, match="engine must be 'local' or 'ray', got 'dask'"):
+        run_jobs([], workers=1, engine="dask")
 
 
 def test_device_is_checked_by_name():

@@ -1,0 +1,82 @@
+"""Policies extracted together are those extracted one by one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pwmlib.config import PWMConfig
+from pwmlib.frozen import FrozenWorldModel
+from pwmlib.pwm import NonFiniteError, PolicyLearner
+from pwmlib.stacked import Member, StackedPolicies
+from pwmlib.world_model import WorldModel, WorldModelConfig
+
+CONFIG = PWMConfig(updates=20, horizon=4, batch=8, actor_hidden=(16, 12), critic_hidden=(16,), critics=2, critic_iterations=2)
+
+
+def world():
+    torch.manual_seed(0)
+    config = WorldModelConfig(latent_dim=16, encoder_hidden=(16,), dynamics_hidden=(16,), reward_hidden=(16,), task_dim=4)
+    model = WorldModel(5, 3, tasks=3, action_dims=[1, 3, 2], config=config)
+    with torch.no_grad():  # an untrained reward head gives 0 everywhere
+        model.reward_head[-1].weight.normal_(std=0.5)
+    return model
+
+
+def starts(model, task):
+    view = FrozenWorldModel(model, task)
+
+    def draw(batch, generator):
+        with torch.no_grad():
+            return view.encode(torch.randn(batch, 5, generator=generator))
+
+    return draw
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"critic_value": "min", "detach_policy_input": True, "critic_loss": "mean", "norm_order": "after_activation"},
+     {"critic_sampling": "time_blocks", "critic_minibatches": 2, "actor_loss_scale": "horizon", "actor_grad_norm": 0.01,
+      "actor_objective": "td_lambda"}],
+)  # fmt: skip
+def test_stacked_policies_are_those_extracted_one_by_one(changes):
+    model, config = world(), replace(CONFIG, **changes)
+    members = [Member(task, seed, starts(model, task)) for task in (0, 1, 2) for seed in (0, 1)]
+    stacked = StackedPolicies(model, members, config)
+    singles = [PolicyLearner(FrozenWorldModel(model, m.task), m.starts, config, seed=m.seed) for m in members]
+    before = [a.mean[0].weight.clone() for a in stacked.actors]
+    for _ in range(4):
+        together = stacked.update()
+        apart = [learner.update() for learner in singles]
+    for name in ("actor_loss", "actor_grad_norm", "reward"):
+        torch.testing.assert_close(together[name].tolist(), [a[name] for a in apart], atol=1e-5, rtol=1e-4)
+    for actor, critics, single, old in zip(stacked.actors, stacked.critics, singles, before, strict=True):
+        assert not torch.equal(actor.mean[0].weight, old)
+        for ours, theirs in ((actor, single.actor), (critics, single.critics)):
+            for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+                torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+def test_it_continues_bit_for_bit():
+    model = world()
+    members = [Member(task, 0, starts(model, task)) for task in (0, 1)]
+    whole, first = StackedPolicies(model, members, CONFIG), StackedPolicies(model, members, CONFIG)
+    for _ in range(3):
+        whole.update()
+        first.update()
+    second = StackedPolicies(model, members, CONFIG)
+    second.load_state_dict(first.state_dict())
+    for _ in range(2):
+        whole.update()
+        second.update()
+    assert torch.equal(whole._actor.matrix, second._actor.matrix) and torch.equal(whole._critics.matrix, second._critics.matrix)
+
+
+def test_a_policy_that_diverges_is_named_and_options_that_do_not_stack_are_refused():
+    model = world()
+    poisoned = lambda batch, generator: torch.full((batch, 16), torch.nan)  # noqa: E731
+    stacked = StackedPolicies(model, [Member(0, 0, starts(model, 0)), Member(2, 5, poisoned)], CONFIG)
+    with pytest.raises(NonFiniteError, match="task 2 seed 5 actor loss is nan"):
+        stacked.update()
+    with pytest.raises(ValueError, match="return_scaling='none'.*got 'running_std'"):
+        StackedPolicies(model, [], replace(CONFIG, return_scaling="running_std"))
