@@ -26,7 +26,7 @@ from .frozen import FrozenWorldModel
 from .gradients import PolicyGradients, first_order, first_order_along, horizon_table, zeroth_order
 from .jobs import Job, run_jobs
 from .policy import Actor
-from .pretrain import WorldModelTrainer, held_out_correlation
+from .pretrain import WorldModelTrainer, held_out_fit
 from .runs import Run, single_thread, train
 from .world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig
 
@@ -35,8 +35,6 @@ __all__ = ["DOUBLE_PENDULUM_SCALES", "DoublePendulumScale", "Study", "perturbati
 ENV = "double_pendulum"
 REWARD_UNITS = "trained policy, same actions, reward in the released script's units"
 """A setting of the true dynamics only: the reward scaled, which must change the variance and no ESNR."""
-REWARD_SCALE = 0.02
-"""Rewards are learned in units of 50, so that those of a swinging pendulum are of order 1; the simulator's are scaled alike."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class DoublePendulumScale:
     checkpoint_every: int = 50
 
 
-_SHAC = SHACConfig(updates=300, horizon=48, actor_hidden=(64, 64), critic_hidden=(128, 64), reward_scale=REWARD_SCALE)
+_SHAC = SHACConfig(updates=300, horizon=48, actor_hidden=(64, 64), critic_hidden=(128, 64), reward_scale=0.02)
 _SMALL = WorldModelConfig(latent_dim=64, encoder_hidden=(128,), dynamics_hidden=(128, 128), reward_hidden=(128, 128), task_dim=0)
 _TRAINING = WorldModelTraining(updates=500, batch=128, lr=1e-3, final_lr=1e-4, standardise_obs=True)
 
@@ -124,7 +122,7 @@ def replay_rows(stream: Tensor, *, length: int, most: int = 8000) -> np.ndarray:
     blocks = stream[: len(stream) // length * length].view(-1, length, *stream.shape[1:]).permute(0, 2, 1, 3).flatten(0, 1)
     rows = torch.zeros(len(blocks), length + 1, 8)
     rows[:, :-1, :6], rows[:, -1, :6] = blocks[..., :6], blocks[:, -1, 6:12]
-    rows[:, 1:, 6], rows[:, 1:, 7] = blocks[..., 12], REWARD_SCALE * blocks[..., 13]
+    rows[:, 1:, 6], rows[:, 1:, 7] = blocks[..., 12], blocks[..., 13]
     return rows[-most:].numpy()
 
 
@@ -145,7 +143,7 @@ def shac_job(scale: DoublePendulumScale, seed: int, runs_dir: str) -> dict[str, 
 
 
 def model_job(scale: DoublePendulumScale, horizon: int, replays: list[str], runs_dir: str) -> dict[str, Any]:
-    """One world model of all replays, trained over `horizon` steps; returns its reward correlation on the last tenth of the episodes."""
+    """One world model of all replays, trained over `horizon` steps; returns how it predicts the rewards of every tenth episode, held out."""
     training = replace(scale.training, horizon=horizon)
     params = {"model": scale.model, "training": training, "replays": [Path(r).name for r in replays]}
     run = Run(runs_dir, "world_model", f"H{horizon}", params)
@@ -160,8 +158,7 @@ def model_job(scale: DoublePendulumScale, horizon: int, replays: list[str], runs
                 save_state(run.folder / f"model-{step}.safetensors", {"model": trainer.model.state_dict()})
 
         train(run, trainer, training.updates, checkpoint_every=scale.checkpoint_every, log_every=10, progress=keep)
-        first, last = held_out_correlation(trainer.model, held_out)
-        return {"horizon": horizon, "correlation_first": first, "correlation_last": last, "folder": str(run.folder)}
+        return {"horizon": horizon, **held_out_fit(trainer.model, held_out), "folder": str(run.folder)}
 
     with single_thread():
         return run.execute(work)
@@ -193,19 +190,11 @@ def _new_model(scale: DoublePendulumScale, data: SliceSampler) -> WorldModel:
     return model
 
 
-class ScaledDynamics(EnvDynamics):
-    """The simulator with the rewards that the models are trained on (`REWARD_SCALE` times its own), or in another unit."""
-
-    reward_scale, reward_offset = REWARD_SCALE, 0.0
-
-    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        return self.reward_scale * super().reward(state, action, next_state) + self.reward_offset
-
-
-class ReleasedUnits(ScaledDynamics):
+class ReleasedUnits(EnvDynamics):
     """The simulator with r / 21554 + 1, as the released script has it."""
 
-    reward_scale, reward_offset = 1 / 21554, 1.0
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        return super().reward(state, action, next_state) / 21554 + 1.0
 
 
 class ObservingPolicy(nn.Module):
@@ -282,7 +271,7 @@ def load_policy(scale: DoublePendulumScale, folder: str) -> NormalisedActor:
 
 
 def load_model(scale: DoublePendulumScale, folder: str, replays: list[str], step: int | None = None) -> FrozenWorldModel:
-    """The frozen world model of a run's folder, with rewards in the units of the replay. step: one of `milestone_updates`."""
+    """The frozen world model of a run's folder, with rewards in the environment's units. step: one of `milestone_updates`."""
     model = _new_model(scale, _split(replays)[0])
     model.load_state_dict((load_state(Path(folder) / f"model-{step}.safetensors") if step else Run.checkpoint_in(folder))["model"])
     return FrozenWorldModel(model, reward_symexp=True)
@@ -294,7 +283,7 @@ def sweep(
     """Statistics of every world, setting and horizon; and the growth of disturbances."""
     n, steps = scale.samples, scale.horizons
     g = torch.Generator().manual_seed(0)
-    true, policy = ScaledDynamics(ENV, n, seed=1), load_policy(scale, shac_folder)
+    true, policy = EnvDynamics(ENV, n, seed=1), load_policy(scale, shac_folder)
     worlds = {f"model, H = {h}": load_model(scale, folder, replays) for h, folder in model_folders.items()}
     start, noise = true.reset(), torch.randn(steps, n, 1, generator=g)
     obs0 = true.observe(start)

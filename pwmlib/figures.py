@@ -302,7 +302,7 @@ def gradient_switches(table: pd.DataFrame) -> Figure:
     same = table[table["setting"] == "trained policy, same actions"].set_index("world")
     units = table[table["setting"] == REWARD_UNITS]
     for ax, column, label in ((left, "mean_variance", "variance, mean over parameters"), (middle, "esnr", "ESNR (Eq. 5)")):
-        ax.plot(same.loc["true", "horizon"], same.loc["true", column], color="black", label="reward / 50")
+        ax.plot(same.loc["true", "horizon"], same.loc["true", column], color="black", label="the environment's")
         ax.plot(units["horizon"], units[column], color="#E69F00", ls="--", label="reward / 21554 + 1, as released")
         ax.set(yscale="log", xlabel="horizon H [steps]", ylabel=label)
     left.set_title("true dynamics, units of the reward", fontsize=9)

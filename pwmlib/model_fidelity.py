@@ -15,12 +15,12 @@ from .double_pendulum import (
     ENV,
     DoublePendulumScale,
     ObservingPolicy,
-    ScaledDynamics,
     Study,
     load_model,
     load_policy,
     milestone_updates,
 )
+from .envs import EnvDynamics
 from .gradients import gradient_fidelity
 from .gradients.paths import open_loop, sample_trajectories
 from .runs import Run, single_thread
@@ -57,7 +57,7 @@ def fidelity_study(scale: DoublePendulumScale, study: Study, runs_dir: str | Pat
 
 
 def _measure(scale: DoublePendulumScale, policy: NormalisedActor, folders: dict[int, str], replays: list[str]) -> pd.DataFrame:
-    true = ScaledDynamics(ENV, scale.samples, seed=2)
+    true = EnvDynamics(ENV, scale.samples, seed=2)
     rollouts = {kind: _states_and_actions(true, policy, kind, scale.horizons) for kind in KINDS}
     horizons = [h for h in HORIZONS if h <= scale.horizons]
     tables = []
@@ -71,7 +71,7 @@ def _measure(scale: DoublePendulumScale, policy: NormalisedActor, folders: dict[
     return pd.concat(tables, ignore_index=True)
 
 
-def _states_and_actions(true: ScaledDynamics, policy: NormalisedActor, kind: str, steps: int, seed: int = 3) -> tuple[Tensor, Tensor]:
+def _states_and_actions(true: EnvDynamics, policy: NormalisedActor, kind: str, steps: int, seed: int = 3) -> tuple[Tensor, Tensor]:
     """N states of a kind, [N, 4], and the actions of the rollout from them, [steps, N, 1]."""
     g = torch.Generator().manual_seed(seed)
     start, on_states = true.reset(), ObservingPolicy(true, policy)

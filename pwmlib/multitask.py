@@ -22,7 +22,7 @@ from .evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_plann
 from .frozen import FrozenWorldModel
 from .jobs import Job, JobResult, run_jobs
 from .online import OnlineAgent, replay_starts
-from .pretrain import held_out_correlation, pretrain_world_model
+from .pretrain import held_out_fit, pretrain_world_model
 from .pwm import PolicyLearner, extract_policy
 from .runs import Run, digest, plain, resolve_device
 from .scales import DataPlan, MultitaskScale
@@ -88,9 +88,7 @@ class MultitaskExperiment:
                 )
             quality = {}
             for i, t in enumerate(self.tasks):
-                one = _OneTask(held_out, i)
-                first, last = held_out_correlation(model, one, horizon=config.horizon)
-                quality[t.name] = {"correlation_first": first, "correlation_last": last}
+                quality[t.name] = held_out_fit(model, _OneTask(held_out, i), horizon=config.horizon)
             return {"quality": quality, **run.rows[-1]}
 
         return run.execute(work)

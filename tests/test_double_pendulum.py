@@ -44,7 +44,7 @@ def test_study_runs_and_a_second_call_reads_what_the_first_one_wrote(tmp_path):
         for s in (study.REWARD_UNITS, "trained policy, same actions")
     )
     np.testing.assert_allclose(units["esnr"], same["esnr"], rtol=1e-3)
-    factor = (1 / 21554 / study.REWARD_SCALE) ** 2
+    factor = (1 / 21554) ** 2
     np.testing.assert_allclose(units["mean_variance"], factor * same["mean_variance"], rtol=1e-3)
     assert sorted(first.table["horizon"].unique()) == [1, 2, 3, 4, 5] and (first.table["samples"] == 6).all()
     assert np.isfinite(first.table[["mean_variance", "esnr"]]).all().all()
@@ -71,7 +71,7 @@ def test_replay_rows_are_whole_episodes_with_the_action_that_led_to_each_observa
     np.testing.assert_array_equal(episode[0, :6], stream[0, 0, :6])
     np.testing.assert_array_equal(episode[3, :6], stream[2, 0, 6:12])
     assert episode[1, 6] == stream[0, 0, 12]
-    assert episode[2, 7] == pytest.approx(study.REWARD_SCALE * float(stream[1, 0, 13]))
+    assert episode[2, 7] == pytest.approx(float(stream[1, 0, 13]))
 
 
 def test_growth_of_a_linear_world_is_its_factor():
@@ -85,12 +85,12 @@ def test_growth_of_a_linear_world_is_its_factor():
     np.testing.assert_allclose(growth["growth"], [2, 4, 8, 16], rtol=1e-3)
 
 
-def test_rewards_of_the_swept_simulator_are_in_the_units_of_the_replay():
-    plain, scaled = EnvDynamics("double_pendulum", 4), study.ScaledDynamics("double_pendulum", 4)
+def test_rewards_in_the_released_units():
+    plain, released = EnvDynamics("double_pendulum", 4), study.ReleasedUnits("double_pendulum", 4)
     s = plain.reset()
     a = torch.full((4, 1), 0.3)
     n = plain.advance(s, a)
-    torch.testing.assert_close(scaled.reward(s, a, n), study.REWARD_SCALE * plain.reward(s, a, n))
+    torch.testing.assert_close(released.reward(s, a, n), plain.reward(s, a, n) / 21554 + 1)
 
 
 def curves(variance, esnr):
