@@ -143,7 +143,7 @@ def shac_job(scale: DoublePendulumScale, seed: int, runs_dir: str) -> dict[str, 
 
 
 def model_job(scale: DoublePendulumScale, horizon: int, replays: list[str], runs_dir: str) -> dict[str, Any]:
-    """One world model of all replays, trained over `horizon` steps; returns how it predicts the rewards of every tenth episode, held out."""
+    """One world model of all replays, trained over `horizon` steps; returns its fit on every tenth episode, held out."""
     training = replace(scale.training, horizon=horizon)
     params = {"model": scale.model, "training": training, "replays": [Path(r).name for r in replays]}
     run = Run(runs_dir, "world_model", f"H{horizon}", params)

@@ -19,7 +19,6 @@ from .ball_wall import FOUND
 from .checkpoints import write_atomic
 from .double_pendulum import REWARD_UNITS
 from .runs import environment_stamp
-from .stats import Aggregate
 from .toys.ball_wall import THETA, BallWall
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "gradient_switches",
     "landscapes",
     "losses_and_descents",
-    "multitask_scores",
     "offline_cartpole_scores",
     "perfect_model_curves",
     "save_figure",
@@ -152,50 +150,6 @@ def claim_map(found: pd.DataFrame) -> Figure:
     ax.tick_params(length=0)
     ax.set_xticklabels(ax.get_xticklabels(), rotation=0)
     figure.tight_layout()
-    return figure
-
-
-def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -> Figure:
-    """Per-task scores beside random behaviour, the data and planning (Fig. 15 in our numbers), and the aggregates (Fig. 6)."""
-    tasks = list(dict.fromkeys(table["task"]))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 0.55 * len(tasks) + 1.9), width_ratios=(3, 1.25), layout="constrained")
-    y = {name: i for i, name in enumerate(tasks)}
-    first = table.drop_duplicates("task").set_index("task")
-    dmc = first["suite"] == "dm_control"
-    for name in tasks:
-        if dmc[name]:
-            left.plot(
-                [first.data_p10[name] / 10, first.data_p90[name] / 10], [y[name]] * 2, color="0.85", lw=9, solid_capstyle="butt", zorder=0
-            )
-    left.plot([], [], color="0.8", lw=9, label="data, 10th to 90th percentile of episode scores")
-    success = first["data_success"].where(~dmc) * 100
-    left.scatter(success, [y[t] for t in first.index], marker="D", color="0.6", s=36, label="data, share of successful episodes")
-    left.scatter(first["random_score"], [y[t] for t in first.index], marker="x", color="black", s=34, label="random actions")
-    left.scatter(
-        first["planning_score"], [y[t] - 0.3 for t in first.index], marker="^", color="#E69F00", s=42, label="planning in the model"
-    )
-    offsets = table.groupby("task").cumcount() - (table.groupby("task")["task"].transform("count") - 1) / 2
-    left.scatter(
-        table["score"],
-        table["task"].map(y) + 0.14 * offsets,
-        color="#0072B2",
-        edgecolor="white",
-        s=46,
-        zorder=3,
-        label="PWM, one dot a seed",
-    )
-    left.set_yticks(range(len(tasks)), tasks)
-    left.set(xlim=(-3, 103), ylim=(len(tasks) - 0.5, -0.5), xlabel="score")
-    left.grid(axis="x", alpha=0.3)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    for i, (name, a) in enumerate(aggregates.items()):
-        right.bar(i, a.value, color="#0072B2" if name.startswith("PWM") else "0.6", width=0.6)
-        if a.low is not None:
-            right.errorbar(i, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=4, lw=1.2)
-    right.set_xticks(range(len(aggregates)), [name.replace(" ", "\n") for name in aggregates], fontsize=8)
-    resampled = next(iter(aggregates.values())).resampled
-    right.set(ylim=(0, 1.02), ylabel="normalised score", title="IQM, 95 % interval\n" + resampled.split(",")[0])
-    right.title.set_fontsize(9)
     return figure
 
 

@@ -14,26 +14,41 @@ import torch
 from tqdm.auto import tqdm
 
 from .checkpoints import write_atomic
-from .episodes import BEHAVIOURS, Episode, EpisodeStore, SliceSampler, make_behaviour
+from .episodes import EpisodeStore, SliceSampler, make_behaviour
+from .episodes.published import import_chunks
 from .episodes.sampler import padded_sizes
-from .episodes.store import GENERATOR_VERSION, record
+from .episodes.store import record
 from .errors import ExplainedError
 from .evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_planner, evaluate_policy, summarise
+from .foreign import read_torch_file
 from .frozen import FrozenWorldModel
-from .jobs import Job, JobResult, run_jobs
-from .online import OnlineAgent, replay_starts
+from .generation import data_quantiles, generate_task
+from .jobs import Engine, Job, JobResult, run_jobs
+from .online import replay_starts
 from .pretrain import held_out_fit, pretrain_world_model
-from .pwm import PolicyLearner, extract_policy
-from .runs import Run, digest, plain, resolve_device
-from .scales import DataPlan, MultitaskScale
-from .tasks import Task, make
+from .pwm import PolicyLearner, StartStates, extract_policy
+from .runs import Run, digest, resolve_device
+from .scales import MultitaskScale
+from .shipped import Artefacts
+from .sweep import note_plan
+from .tasks import MT30, MT80, Task, make
 from .tasks import task as find_task
 from .world_model import WorldModel
 
-__all__ = ["MultitaskExperiment", "StageFailedError", "data_quantiles", "gate_job", "generate_task", "policy_job"]
+__all__ = ["MultitaskExperiment", "StageFailedError", "gate_job", "policy_job"]
 
 HELD_OUT = 0.05
 """Fraction of each task's episodes that the world model never trains on (at least one), for the reward correlation."""
+
+
+COST = {
+    "update_ms": 40.0,
+    "dm_control_episode_s": 0.4,
+    "metaworld_episode_s": 0.15,
+    "dm_control_planning_s": 15.0,
+    "metaworld_planning_s": 3.0,
+}
+"""Of one policy update (batch 64, H = 16, a 1M model, bfloat16 or not) and of one episode, evaluated or planned; one core of a Xeon."""
 
 
 class StageFailedError(ExplainedError):
@@ -52,18 +67,53 @@ class MultitaskExperiment:
     device: str = "auto"
     workers: int = 2
     progress: bool = True
+    engine: Engine = "local"
+    """Where jobs run: processes here, or Ray."""
+    shipped: Artefacts | None = None
+    """Start from this world model and its start states instead of generating data and training."""
+    chunks: tuple[Path, ...] = ()
+    """Published chunks to import instead of generating episodes."""
+
+    def cost(self) -> str:
+        """What is about to be run, and about how long that takes on this number of processes, from the recorded costs."""
+        policies, planned = len(self.tasks) * self.train_seeds, "" if self.shipped else "episodes, a world model, "
+        c, dims = self.scale.policy, self.scale.model.latent_dim
+        update = COST["update_ms"] * (c.batch / 64) * (c.horizon / 16) * max(1.0, dims / 128) / 1000
+        checks = -(-c.updates // self.scale.evaluate_every)
+        seconds = sum(
+            self.train_seeds * (c.updates * update + checks * self.scale.eval_episodes * COST[f"{t.suite}_episode_s"])
+            + self.scale.planner_episodes * COST[f"{t.suite}_planning_s"]
+            for t in self.tasks
+        )
+        minutes = seconds / 60 / max(1, self.workers)
+        todo = f"{planned}{policies} policies of {c.updates} updates"
+        return f"To do at most: {todo}; the policies take about {minutes:.0f} min on {self.workers} processes."
+
+    def data(self) -> pd.DataFrame:
+        """The quality of the data, one line a task; generates what is missing, or reads the shipped table."""
+        if self.shipped:
+            table = self.shipped.table("data").set_index("task", drop=False)
+            return table.loc[[t.name for t in self.tasks]].reset_index(drop=True)
+        return data_quantiles(self.generate())
 
     def generate(self) -> pd.DataFrame:
         """Episodes of all tasks, in parallel over tasks. Returns their index."""
+        if self.chunks:
+            self._import()
+            return pd.concat([EpisodeStore(self.data_dir, t).index() for t in self.tasks], ignore_index=True)
         folder = str(self.data_dir)
         jobs = [Job(t.name, generate_task, {"name": t.name, "plan": self.scale.data, "folder": folder}) for t in self.tasks]
         self._run(jobs, "episodes")
         return pd.concat([EpisodeStore(self.data_dir, t).index() for t in self.tasks], ignore_index=True)
 
     def train_world_model(self) -> dict[str, Any]:
-        """The world model of all tasks (Eq. 10). Returns its last losses and held-out reward correlations."""
+        """The world model of all tasks (Eq. 10). Returns its last losses and held-out fit of rewards."""
+        if self.shipped:
+            table = self.shipped.table("quality").set_index("task")
+            return {"quality": {t.name: table.loc[t.name].to_dict() for t in self.tasks}}
         run, config = self.world_model_run(), self.scale.training
         training, held_out = self._split()
+        note_plan(self.runs_dir, "world_model", [run])
 
         def work(run: Run) -> dict[str, Any]:
             device = resolve_device(self.device)
@@ -96,6 +146,7 @@ class MultitaskExperiment:
     def check_world_model(self) -> pd.DataFrame:
         """The gate: held-out reward correlation, and the score of a planner that sees only the model. One line per task."""
         quality = self.train_world_model()["quality"]
+        note_plan(self.runs_dir, "planning", [self.gate_run(i) for i in range(len(self.tasks))])
         jobs = [Job(t.name, gate_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
         planned = self._run(jobs, "planning in the model")
         return pd.DataFrame([{"task": t.name, **quality[t.name], **result.value} for t, result in zip(self.tasks, planned, strict=True)])
@@ -103,25 +154,35 @@ class MultitaskExperiment:
     def extract_policies(self) -> pd.DataFrame:
         """One policy per task and training seed (Algorithm 1), evaluated in the real task. One line per policy."""
         self.train_world_model()
+        each = [(i, seed) for i in range(len(self.tasks)) for seed in range(self.train_seeds)]
+        note_plan(self.runs_dir, "policies", [self.policy_run(i, seed) for i, seed in each])
         jobs = [
-            Job(f"{t.name} seed {seed}", policy_job, {"experiment": self._for_job(), "index": i, "seed": seed})
-            for i, t in enumerate(self.tasks)
-            for seed in range(self.train_seeds)
+            Job(f"{self.tasks[i].name} seed {seed}", policy_job, {"experiment": self._for_job(), "index": i, "seed": seed})
+            for i, seed in each
         ]
         rows = [result.value for result in self._run(jobs, "policies")]
         return pd.DataFrame(rows)
 
     def results(self) -> pd.DataFrame:
         """The table of the experiment: each policy's score beside random behaviour, the data, planning, and the model's belief."""
-        index = self.generate()
+        data = self.data()
         gate = self.check_world_model()
         policies = self.extract_policies()
         baselines = pd.DataFrame(
             [result.value for result in self._run([Job(t.name, _random_job, {"name": t.name}) for t in self.tasks], "random")]
         )
-        table = policies.merge(baselines, on="task").merge(data_quantiles(index), on="task").merge(gate, on="task")
+        table = policies.merge(baselines, on="task").merge(data, on="task").merge(gate, on="task")
         write_atomic(self.folder / "results.csv", table.to_csv(index=False))
         return table
+
+    def _import(self) -> None:
+        """Bring the published chunks' episodes of these tasks into the store."""
+        width = read_torch_file(self.chunks[0])["obs"].shape[-1]
+        order = MT80 if width > max(t.obs_dim for t in MT30) else MT30
+        absent = [t.name for t in self.tasks if t not in order]
+        if absent:
+            raise StageFailedError(f"{self.chunks[0].parent}: chunks of MT{len(order)}, which {', '.join(absent)} are not in")
+        import_chunks(self.chunks, self.data_dir, order, only=self.tasks, progress=self.progress)
 
     @property
     def folder(self) -> Path:
@@ -135,8 +196,52 @@ class MultitaskExperiment:
         params = {"tasks": names, "data": data, "model": self.scale.model, "training": self.scale.training, "seed": self.scale.model_seed}
         return Run(self.runs_dir, "world_model", f"{len(names)}-tasks", params)
 
+    def world_model_name(self) -> str:
+        """Identifies the world model that gates and policies belong to."""
+        return f"shipped-{self.shipped.fingerprint}" if self.shipped else self.world_model_run().folder.name
+
+    def model_index(self, index: int) -> int:
+        """The world model's number of one of the experiment's tasks."""
+        return self.shipped.index(self.tasks[index]) if self.shipped else index
+
+    def gate_run(self, index: int) -> Run:
+        """The run of `gate_job`."""
+        t, scale = self.tasks[index], self.scale
+        params = {"world_model": self.world_model_name(), "task": t.name, "planner": scale.planner, "episodes": scale.planner_episodes}
+        return Run(self.runs_dir, "gate", t.name, params)
+
+    def policy_run(self, index: int, seed: int) -> Run:
+        """The run of `policy_job`."""
+        t, scale = self.tasks[index], self.scale
+        params = {
+            "world_model": self.world_model_name(),
+            "task": t.name,
+            "train_seed": seed,
+            "policy": scale.policy,
+            "eval_episodes": scale.eval_episodes,
+            "evaluate_every": scale.evaluate_every,
+        }
+        return Run(self.runs_dir, "policy", f"{t.name}-seed{seed}", params)
+
+    def starts(self, index: int, view: FrozenWorldModel) -> StartStates:
+        """Start states of imagined rollouts of one task: encoded replay states."""
+        margin = self.scale.policy.horizon if self.scale.policy.start_states == "slice_start" else 0
+        if not self.shipped:
+            return replay_starts(lambda: view, self._split()[0], index, margin=margin)
+        t, artefacts = self.tasks[index], self.shipped
+
+        def draw(batch: int, generator: torch.Generator) -> torch.Tensor:
+            seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+            obs = artefacts.start_observations(t, view.obs_dim, batch, np.random.default_rng(seed))
+            with torch.no_grad():
+                return view.encode(obs.to(view.model.obs_mean.device))
+
+        return draw
+
     def load_world_model(self) -> WorldModel:
         """The trained world model."""
+        if self.shipped:
+            return self.shipped.world_model().to(resolve_device(self.device))
         state = self.world_model_run().load_checkpoint()
         if state is None:
             raise StageFailedError(f"{self.world_model_run().folder}: no trained world model; run train_world_model() first")
@@ -145,7 +250,7 @@ class MultitaskExperiment:
         return model.to(resolve_device(self.device))
 
     def _identity(self) -> dict[str, Any]:
-        return {"world_model": self.world_model_run().folder.name, "scale": self.scale, "train_seeds": self.train_seeds}
+        return {"world_model": self.world_model_name(), "scale": self.scale, "train_seeds": self.train_seeds}
 
     def _for_job(self) -> MultitaskExperiment:
         return dataclasses.replace(self, progress=False, workers=1)
@@ -172,7 +277,7 @@ class MultitaskExperiment:
         return SliceSampler(self.tasks, training), SliceSampler(self.tasks, held_out)
 
     def _run(self, jobs: Sequence[Job], description: str) -> list[JobResult]:
-        results = run_jobs(jobs, workers=self.workers, progress=self.progress, description=description)
+        results = run_jobs(jobs, workers=self.workers, progress=self.progress, description=description, engine=self.engine)
         failed = [r for r in results if r.error]
         if failed:
             reasons = "; ".join(f"{r.name}: {r.error}" for r in failed)
@@ -181,68 +286,6 @@ class MultitaskExperiment:
                 "repeat only what failed."
             )
         return results
-
-
-def generate_task(name: str, plan: DataPlan, folder: str) -> int:
-    """Write the episodes of one task that are not there yet. Returns how many were written."""
-    t = find_task(name)
-    store, env, written = EpisodeStore(folder, t), None, 0
-    store.check_plan(plain(plan))
-    counts = plan.dm_control if t.suite == "dm_control" else plan.metaworld
-    for behaviour, count in counts.items():
-        for start in range(0, count, plan.shard):
-            shard = f"{behaviour}-{start:05d}"
-            if store.has(shard):
-                store.read(shard)
-                continue
-            env = env or make(t)
-            stop = min(count, start + plan.shard)
-            store.write(shard, [_scripted_episode(env, behaviour, plan.seed, i) for i in range(start, stop)])
-            written += stop - start
-    if t.suite == "dm_control" and plan.replay is not None and not store.has("replay"):
-        episodes = _replay(t, plan, folder)
-        store.write("replay", episodes)
-        written += len(episodes)
-    return written
-
-
-def _scripted_episode(env: Any, behaviour: str, seed: int, index: int) -> Episode:
-    rng = np.random.default_rng([seed, list(BEHAVIOURS).index(behaviour), index])
-    episode_seed = int(rng.integers(2**31))
-    return record(env, make_behaviour(behaviour, env, rng), seed=episode_seed, behaviour=behaviour)
-
-
-def _replay(t: Task, plan: DataPlan, folder: str) -> list[Episode]:
-    """All episodes of an online PWM agent, resumable after every fifth."""
-    agent = OnlineAgent(make(t), plan.replay, seed=plan.seed)
-    run = Run(Path(folder) / t.name, "agent", t.name, {"seed": plan.seed, "config": plan.replay, "generator": GENERATOR_VERSION})
-
-    def work(run: Run) -> dict[str, Any]:
-        saved = run.load_checkpoint()
-        if saved is not None:
-            agent.load_state_dict(saved)
-        while not agent.finished:
-            run.log(**agent.advance())
-            if len(agent.episodes) % 5 == 0 or agent.finished:
-                run.save_checkpoint(agent.state_dict())
-        return {"episodes": len(agent.episodes)}
-
-    run.execute(work)
-    if not agent.finished:
-        agent.load_state_dict(run.load_checkpoint())
-    return agent.episodes
-
-
-def data_quantiles(index: pd.DataFrame) -> pd.DataFrame:
-    """Per task: number of episodes, 10th, 50th and 90th percentile of their returns, and the share that ends in success."""
-    rows = []
-    for name, group in index.groupby("task", sort=False):
-        quantiles = group["return"].quantile([0.1, 0.5, 0.9]).to_numpy()
-        labels = ("data_p10", "data_p50", "data_p90")
-        rows.append(
-            {"task": name, "episodes": len(group), **dict(zip(labels, quantiles, strict=True)), "data_success": group["success"].mean()}
-        )
-    return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True)
@@ -259,38 +302,28 @@ class _OneTask:
 def gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
     """Score of planning inside the trained model in the real task; a resumable run."""
     t, scale = experiment.tasks[index], experiment.scale
-    world_model = experiment.world_model_run()
-    params = {"world_model": world_model.folder.name, "task": t.name, "planner": scale.planner, "episodes": scale.planner_episodes}
 
     def work(run: Run) -> dict[str, float]:
-        view = FrozenWorldModel(experiment.load_world_model(), index, reward_symexp=True)
+        view = FrozenWorldModel(experiment.load_world_model(), experiment.model_index(index), reward_symexp=True)
         result = evaluate_planner(make(t), view, episodes=scale.planner_episodes, config=scale.planner)
         return {"planning_score": result.score, "planning_return": result.mean_return, "planning_touched": result.touched}
 
-    return Run(experiment.runs_dir, "gate", t.name, params).execute(work)
+    return experiment.gate_run(index).execute(work)
 
 
 def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[str, Any]:
     """Extract and evaluate one policy from the trained model; a resumable run. Returns its line of the results."""
     t, scale = experiment.tasks[index], experiment.scale
-    world_model = experiment.world_model_run()
-    params = {
-        "world_model": world_model.folder.name,
-        "task": t.name,
-        "train_seed": seed,
-        "policy": scale.policy,
-        "eval_episodes": scale.eval_episodes,
-        "evaluate_every": scale.evaluate_every,
-    }
 
     def work(run: Run) -> dict[str, Any]:
         device = resolve_device(experiment.device)
         view = FrozenWorldModel(
-            experiment.load_world_model(), index, precision=scale.policy.precision, reward_symexp=scale.policy.reward_symexp
+            experiment.load_world_model(),
+            experiment.model_index(index),
+            precision=scale.policy.precision,
+            reward_symexp=scale.policy.reward_symexp,
         )
-        training, _ = experiment._split()
-        margin = scale.policy.horizon if scale.policy.start_states == "slice_start" else 0
-        starts = replay_starts(lambda: view, training, index, margin=margin)
+        starts = experiment.starts(index, view)
         env = make(t)
 
         def evaluate(learner: PolicyLearner) -> dict[str, Any]:
@@ -314,7 +347,7 @@ def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[s
         best = max(row["score"] for row in evaluated)
         return {"task": t.name, "suite": t.suite, "train_seed": seed, **last, "best_score": best, "updates": learner.step}
 
-    return Run(experiment.runs_dir, "policy", f"{t.name}-seed{seed}", params).execute(work)
+    return experiment.policy_run(index, seed).execute(work)
 
 
 def _random_job(name: str, episodes: int = 5) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from .ball_wall import BALL_WALL_SCALES, BallWallScale
 from .config import PWMConfig, WorldModelTraining
 from .double_pendulum import DOUBLE_PENDULUM_SCALES, DoublePendulumScale, Study, run_study
-from .jobs import default_workers
+from .jobs import Engine, default_workers
 from .model_fidelity import fidelity_study
 from .multitask import MultitaskExperiment
 from .parameters import NotebookParameters, ParameterError, override, parse_list
-from .paths import writable_folder
+from .paths import resolve, writable_folder
 from .runs import digest, plain, resolve_device
 from .scales import MULTITASK_SCALES, MultitaskScale
+from .shipped import SHIPPED, Artefacts
 from .tasks import Task, select_tasks
 from .toys.ball_wall import BallWall
 
@@ -172,6 +173,8 @@ class MultitaskParameters(_Folders):
     task_names: Names = Field(description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
     train_seeds: int = Field(ge=0, le=1000, description="the number of training seeds per task; 0 means the scale's number")
     workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
+    data: str = Field(description="generate, shipped, or a folder that holds the published chunk_*.pt")
+    engine: Engine = Field(description="where jobs run: local or ray")
     data_dir: str = Field(description="the folder of episodes; missing ones are generated there; empty means data/cache/episodes")
     variant: Literal["paper", "released"] = Field(description="the paper's choices, or the released code's")
 
@@ -185,7 +188,21 @@ class MultitaskParameters(_Folders):
     @model_validator(mode="after")
     def _runnable(self) -> MultitaskParameters:
         self.scaled()
+        if self.data not in ("generate", "shipped"):
+            if not self._chunks():
+                raise ValueError(f"data={self.data!r}: not 'generate' or 'shipped', and no folder with chunk_*.pt in it")
+            if not self.data_dir:
+                raise ValueError("data is a folder of chunks: name the folder that their episodes are imported to with data_dir")
         return self
+
+    def _chunks(self) -> tuple[Path, ...]:
+        known = self.data in ("generate", "shipped")
+        return () if known else tuple(sorted(resolve(self.data).glob("chunk_*.pt"), key=lambda p: (len(p.name), p.name)))
+
+    def card_line(self) -> str:
+        """Where the shipped world model comes from."""
+        card = Artefacts(SHIPPED).card
+        return f"{card['command']} at {card['commit']}"
 
     def selected(self) -> tuple[Task, ...]:
         """The tasks of this run."""
@@ -213,6 +230,9 @@ class MultitaskParameters(_Folders):
             device=self.device,
             workers=self.workers or default_workers(),
             progress=progress,
+            engine=self.engine,
+            shipped=Artefacts(SHIPPED) if self.data == "shipped" else None,
+            chunks=self._chunks(),
         )
 
 

@@ -93,6 +93,7 @@ def ball_wall(workers: int, runs_dir: Path) -> None:
 def figures() -> None:
     """Draw the recorded tables into figures/."""
     from . import figures as drawing
+    from .multitask_figures import multitask_scores
 
     drawing.use_style()
     paths = {name: RESULTS / f"{name}.csv" for name in ("perfect_model", "offline_cartpole", "offline_cartpole_data")}
@@ -122,7 +123,7 @@ def figures() -> None:
     figure = drawing.disturbance_growth(pd.read_csv(growth))
     drawing.save_figure(figure, folder, "double_pendulum_growth", paper="none: why Fig. 3 looks as it does", inputs=[growth], command=made)
     quick = RESULTS / "multitask_quick.csv"
-    figure = drawing.multitask_scores(table := pd.read_csv(quick), multitask_aggregates(table))
+    figure = multitask_scores(table := pd.read_csv(quick), multitask_aggregates(table))
     command = "papermill notebooks/03_mt80.ipynb out.ipynb -p tasks 4"
     drawing.save_figure(figure, folder, "multitask_quick", paper="four tasks of Fig. 15, small", inputs=[quick], command=command)
 

@@ -28,14 +28,9 @@ import pandas as pd
 import torch
 
 from .checkpoints import load_state, save_state, write_atomic
-from .errors import ExplainedError
 from .paths import PROJECT
 
-__all__ = ["Resumable", "Run", "RunFailedError", "digest", "environment_stamp", "plain", "resolve_device", "single_thread", "train"]
-
-
-class RunFailedError(ExplainedError):
-    """A run that ended with an error; the message says which one and where its folder is."""
+__all__ = ["Resumable", "Run", "digest", "environment_stamp", "plain", "resolve_device", "single_thread", "train"]
 
 
 class Resumable(Protocol):
@@ -145,7 +140,8 @@ class Run:
         write_atomic(self.folder / "params.json", json.dumps(self.params, indent=1))
         started, cpu = time.time(), time.process_time()
         earlier = self._read("run.json")
-        stamp = {"started": earlier.get("started", started), **environment_stamp()}
+        process = {"pid": os.getpid(), "host": platform.node()}
+        stamp = {"started": earlier.get("started", started), **process, **environment_stamp()}
         write_atomic(self.folder / "run.json", json.dumps({"status": "running", **stamp}, indent=1))
         try:
             result = plain(work(self))

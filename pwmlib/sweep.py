@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from .checkpoints import write_atomic
-from .paths import project_path
+from .paths import resolve
 from .runs import Run, digest
 
 __all__ = ["main", "note_plan", "status", "summary"]
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("command", choices=["status"])
     parser.add_argument("--runs-dir", default="runs")
     arguments = parser.parse_args()
-    runs_dir = project_path(arguments.runs_dir)
+    runs_dir = resolve(arguments.runs_dir)
     table = status(runs_dir)
     if table.empty:
         sys.exit(f"{runs_dir}: no sweep was planned there")

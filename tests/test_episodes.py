@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pwmlib.episodes import Episode, EpisodeFileError, EpisodeStore, SliceSampler
-from pwmlib.multitask import data_quantiles, generate_task
+from pwmlib.generation import data_quantiles, generate_task
 from pwmlib.scales import DataPlan
 from pwmlib.tasks import task
 

@@ -1,6 +1,7 @@
 """The pipeline of notebook 03 at a tiny size: kill -9 in every stage, and the same table as without."""
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -9,11 +10,18 @@ import time
 
 import pandas as pd
 import pytest
+import torch
 
+from pwmlib.checkpoints import CheckpointError
+from pwmlib.frozen import FrozenWorldModel
 from pwmlib.multitask import MultitaskExperiment, StageFailedError
 from pwmlib.parameters import override
+from pwmlib.pwm import PolicyLearner
+from pwmlib.runs import Run
 from pwmlib.scales import MULTITASK_SCALES
-from pwmlib.tasks import select_tasks
+from pwmlib.shipped import Artefacts, ship
+from pwmlib.sweep import note_plan, status, summary
+from pwmlib.tasks import select_tasks, task
 
 TINY = {
     "data.dm_control": {"uniform_random": 2},
@@ -96,3 +104,64 @@ def test_a_failing_stage_names_its_job_and_reason(tmp_path):
     experiment = tiny_experiment(tmp_path, **{"policy.min_log_std": float("nan")})
     with pytest.raises(StageFailedError, match=r"cartpole-swingup seed 0: NonFiniteError: update 1: the actor loss is nan"):
         experiment.results()
+
+
+def test_an_experiment_starts_from_shipped_artefacts(whole, tmp_path):
+    experiment, _ = whole
+    model, tasks = experiment.load_world_model(), experiment.tasks
+    quality = pd.DataFrame([{"task": t.name, "correlation_last": 0.5} for t in tasks])
+    artefacts = ship(
+        tmp_path / "models", model, tasks, experiment.data_dir, data=experiment.data(), quality=quality, settings=experiment.scale,
+        command="test", policies={"mw-reach": {3: PolicyLearner(FrozenWorldModel(model, 1), None, experiment.scale.policy).actor}},
+        states=20,
+    )  # fmt: skip
+    again = Artefacts(tmp_path / "models")
+    assert again.tasks == tasks and again.fingerprint == artefacts.fingerprint and again.card["command"] == "test"
+    obs = torch.randn(3, model.obs_dim)
+    torch.testing.assert_close(again.world_model().encode(obs, torch.tensor(1)), model.encode(obs, torch.tensor(1)))
+    assert again.starts["mw-reach"].shape == (20, 39) and again.policies()["mw-reach"][3].action_dim == 4
+    only = dataclasses.replace(
+        experiment, tasks=tasks[1:], shipped=again, data_dir=tmp_path / "unused", runs_dir=tmp_path / "runs",
+        scale=override(experiment.scale, {"policy.updates": 3, "evaluate_every": 3}), train_seeds=1,
+    )  # fmt: skip
+    table = only.results()
+    assert list(table["task"]) == ["mw-reach"] and table["updates"].eq(3).all() and not (tmp_path / "unused").exists()
+    found = summary(status(tmp_path / "runs")).set_index("stage")
+    assert found.loc["policy", "finished"] == 1 and found.loc["gate", "finished"] == 1
+    with pytest.raises(CheckpointError, match="trained on 2 tasks, walker-walk is not among them"):
+        again.index(task("walker-walk"))
+    with pytest.raises(CheckpointError, match="no readable model card"):
+        _ = Artefacts(tmp_path / "nothing").card
+
+
+def test_status_tells_what_is_left_and_why(tmp_path):
+    runs = [Run(tmp_path, "policy", name, {}) for name in ("done", "failed", "killed", "absent")]
+    note_plan(tmp_path, "policies", runs)
+    runs[0].execute(lambda run: 1)
+    with pytest.raises(ValueError, match="on purpose"):
+        runs[1].execute(lambda run: (_ for _ in ()).throw(ValueError("on purpose")))
+    runs[2].folder.mkdir(parents=True)
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    record = {"status": "running", "pid": int(ended.stdout), "host": os.uname().nodename}
+    (runs[2].folder / "run.json").write_text(json.dumps(record))
+    table = status(tmp_path).set_index("name")
+    assert table["status"].to_dict() == {"done": "finished", "failed": "failed", "killed": "interrupted", "absent": "missing"}
+    assert table.loc["failed", "reason"] == "ValueError: on purpose"
+    record["pid"] = os.getpid()
+    (runs[2].folder / "run.json").write_text(json.dumps(record))
+    assert status(tmp_path).set_index("name").loc["killed", "status"] == "running"
+    command = [sys.executable, "-m", "pwmlib.sweep", "status", "--runs-dir", str(tmp_path)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "failed: policy failed: ValueError: on purpose" in shown and shown.split("\n")[0].split()[:3] == ["stage", "finished", "running"]
+    nothing = subprocess.run([*command[:-1], str(tmp_path / "none")], capture_output=True, text=True)
+    assert nothing.returncode != 0 and "no sweep was planned there" in nothing.stderr
+
+
+def test_ray_gives_the_same_table(whole, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="the 'cluster' extra is not installed")
+    experiment, _ = whole
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(os.path.dirname(__file__)))
+    on_ray = dataclasses.replace(experiment, runs_dir=tmp_path / "runs", engine="ray")
+    on_ray = dataclasses.replace(on_ray, scale=override(experiment.scale, {"policy.updates": 6, "evaluate_every": 6}))
+    local = dataclasses.replace(on_ray, runs_dir=tmp_path / "local", engine="local")
+    pd.testing.assert_frame_equal(on_ray.results(), local.results())

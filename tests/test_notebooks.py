@@ -131,7 +131,7 @@ def test_wrong_parameters_of_01_are_named(changes):
 
 
 def test_a_truncated_episode_file_is_named(tmp_path):
-    from pwmlib.multitask import generate_task
+    from pwmlib.generation import generate_task
     from pwmlib.parameters import override
 
     plan = override(MULTITASK_SCALES["quick"], TINY).data

@@ -1,0 +1,217 @@
+"""TD-MPC2 (Hansen et al. 2024), the paper's model-based peer: the same world model with a Q-ensemble and a policy prior learned jointly.
+
+Offline on multi-task slices as in Section 4.2; acting is by planning (`pwmlib.baselines.tdmpc2_planner`) or by the prior alone.
+Coefficients are those of the published method.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..nets import MLPEnsemble, mlp
+from ..pretrain import SliceSource
+from ..pwm import NonFiniteError, check_finite
+from ..twohot import TwoHot
+from ..world_model import WorldModel
+
+__all__ = ["TDMPC2", "TDMPC2Config", "TDMPC2Trainer", "task_discount"]
+
+
+def task_discount(decisions: int) -> float:
+    """gamma = clip((L/5 - 1) / (L/5), 0.95, 0.995) for episodes of L decisions."""
+    return float(np.clip((decisions / 5 - 1) / (decisions / 5), 0.95, 0.995))
+
+
+@dataclass(frozen=True)
+class TDMPC2Config:
+    """Training settings; times in decisions."""
+
+    updates: int = 100_000
+    horizon: int = 3
+    batch: int = 256
+    lr: float = 3e-4
+    encoder_lr_scale: float = 0.3
+    rho: float = 0.5
+    """Weight rho^t of step t in every loss."""
+    consistency_coef: float = 20.0
+    reward_coef: float = 0.1
+    value_coef: float = 0.1
+    entropy_coef: float = 1e-4
+    tau: float = 0.01
+    """Rate at which target Q-functions follow."""
+    grad_norm: float = 20.0
+    members: int = 5
+    """Of the Q-ensemble; two drawn at random give a value."""
+    hidden: tuple[int, ...] = (512, 512)
+    """Of Q-functions and policy prior."""
+    log_std: tuple[float, float] = (-10.0, 2.0)
+
+
+class TDMPC2(nn.Module):
+    """World model, Q-functions (two-hot), target Q-functions, Gaussian policy prior squashed by tanh."""
+
+    def __init__(self, model: WorldModel, config: TDMPC2Config | None = None):
+        super().__init__()
+        self.model, self.config = model, config or TDMPC2Config()
+        c, two_hot = self.config, model.config.two_hot
+        if two_hot is None:
+            raise ValueError("TDMPC2: the world model needs a two-hot reward head; its values use the same bins")
+        self.two_hot: TwoHot = two_hot
+        state = model.latent_dim + model.config.task_dim
+        self.q = MLPEnsemble(c.members, state + model.action_dim, c.hidden, two_hot.bins)
+        nn.init.zeros_(self.q.weights[-1])
+        self.target_q = copy.deepcopy(self.q).requires_grad_(False)
+        self.prior = mlp(state, c.hidden, 2 * model.action_dim)
+
+    def inputs(self, z: Tensor, task: Tensor) -> Tensor:
+        """[z | e], shape [..., latent_dim + task_dim]."""
+        return torch.cat([z, *self.model._embed(task, z)], -1)
+
+    def policy(self, z: Tensor, task: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Action [..., action_dim] and its entropy estimate [...]; entries that a task lacks are 0 and count for nothing.
+
+        noise: standard normal, or None for the mode.
+        """
+        low, high = self.config.log_std
+        mean, log_std = self.prior(self.inputs(z, task)).chunk(2, -1)
+        log_std = low + 0.5 * (high - low) * (torch.tanh(log_std) + 1)
+        mask = self.model.action_mask[task]
+        if noise is None:
+            noise = torch.zeros_like(mean)
+        action = torch.tanh(mean + log_std.exp() * noise)
+        log_density = -0.5 * noise.square() - log_std - 0.9189385 - torch.log(torch.relu(1 - action.square()) + 1e-6)
+        return action * mask, -(log_density * mask).sum(-1)
+
+    def values(self, z: Tensor, action: Tensor, task: Tensor, *, target: bool = False) -> Tensor:
+        """Logits of every Q-function, [members, ..., bins]."""
+        net = self.target_q if target else self.q
+        return net(torch.cat([self.inputs(z, task), action], -1))
+
+    def value(self, z: Tensor, action: Tensor, task: Tensor, pair: Tensor, *, target: bool = False, reduction: str = "mean") -> Tensor:
+        """Value in reward units, [...], from two members: their mean, or their minimum."""
+        both = self.two_hot.decode(self.values(z, action, task, target=target)[pair], inverse_symlog=True)
+        return both.mean(0) if reduction == "mean" else both.min(0).values
+
+
+class TDMPC2Trainer:
+    """One joint gradient step of model and values, one of the prior, per `update`. `state_dict` continues it bit-identically."""
+
+    def __init__(self, model: WorldModel, data: SliceSource, discounts: Tensor, config: TDMPC2Config | None = None, *, seed: int = 0):
+        """discounts: gamma of each task, [tasks] (`task_discount`)."""
+        if discounts.shape != (model.tasks,):
+            raise ValueError(f"TDMPC2Trainer: discounts must have shape [{model.tasks}], got {tuple(discounts.shape)}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.agent = TDMPC2(model, config).to(model.obs_mean.device)
+        c = self.config = self.agent.config
+        self.data, self.discounts = data, discounts.to(model.obs_mean.device)
+        encoder = list(model.encoder.parameters())
+        rest = [p for p in (*model.parameters(), *self.agent.q.parameters()) if not any(p is e for e in encoder)]
+        self.parameters = [*rest, *encoder]
+        groups = [{"params": rest, "lr": c.lr}, {"params": encoder, "lr": c.lr * c.encoder_lr_scale}]
+        self.optimiser = torch.optim.Adam(groups, fused=True)
+        self.prior_parameters = list(self.agent.prior.parameters())
+        self.prior_optimiser = torch.optim.Adam(self.prior_parameters, lr=c.lr, eps=1e-5, fused=True)
+        self.rng, self.generator = np.random.default_rng(seed), torch.Generator(self.discounts.device).manual_seed(seed)
+        self.scale = torch.ones((), device=self.discounts.device)
+        """Running 5 % to 95 % range of the values, by which the prior's objective is divided."""
+        self.step = 0
+
+    def update(self) -> dict[str, float]:
+        """One update. Returns scalars to log; raises NonFiniteError before anything is changed."""
+        c, agent = self.config, self.agent
+        random = (self.rng.bit_generator.state, self.generator.get_state())
+        try:
+            terms, latents, task = self._model_losses()
+            loss = sum(getattr(c, f"{name}_coef") * term for name, term in terms.items())
+            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+            prior_loss, scale = self._prior_loss(latents.detach(), task)
+            prior_gradients = torch.autograd.grad(prior_loss, self.prior_parameters)
+            check_finite(self.step + 1, loss=loss, gradient_norm=norm, prior_loss=prior_loss)
+        except NonFiniteError:
+            self.rng.bit_generator.state = random[0]
+            self.generator.set_state(random[1])
+            raise
+        for optimiser, parameters, grads in (
+            (self.optimiser, self.parameters, gradients), (self.prior_optimiser, self.prior_parameters, prior_gradients),
+        ):  # fmt: skip
+            for p, g in zip(parameters, grads, strict=True):
+                p.grad = g
+            torch.nn.utils.clip_grad_norm_(parameters, c.grad_norm)
+            optimiser.step()
+        with torch.no_grad():
+            for slow, fast in zip(agent.target_q.parameters(), agent.q.parameters(), strict=True):
+                slow.lerp_(fast, c.tau)
+        self.scale = scale
+        self.step += 1
+        logged = {f"{name}_loss": float(term.detach()) for name, term in terms.items()}
+        return {**logged, "prior_loss": float(prior_loss.detach()), "grad_norm": float(norm), "value_scale": float(scale)}
+
+    def _model_losses(self) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Consistency, reward and value loss of a batch of slices; the latents of the rollout [H + 1, batch, ...]; the tasks."""
+        c, agent, model = self.config, self.agent, self.agent.model
+        obs, action, reward, task = (x.to(self.discounts.device) for x in self.data.slices(c.batch, c.horizon, self.rng))
+        weight = c.rho ** torch.arange(c.horizon, device=obs.device, dtype=obs.dtype)
+        with torch.no_grad():
+            following = model.encode(obs[1:], task)
+            chosen, _ = agent.policy(following, task, self._noise(following))
+            next_value = agent.value(following, chosen, task, self._pair(), target=True, reduction="min")
+            targets = reward + self.discounts[task] * next_value
+            check_finite(self.step + 1, value_targets=targets.sum())
+        zs = [model.encode(obs[0], task)]
+        for a in action:
+            zs.append(model.next(zs[-1], a, task))
+        latents = torch.stack(zs)
+        parts = {
+            "consistency": (latents[1:] - following).square().mean((-2, -1)),
+            "reward": self._cross_entropy(model.reward_logits(latents[:-1], action, task), reward),
+            "value": self._cross_entropy(agent.values(latents[:-1], action, task), targets.expand(c.members, -1, -1)).mean(0),
+        }
+        return {name: (weight * part).sum() / c.horizon for name, part in parts.items()}, latents, task
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.agent.model.state_dict(),
+            "agent": self.agent.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "prior_optimiser": self.prior_optimiser.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "generator": self.generator.get_state(),
+            "scale": self.scale,
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.agent.load_state_dict(state["agent"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.prior_optimiser.load_state_dict(state["prior_optimiser"])
+        self.rng.bit_generator.state = state["rng"]
+        self.generator.set_state(state["generator"])
+        self.scale, self.step = state["scale"], int(state["step"])
+
+    def _prior_loss(self, latents: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the value of the prior's actions (scaled) and its entropy, weighted rho^t; and the new scale."""
+        c, agent = self.config, self.agent
+        action, entropy = agent.policy(latents, task, self._noise(latents))
+        value = agent.value(latents, action, task, self._pair())
+        low, high = torch.quantile(value[0].detach(), torch.tensor([0.05, 0.95], device=value.device))
+        scale = torch.lerp(self.scale, (high - low).clamp(min=1.0), c.tau)
+        weight = c.rho ** torch.arange(len(latents), device=value.device, dtype=value.dtype)
+        return -(weight * (value / scale + c.entropy_coef * entropy).mean(-1)).mean(), scale
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Two-hot cross-entropy, mean over the batch: [..., H, batch, bins], [..., H, batch] -> [..., H]."""
+        return self.agent.two_hot.cross_entropy(logits, target).mean(-1)
+
+    def _noise(self, z: Tensor) -> Tensor:
+        return torch.randn(*z.shape[:-1], self.agent.model.action_dim, generator=self.generator, device=z.device)
+
+    def _pair(self) -> Tensor:
+        return torch.randperm(self.config.members, generator=self.generator, device=self.discounts.device)[:2]

@@ -1,0 +1,100 @@
+"""Acting with TD-MPC2: MPPI in the learned model with the policy prior's samples and terminal values, or the prior alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .tdmpc2 import TDMPC2
+
+__all__ = ["TDMPC2Planner", "TDMPC2PlannerConfig", "prior_actor"]
+
+
+@dataclass(frozen=True)
+class TDMPC2PlannerConfig:
+    """The published planner."""
+
+    horizon: int = 3
+    iterations: int = 6
+    samples: int = 512
+    prior_samples: int = 24
+    elites: int = 64
+    temperature: float = 0.5
+    min_std: float = 0.05
+    max_std: float = 2.0
+
+
+class TDMPC2Planner:
+    """Called with (observation [obs_dim], decision) -> action [action_dim]; a new instance for each episode."""
+
+    def __init__(
+        self, agent: TDMPC2, task: int, obs_dim: int, action_dim: int, discount: float, config: TDMPC2PlannerConfig | None = None, *,
+        seed: int = 0,
+    ):  # fmt: skip
+        self.agent, self.obs_dim, self.action_dim, self.discount = agent, obs_dim, action_dim, discount
+        self.config, self.device = config or TDMPC2PlannerConfig(), agent.model.obs_mean.device
+        self.task = torch.tensor(task, device=self.device)
+        self.mask = agent.model.action_mask[self.task]
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.mean = torch.zeros(self.config.horizon, agent.model.action_dim, device=self.device)
+
+    @torch.no_grad()
+    def __call__(self, obs: np.ndarray, step: int) -> np.ndarray:
+        c, model = self.config, self.agent.model
+        z = _encode(self.agent, obs, self.obs_dim, self.task)
+        prior = self._prior_plans(z.expand(c.prior_samples, -1))
+        start = z.expand(c.samples, -1)
+        mean = torch.cat([self.mean[1:], torch.zeros_like(self.mean[:1])])
+        std = torch.full_like(mean, c.max_std)
+        for _ in range(c.iterations):
+            shape = (c.horizon, c.samples - c.prior_samples, model.action_dim)
+            noise = torch.randn(shape, generator=self.generator, device=self.device)
+            sampled = (mean[:, None] + std[:, None] * noise).clamp(-1, 1)
+            plans = torch.cat([prior, sampled], 1) * self.mask
+            best = self._value(start, plans).nan_to_num(0.0).topk(c.elites)
+            chosen = plans[:, best.indices]
+            weight = torch.softmax(c.temperature * (best.values - best.values[0]), 0)
+            mean = (weight[:, None] * chosen).sum(1)
+            std = (weight[:, None] * (chosen - mean[:, None]).square()).sum(1).sqrt().clamp(c.min_std, c.max_std) * self.mask
+        self.mean = mean
+        return mean[0, : self.action_dim].clamp(-1, 1).cpu().numpy()
+
+    def _prior_plans(self, z: Tensor) -> Tensor:
+        plans = []
+        for _ in range(self.config.horizon):
+            noise = torch.randn(len(z), self.agent.model.action_dim, generator=self.generator, device=self.device)
+            plans.append(self.agent.policy(z, self.task, noise)[0])
+            z = self.agent.model.next(z, plans[-1], self.task)
+        return torch.stack(plans)
+
+    def _value(self, z: Tensor, plans: Tensor) -> Tensor:
+        """Return of each plan with the value of the state that it ends in, [samples]."""
+        total, weight = torch.zeros(len(z), device=z.device), 1.0
+        for action in plans:
+            total = total + weight * self.agent.model.reward(z, action, self.task, symexp=True)
+            z, weight = self.agent.model.next(z, action, self.task), weight * self.discount
+        noise = torch.randn(len(z), self.agent.model.action_dim, generator=self.generator, device=z.device)
+        action, _ = self.agent.policy(z, self.task, noise)
+        pair = torch.randperm(self.agent.config.members, generator=self.generator, device=z.device)[:2]
+        return total + weight * self.agent.value(z, action, self.task, pair)
+
+
+def prior_actor(agent: TDMPC2, task: int, obs_dim: int, action_dim: int):
+    """The policy prior's mode as (observation, decision) -> action: TD-MPC2 without planning."""
+    number = torch.tensor(task, device=agent.model.obs_mean.device)
+
+    @torch.no_grad()
+    def act(obs: np.ndarray, step: int) -> np.ndarray:
+        action, _ = agent.policy(_encode(agent, obs, obs_dim, number), number)
+        return action[0, :action_dim].cpu().numpy()
+
+    return act
+
+
+def _encode(agent: TDMPC2, obs: np.ndarray, obs_dim: int, task: Tensor) -> Tensor:
+    padded = torch.zeros(1, agent.model.obs_dim)
+    padded[0, :obs_dim] = torch.from_numpy(obs)
+    return agent.model.encode(padded.to(agent.model.obs_mean.device), task)

@@ -1,0 +1,81 @@
+"""Offline episodes of a task, by the behaviours of a plan, written shard by shard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .episodes import BEHAVIOURS, Episode, EpisodeStore, make_behaviour
+from .episodes.store import GENERATOR_VERSION, record
+from .online import OnlineAgent
+from .runs import Run, plain
+from .scales import DataPlan
+from .tasks import Task, make
+from .tasks import task as find_task
+
+__all__ = ["data_quantiles", "generate_task"]
+
+
+def generate_task(name: str, plan: DataPlan, folder: str) -> int:
+    """Write the episodes of one task that are not there yet. Returns how many were written."""
+    t = find_task(name)
+    store, env, written = EpisodeStore(folder, t), None, 0
+    store.check_plan(plain(plan))
+    counts = plan.dm_control if t.suite == "dm_control" else plan.metaworld
+    for behaviour, count in counts.items():
+        for start in range(0, count, plan.shard):
+            shard = f"{behaviour}-{start:05d}"
+            if store.has(shard):
+                store.read(shard)
+                continue
+            env = env or make(t)
+            stop = min(count, start + plan.shard)
+            store.write(shard, [_scripted_episode(env, behaviour, plan.seed, i) for i in range(start, stop)])
+            written += stop - start
+    if t.suite == "dm_control" and plan.replay is not None and not store.has("replay"):
+        episodes = _replay(t, plan, folder)
+        store.write("replay", episodes)
+        written += len(episodes)
+    return written
+
+
+def _scripted_episode(env: Any, behaviour: str, seed: int, index: int) -> Episode:
+    rng = np.random.default_rng([seed, list(BEHAVIOURS).index(behaviour), index])
+    episode_seed = int(rng.integers(2**31))
+    return record(env, make_behaviour(behaviour, env, rng), seed=episode_seed, behaviour=behaviour)
+
+
+def _replay(t: Task, plan: DataPlan, folder: str) -> list[Episode]:
+    """All episodes of an online PWM agent, resumable after every fifth."""
+    agent = OnlineAgent(make(t), plan.replay, seed=plan.seed)
+    run = Run(Path(folder) / t.name, "agent", t.name, {"seed": plan.seed, "config": plan.replay, "generator": GENERATOR_VERSION})
+
+    def work(run: Run) -> dict[str, Any]:
+        saved = run.load_checkpoint()
+        if saved is not None:
+            agent.load_state_dict(saved)
+        while not agent.finished:
+            run.log(**agent.advance())
+            if len(agent.episodes) % 5 == 0 or agent.finished:
+                run.save_checkpoint(agent.state_dict())
+        return {"episodes": len(agent.episodes)}
+
+    run.execute(work)
+    if not agent.finished:
+        agent.load_state_dict(run.load_checkpoint())
+    return agent.episodes
+
+
+def data_quantiles(index: pd.DataFrame) -> pd.DataFrame:
+    """Per task: number of episodes, 10th, 50th and 90th percentile of their returns, and the share that ends in success."""
+    rows = []
+    for name, group in index.groupby("task", sort=False):
+        quantiles = group["return"].quantile([0.1, 0.5, 0.9]).to_numpy()
+        labels = ("data_p10", "data_p50", "data_p90")
+        rows.append(
+            {"task": name, "episodes": len(group), **dict(zip(labels, quantiles, strict=True)), "data_success": group["success"].mean()}
+        )
+    return pd.DataFrame(rows)

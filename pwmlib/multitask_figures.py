@@ -1,0 +1,112 @@
+"""Figures of Section 4.2: scores of every task (Fig. 15, 16) and their aggregates (Fig. 6), ours beside what they are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .stats import Aggregate
+
+__all__ = ["aggregate_bars", "many_task_scores", "multitask_scores"]
+
+OURS, PLANNER = "#0072B2", "#E69F00"
+PUBLISHED = {"PWM, published": ("D", "#009E73"), "TD-MPC2, published": ("s", "#CC79A7")}
+
+
+def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -> Figure:
+    """Per-task scores beside random behaviour, the data and planning (Fig. 15 in our numbers), and the aggregates (Fig. 6)."""
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 0.55 * len(tasks) + 1.9), width_ratios=(3, 1.25), layout="constrained")
+    y = {name: i for i, name in enumerate(tasks)}
+    first = table.drop_duplicates("task").set_index("task")
+    dmc = first["suite"] == "dm_control"
+    for name in tasks:
+        if dmc[name]:
+            left.plot(
+                [first.data_p10[name] / 10, first.data_p90[name] / 10], [y[name]] * 2, color="0.85", lw=9, solid_capstyle="butt", zorder=0
+            )
+    left.plot([], [], color="0.8", lw=9, label="data, 10th to 90th percentile of episode scores")
+    success = first["data_success"].where(~dmc) * 100
+    left.scatter(success, [y[t] for t in first.index], marker="D", color="0.6", s=36, label="data, share of successful episodes")
+    left.scatter(first["random_score"], [y[t] for t in first.index], marker="x", color="black", s=34, label="random actions")
+    left.scatter(
+        first["planning_score"], [y[t] - 0.3 for t in first.index], marker="^", color="#E69F00", s=42, label="planning in the model"
+    )
+    offsets = table.groupby("task").cumcount() - (table.groupby("task")["task"].transform("count") - 1) / 2
+    left.scatter(
+        table["score"],
+        table["task"].map(y) + 0.14 * offsets,
+        color="#0072B2",
+        edgecolor="white",
+        s=46,
+        zorder=3,
+        label="PWM, one dot a seed",
+    )
+    left.set_yticks(range(len(tasks)), tasks)
+    left.set(xlim=(-3, 103), ylim=(len(tasks) - 0.5, -0.5), xlabel="score")
+    left.grid(axis="x", alpha=0.3)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    for i, (name, a) in enumerate(aggregates.items()):
+        right.bar(i, a.value, color="#0072B2" if name.startswith("PWM") else "0.6", width=0.6)
+        if a.low is not None:
+            right.errorbar(i, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=4, lw=1.2)
+    right.set_xticks(range(len(aggregates)), [name.replace(" ", "\n") for name in aggregates], fontsize=8)
+    resampled = next(iter(aggregates.values())).resampled
+    right.set(ylim=(0, 1.02), ylabel="normalised score", title="IQM, 95 % interval\n" + resampled.split(",")[0])
+    right.title.set_fontsize(9)
+    return figure
+
+
+def many_task_scores(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Fig. 15 and 16 for many tasks: ours, one dot a seed; random actions, planning in the model, the data, and the published scores.
+
+    table: of `MultitaskExperiment.results`; published: of `published_scores` (full method, 48M model, published data; MetaWorld v2).
+    """
+    suites = [(name, group) for name, group in table.groupby("suite", sort=False)]
+    rows = max(group["task"].nunique() for _, group in suites)
+    size = (5.4 * len(suites), 0.19 * rows + 1.5)
+    figure, axes = plt.subplots(1, len(suites), figsize=size, layout="constrained", squeeze=False)
+    for ax, (suite, group) in zip(axes[0], suites, strict=True):
+        order = group.groupby("task")["score"].mean().sort_values(ascending=False).index
+        y = {name: i for i, name in enumerate(order)}
+        once = group.drop_duplicates("task").set_index("task").loc[order]
+        places = range(len(order))
+        if suite == "dm_control":
+            ax.hlines(places, once["data_p10"] / 10, once["data_p90"] / 10, color="0.86", lw=5, zorder=0)
+        else:
+            ax.hlines(places, 0, 100 * once["data_success"], color="0.86", lw=5, zorder=0)
+        ax.plot([], [], color="0.86", lw=5, label="data: middle 80 % of returns, or share of success")
+        ax.scatter(once["random_score"], places, marker="x", color="black", s=14, lw=0.9, label="random actions")
+        ax.scatter(once["planning_score"], places, marker="^", color=PLANNER, s=16, label="planning in our model")
+        for name, (marker, colour) in PUBLISHED.items():
+            values = published[name].reindex(order)
+            ax.scatter(values, places, marker=marker, facecolor="none", edgecolor=colour, s=20, lw=1, label=name)
+        ax.scatter(
+            group["score"], group["task"].map(y), color=OURS, s=20, edgecolor="white", lw=0.5, zorder=3, label="PWM, ours, one dot a seed"
+        )
+        ax.set_yticks(places, order, fontsize=7)
+        ax.set(xlim=(-3, 103), ylim=(len(order) - 0.4, -0.6), xlabel="score", title=suite.replace("metaworld", "MetaWorld"))
+        ax.grid(axis="x", alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def aggregate_bars(ours: Mapping[str, Aggregate], published: pd.DataFrame) -> Figure:
+    """Fig. 6 left: interquartile means, ours (interval over training runs) and published (over tasks, as the authors draw them)."""
+    figure, ax = plt.subplots(figsize=(1.3 * (len(ours) + len(published)) + 1.2, 3.1), layout="constrained")
+    names = []
+    for i, (name, a) in enumerate(ours.items()):
+        ax.bar(i, a.value, color=OURS if name.startswith("PWM") else "0.6", width=0.6)
+        if a.low is not None:
+            ax.errorbar(i, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=4, lw=1.2)
+        names.append(f"{name},\nours")
+    for i, row in enumerate(published.itertuples(), len(ours)):
+        ax.bar(i, row.iqm, facecolor="none", edgecolor=PUBLISHED.get(row.method, ("", "0.4"))[1], lw=1.5, width=0.6)
+        ax.errorbar(i, row.iqm, [[row.iqm - row.lo], [row.hi - row.iqm]], color="black", capsize=4, lw=1.2)
+        names.append(row.method.replace(", ", ",\n"))
+    ax.set_xticks(range(len(names)), names, fontsize=8)
+    ax.set(ylim=(0, 1.02), ylabel="IQM of normalised scores")
+    return figure

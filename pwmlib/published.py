@@ -1,0 +1,30 @@
+"""The authors' multi-task results, recomputed from their released files (data/published)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pandas as pd
+
+from .paths import PROJECT
+
+__all__ = ["published_aggregates", "published_scores"]
+
+PUBLISHED = PROJECT / "data" / "published"
+
+
+def published_scores(task_set: Literal["mt30", "mt80"] = "mt80") -> pd.DataFrame:
+    """One line a task: PWM, PWM with H = 3 and TD-MPC2, scores in [0, 100]; the index is the task's name."""
+    table = pd.read_csv(PUBLISHED / "multitask_per_task.csv")
+    table = table[table["set"] == task_set].set_index("task")
+    columns = {"pwm": "PWM, published", "pwm_h3": "PWM H = 3, published", "tdmpc2_mean": "TD-MPC2, published"}
+    return 100 * table[list(columns)].rename(columns=columns)
+
+
+def published_aggregates(task_set: Literal["mt30", "mt80"] = "mt80") -> pd.DataFrame:
+    """IQM of PWM and TD-MPC2 with 95 % intervals over tasks, as the authors draw them; columns method, iqm, lo, hi."""
+    table = pd.read_csv(PUBLISHED / "multitask_aggregate.csv")
+    name = task_set.upper()
+    wanted = {f"{name} PWM": "PWM, published", f"{name} TD-MPC2": "TD-MPC2, published", f"{name} PWM H3": "PWM H = 3, published"}
+    rows = table[table["set"].isin(wanted) & table["variant"].str.startswith("notebook")]
+    return rows.assign(method=rows["set"].map(wanted))[["method", "iqm", "lo", "hi"]].reset_index(drop=True)

@@ -1,0 +1,143 @@
+"""Small trained artefacts that come with the project: a world model, start states, policies, and a card that says what they are.
+
+A folder holds `world_model.safetensors`, `starts.safetensors`, `policies.safetensors`, `card.json` and the tables of the data and of the
+gates. Everything is safetensors, JSON or CSV; nothing in it is code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .checkpoints import CheckpointError, load_state, save_state, write_atomic
+from .episodes import EpisodeStore
+from .paths import PROJECT
+from .policy import Actor
+from .runs import environment_stamp, plain
+from .tasks import Task, task
+from .twohot import TwoHot
+from .world_model import WorldModel, WorldModelConfig
+
+__all__ = ["SHIPPED", "Artefacts", "ship"]
+
+SHIPPED = PROJECT / "data" / "models" / "mt80"
+"""The world model of all 80 tasks at scale laptop."""
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """What a folder holds; files are read when first needed. Raises CheckpointError for one that is missing or damaged."""
+
+    folder: Path
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """Tasks, settings, data, commit and measured quality."""
+        path = self.folder / "card.json"
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: no readable model card ({error})") from None
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """The world model's tasks, in its order."""
+        return tuple(task(name) for name in self.card["tasks"])
+
+    def index(self, t: Task) -> int:
+        """The world model's number of a task."""
+        if t not in self.tasks:
+            raise CheckpointError(f"{self.folder}: trained on {len(self.tasks)} tasks, {t.name} is not among them")
+        return self.tasks.index(t)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Ten hexadecimal digits that identify model and start states."""
+        content = b"".join((self.folder / f"{name}.safetensors").read_bytes() for name in ("world_model", "starts"))
+        return hashlib.sha256(content).hexdigest()[:10]
+
+    def world_model(self) -> WorldModel:
+        """The trained world model."""
+        state = load_state(self.folder / "world_model.safetensors")
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in state["config"].items()}
+        two_hot = TwoHot(**settings.pop("two_hot")) if settings["two_hot"] else None
+        unknown = set(settings) - {f.name for f in fields(WorldModelConfig)}
+        if unknown:
+            raise CheckpointError(f"{self.folder}: settings {sorted(unknown)} that this version does not know")
+        config = WorldModelConfig(**{k: v for k, v in settings.items() if k != "two_hot"}, two_hot=two_hot)
+        dims = [t.action_dim for t in self.tasks]
+        model = WorldModel(state["obs_dim"], state["action_dim"], tasks=len(dims), action_dims=dims, config=config)
+        model.load_state_dict(state["weights"])
+        return model
+
+    @cached_property
+    def starts(self) -> dict[str, Tensor]:
+        """Task name -> observations of replay states, [n, obs_dim], from which imagined rollouts start."""
+        return load_state(self.folder / "starts.safetensors")
+
+    def start_observations(self, t: Task, obs_dim: int, batch: int, rng: np.random.Generator) -> Tensor:
+        """A random batch of `starts`, padded to [batch, obs_dim]."""
+        known = self.starts[t.name]
+        obs = torch.zeros(batch, obs_dim)
+        obs[:, : t.obs_dim] = known[torch.from_numpy(rng.integers(len(known), size=batch))]
+        return obs
+
+    def policies(self) -> dict[str, dict[int, Actor]]:
+        """Task name -> training seed -> policy on the model's latents; empty where none was shipped."""
+        path = self.folder / "policies.safetensors"
+        if not path.is_file():
+            return {}
+        found: dict[str, dict[int, Actor]] = {}
+        for name, seeds in load_state(path)["policies"].items():
+            for seed, state in seeds.items():
+                hidden = tuple(v.shape[0] for k, v in state.items() if k.endswith(".weight") and v.dim() == 2)
+                first = next(v for v in state.values() if v.dim() == 2)
+                actor = Actor(first.shape[1], hidden[-1], hidden=hidden[:-1])
+                actor.load_state_dict(state)
+                found.setdefault(name, {})[int(seed)] = actor
+        return found
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of the folder: "data" or "quality"."""
+        path = self.folder / f"{name}.csv"
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing; expected beside the card")
+        return pd.read_csv(path)
+
+
+def ship(
+    folder: Path, model: WorldModel, tasks: Sequence[Task], data_dir: Path, *, data: pd.DataFrame, quality: pd.DataFrame,
+    settings: Mapping[str, Any], command: str, policies: Mapping[str, Mapping[int, Actor]] | None = None, states: int = 600,
+) -> Artefacts:  # fmt: skip
+    """Write a folder of artefacts. data, quality: tables a task. states: start states kept of each task, drawn from its episodes."""
+    weights = {k: v for k, v in model.state_dict().items()}
+    head = {"config": plain(model.config), "obs_dim": model.obs_dim, "action_dim": model.action_dim}
+    save_state(folder / "world_model.safetensors", {**head, "weights": weights})
+    starts, rng = {}, np.random.default_rng(0)
+    for t in tasks:
+        shards = EpisodeStore(data_dir, t).arrays()
+        episodes = rng.integers(sum(len(a) for a in shards), size=states)
+        ends = np.cumsum([len(a) for a in shards])
+        shard = np.searchsorted(ends, episodes, side="right")
+        local = episodes - np.concatenate([[0], ends[:-1]])[shard]
+        rows = [shards[s][i, rng.integers(shards[s].shape[1]), : t.obs_dim] for s, i in zip(shard, local, strict=True)]
+        starts[t.name] = torch.from_numpy(np.stack(rows).astype(np.float32))
+    save_state(folder / "starts.safetensors", starts)
+    if policies:
+        actors = {name: {str(seed): actor.state_dict() for seed, actor in seeds.items()} for name, seeds in policies.items()}
+        save_state(folder / "policies.safetensors", {"policies": actors})
+    write_atomic(folder / "data.csv", data.to_csv(index=False, float_format="%.6g"))
+    write_atomic(folder / "quality.csv", quality.to_csv(index=False, float_format="%.6g"))
+    card = {"tasks": [t.name for t in tasks], "settings": plain(settings), "command": command, **environment_stamp()}
+    write_atomic(folder / "card.json", json.dumps(card, indent=1))
+    return Artefacts(folder)
