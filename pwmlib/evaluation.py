@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from .episodes import Episode
-from .episodes.store import record
+from .episodes.store import record, record_together
 from .frozen import FrozenWorldModel
 from .online import policy_actor
 from .planning import MPPI, PlannerConfig
@@ -48,11 +49,12 @@ def summarise(env: Environment, episodes: list[Episode]) -> Evaluation:
     return Evaluation(env.task.score(mean_return, success), mean_return, success, touched, len(episodes))
 
 
-def evaluate_policy(env: Environment, actor: Actor, view: FrozenWorldModel, *, episodes: int) -> tuple[Evaluation, list[Episode]]:
-    """Run the deterministic policy tanh(mu) for `episodes` episodes from EVALUATION_SEED on."""
-    act = policy_actor(actor, view, env)
-    played = [record(env, act, seed=EVALUATION_SEED + i, behaviour="evaluation") for i in range(episodes)]
-    return summarise(env, played), played
+def evaluate_policy(envs: Sequence[Environment], actor: Actor, view: FrozenWorldModel) -> tuple[Evaluation, list[Episode]]:
+    """Run the deterministic policy tanh(mu) for an episode in each environment of one task, in lock-step, from EVALUATION_SEED on."""
+    act = policy_actor(actor, view, envs[0])
+    seeds = [EVALUATION_SEED + i for i in range(len(envs))]
+    played = record_together(envs, act, seeds=seeds, behaviour="evaluation")
+    return summarise(envs[0], played), played
 
 
 def evaluate_planner(env: Environment, view: FrozenWorldModel, *, episodes: int = 1, config: PlannerConfig | None = None) -> Evaluation:

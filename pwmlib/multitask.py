@@ -324,10 +324,10 @@ def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[s
             reward_symexp=scale.policy.reward_symexp,
         )
         starts = experiment.starts(index, view)
-        env = make(t)
+        envs = [make(t) for _ in range(scale.eval_episodes)]
 
         def evaluate(learner: PolicyLearner) -> dict[str, Any]:
-            evaluation, episodes = evaluate_policy(env, learner.actor, view, episodes=scale.eval_episodes)
+            evaluation, episodes = evaluate_policy(envs, learner.actor, view)
             believed, real = believed_and_real_value(learner.critics, view, episodes, obs_dim=t.obs_dim, gamma=scale.policy.gamma)
             return {**evaluation.row(), "model_value": believed, "real_value": real}
 

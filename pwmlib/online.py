@@ -58,18 +58,21 @@ def replay_starts(
 
 
 def policy_actor(actor: Actor, view: FrozenWorldModel, env: Environment, rng: np.random.Generator | None = None):
-    """act function of a policy in the real task: pad, encode, tanh(mu) (plus the policy's noise with an rng), unpad."""
+    """act function of a policy in the real task: pad, encode, tanh(mu) (plus the policy's noise with an rng), unpad.
+
+    It takes observations [obs_dim] of one episode or [n, obs_dim] of several in lock-step.
+    """
     obs_dim, action_dim = env.task.obs_dim, env.task.action_dim
     device = view.model.obs_mean.device
-    padded = torch.zeros(1, view.obs_dim)
 
     @torch.no_grad()
     def act(obs: np.ndarray, step: int) -> np.ndarray:
-        padded[0, :obs_dim] = torch.from_numpy(obs)
+        padded = torch.zeros(*obs.shape[:-1], view.obs_dim)
+        padded[..., :obs_dim] = torch.from_numpy(obs)
         noise = None
         if rng is not None:
-            noise = torch.from_numpy(rng.standard_normal((1, actor.action_dim)).astype(np.float32)).to(device)
-        return actor(view.encode(padded.to(device)), noise)[0, :action_dim].cpu().numpy()
+            noise = torch.from_numpy(rng.standard_normal((*obs.shape[:-1], actor.action_dim)).astype(np.float32)).to(device)
+        return actor(view.encode(padded.to(device)), noise)[..., :action_dim].cpu().numpy()
 
     return act
 

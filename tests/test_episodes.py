@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from pwmlib.episodes import Episode, EpisodeFileError, EpisodeStore, SliceSampler
+from pwmlib.episodes.store import record, record_together
 from pwmlib.generation import data_quantiles, generate_task
 from pwmlib.scales import DataPlan
-from pwmlib.tasks import task
+from pwmlib.tasks import make, task
 
 T = task("mw-reach")
 
@@ -89,3 +90,15 @@ def test_generation_refuses_a_folder_of_another_plan(tmp_path):
     generate_task("mw-reach", DataPlan(metaworld={"uniform_random": 1}), str(tmp_path))
     with pytest.raises(EpisodeFileError, match="another plan"):
         generate_task("mw-reach", DataPlan(metaworld={"uniform_random": 2}), str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["cup-catch", "mw-drawer-close"])
+def test_episodes_in_lock_step_are_those_run_one_by_one(name):
+    t = task(name)
+    rule = lambda obs: np.tanh(3 * obs[..., : t.action_dim] - obs[..., -t.action_dim :])  # noqa: E731
+    together = record_together([make(t) for _ in range(3)], lambda obs, step: rule(obs), seeds=[4, 5, 6], behaviour="x")
+    env = make(t)
+    for seed, episode in zip((4, 5, 6), together, strict=True):
+        alone = record(env, lambda obs, step: rule(obs), seed=seed, behaviour="x")
+        np.testing.assert_array_equal(alone.rows, episode.rows)
+        assert (alone.seed, alone.success, alone.touched) == (episode.seed, episode.success, episode.touched)

@@ -22,7 +22,7 @@ from ..checkpoints import write_atomic
 from ..errors import ExplainedError
 from ..tasks import Environment, Task
 
-__all__ = ["GENERATOR_VERSION", "Episode", "EpisodeFileError", "EpisodeStore", "record"]
+__all__ = ["GENERATOR_VERSION", "Episode", "EpisodeFileError", "EpisodeStore", "record", "record_together"]
 
 GENERATOR_VERSION = 2
 
@@ -51,17 +51,30 @@ class Episode:
 
 def record(env: Environment, act, *, seed: int, behaviour: str) -> Episode:
     """Run one episode. act: (observation [obs_dim], decision index) -> action [action_dim]."""
-    t = env.task
-    rows = np.full((t.decisions + 1, t.obs_dim + t.action_dim + 1), np.nan, np.float32)
-    obs = env.reset(seed)
-    rows[0, : t.obs_dim] = obs
-    successes = []
+    (episode,) = record_together([env], lambda obs, step: [act(obs[0], step)], seeds=[seed], behaviour=behaviour)
+    return episode
+
+
+def record_together(envs: Sequence[Environment], act, *, seeds: Sequence[int], behaviour: str) -> list[Episode]:
+    """Run one episode in each environment of one task, in lock-step: one call of act a decision.
+
+    act: (observations [n, obs_dim], decision index) -> actions [n, action_dim].
+    """
+    t = envs[0].task
+    rows = np.full((len(envs), t.decisions + 1, t.obs_dim + t.action_dim + 1), np.nan, np.float32)
+    obs = np.stack([env.reset(seed) for env, seed in zip(envs, seeds, strict=True)])
+    rows[:, 0, : t.obs_dim] = obs
+    successes = np.zeros((len(envs), t.decisions), bool)
     for step in range(1, t.decisions + 1):
-        action = np.clip(np.asarray(act(obs, step - 1), np.float32), -1.0, 1.0)
-        obs, reward, success = env.step(action)
-        rows[step] = np.concatenate([obs, action, [reward]])
-        successes.append(success)
-    return Episode(rows, behaviour, seed, successes[-1], any(successes))
+        actions = np.clip(np.asarray(act(obs, step - 1), np.float32), -1.0, 1.0)
+        obs = np.empty_like(obs)
+        for i, (env, action) in enumerate(zip(envs, actions, strict=True)):
+            obs[i], rows[i, step, -1], successes[i, step - 1] = env.step(action)
+        rows[:, step, : t.obs_dim], rows[:, step, t.obs_dim : -1] = obs, actions
+    return [
+        Episode(own, behaviour, seed, bool(touched[-1]), bool(touched.any()))
+        for own, seed, touched in zip(rows, seeds, successes, strict=True)
+    ]
 
 
 class EpisodeStore:
