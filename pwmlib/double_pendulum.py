@@ -185,8 +185,8 @@ def _new_model(scale: DoublePendulumScale, data: SliceSampler) -> WorldModel:
         torch.manual_seed(0)
         model = WorldModel(6, 1, config=scale.model)
     if scale.training.standardise_obs:
-        mean, std, reward_mean, reward_std = data.statistics()
-        model.set_statistics(mean, std, reward_mean, reward_std)
+        mean, std, *_ = data.statistics()  # rewards are learned as they are
+        model.set_statistics(mean, std)
     return model
 
 

@@ -125,7 +125,8 @@ class WorldModel(nn.Module):
                 nn.init.zeros_(layer.weight)
 
     def set_statistics(self, obs_mean: Tensor, obs_std: Tensor, reward_mean: float = 0.0, reward_std: float = 1.0) -> None:
-        """Set input and reward standardisation. obs_mean, obs_std: shape [tasks, obs_dim]."""
+        """Set input standardisation, obs_mean and obs_std of shape [tasks, obs_dim]; that of rewards only for a model that is trained
+        with `WorldModelLossConfig.normalise_reward`, whose predictions it undoes."""
         if obs_mean.shape != self.obs_mean.shape or obs_std.shape != self.obs_std.shape:
             raise ValueError(
                 f"set_statistics: expected {tuple(self.obs_mean.shape)}, got {tuple(obs_mean.shape)} and {tuple(obs_std.shape)}"

@@ -11,6 +11,7 @@ from pwmlib import double_pendulum as study
 from pwmlib.envs import EnvDynamics
 from pwmlib.gradient_claims import double_pendulum_claims
 from pwmlib.model_fidelity import KINDS, fidelity_study
+from pwmlib.pretrain import held_out_fit
 
 TINY = {
     "shac.updates": 6, "shac.actor_hidden": [8], "shac.critic_hidden": [8], "envs": 16, "training.updates": 20, "training.batch": 16,
@@ -83,6 +84,42 @@ def test_growth_of_a_linear_world_is_its_factor():
 
     growth = study.perturbation_growth(Doubling(), torch.ones(5, 2), torch.zeros(4, 5, 1))
     np.testing.assert_allclose(growth["growth"], [2, 4, 8, 16], rtol=1e-3)
+
+
+def test_models_answer_in_the_units_that_they_learn(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(20, 8, 8)).astype(np.float32) * 5 - 3
+    np.save(tmp_path / "replay.npy", rows)
+    model = study._new_model(tiny(), study._split([str(tmp_path)])[0])
+    assert float(model.reward_std) == 1.0 and float(model.reward_mean) == 0.0 and float((model.obs_std - 1).abs().max()) > 1
+    points = model.config.two_hot.points(torch.zeros(1))
+    logits = torch.full((1, len(points)), -30.0)
+    logits[0, 40] = 30.0
+    assert float(model.decode_reward(logits, symexp=True)) == pytest.approx(float(torch.sign(points[40]) * points[40].abs().expm1()))
+
+
+def test_held_out_fit_tells_a_wrong_scale_that_no_correlation_shows():
+    class Data:
+        def slices(self, batch, horizon, rng):
+            x = torch.from_numpy(rng.normal(size=(horizon + 1, batch, 1)).astype(np.float32))
+            return x, torch.zeros(horizon, batch, 1), x[:-1, :, 0], torch.zeros(batch, dtype=torch.long)
+
+    class Model:
+        obs_mean, factor = torch.zeros(1), 1.0
+
+        def encode(self, obs, task):
+            return obs
+
+        def next(self, z, action, task):
+            return z
+
+        def reward(self, z, action, task, *, symexp):
+            return self.factor * z[:, 0]
+
+    good, scaled = Model(), Model()
+    scaled.factor = 0.1
+    fit, wrong = (held_out_fit(m, Data(), horizon=1) for m in (good, scaled))
+    assert fit == pytest.approx({"correlation_first": 1, "slope_first": 1})
+    assert wrong["correlation_first"] > 0.97 and wrong["slope_first"] == pytest.approx(0.1)
 
 
 def test_rewards_in_the_released_units():
