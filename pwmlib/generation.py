@@ -76,6 +76,11 @@ def data_quantiles(index: pd.DataFrame) -> pd.DataFrame:
         quantiles = group["return"].quantile([0.1, 0.5, 0.9]).to_numpy()
         labels = ("data_p10", "data_p50", "data_p90")
         rows.append(
-            {"task": name, "episodes": len(group), **dict(zip(labels, quantiles, strict=True)), "data_success": group["success"].mean()}
+            {
+                "task": name,
+                "episodes": len(group),
+                **dict(zip(labels, quantiles, strict=True)),
+                "data_success": group["success"].astype(float).mean(),
+            }
         )
     return pd.DataFrame(rows)

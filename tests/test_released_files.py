@@ -1,5 +1,6 @@
 """Published file formats: small files of each, made here; the samples beside the project where they are; hostile and broken files."""
 
+import dataclasses
 import os
 import pickle
 import sys
@@ -97,6 +98,34 @@ def test_a_chunk_of_the_wrong_shape_or_content_is_refused(tmp_path, monkeypatch)
         import_chunks([path], tmp_path / "data", MT30, progress=False)
 
 
+def test_an_experiment_takes_chunks_instead_of_generating(tmp_path, monkeypatch):
+    from pwmlib.multitask import MultitaskExperiment, StageFailedError
+    from pwmlib.notebooks import MultitaskParameters
+    from pwmlib.parameters import ParameterError
+    from pwmlib.scales import MULTITASK_SCALES
+
+    saved(tmp_path / "chunk_0.pt", chunk(), "2023", monkeypatch)
+    experiment = MultitaskExperiment(
+        MT30[9:11], MULTITASK_SCALES["quick"], 1, tmp_path / "runs", tmp_path / "data", progress=False, chunks=(tmp_path / "chunk_0.pt",)
+    )
+    data = experiment.data()
+    assert list(data["task"]) == [t.name for t in MT30[9:11]] and data["episodes"].eq(2).all() and data["data_success"].isna().all()
+    with pytest.raises(StageFailedError, match="chunks of MT30, which mw-assembly are not in"):
+        dataclasses.replace(experiment, tasks=(MT80[30],)).data()
+    good = {"scale": "quick", "tasks": 4, "task_names": [], "data": str(tmp_path), "train_seeds": 0, "engine": "local", "workers": 1,
+            "device": "cpu", "data_dir": str(tmp_path / "data"), "variant": "paper", "runs_dir": str(tmp_path / "runs"),
+            "figures_dir": "", "overrides": {}}  # fmt: skip
+    assert MultitaskParameters.validate_cell(good).experiment().chunks == (tmp_path / "chunk_0.pt",)
+    wrongs = (
+        ({"data": str(tmp_path / "data")}, "no folder with chunk"),
+        ({"data_dir": ""}, "with data_dir"),
+        ({"engine": "dask"}, "engine="),
+    )
+    for wrong, said in wrongs:
+        with pytest.raises(ParameterError, match=said):
+            MultitaskParameters.validate_cell({**good, **wrong})
+
+
 class Hostile:
     def __init__(self, target):
         self.target = target
@@ -148,8 +177,6 @@ def tdmpc2_state(model, new=False):
 @pytest.mark.parametrize("new", [False, True])
 @pytest.mark.parametrize("tasks, obs_dim, task_dim", [(MT30, 24, 64), (MT80, 39, 96)])
 def test_tdmpc2_checkpoints_give_the_model_they_hold(tmp_path, tasks, obs_dim, task_dim, new):
-    import dataclasses
-
     dims = [t.action_dim for t in tasks]
     torch.manual_seed(0)
     model = WorldModel(obs_dim, 6, tasks=len(tasks), action_dims=dims, config=dataclasses.replace(TINY, task_dim=task_dim))

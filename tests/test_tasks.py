@@ -90,3 +90,19 @@ def test_closed_form_cartpole_is_the_real_one():
         assert abs(float(world.reward(state, action, following)) - reward) < 0.03
         np.testing.assert_allclose(following.numpy(), obs, atol=0.03)
         state = torch.from_numpy(obs).double()
+
+
+@pytest.mark.parametrize("name", ["pendulum-swingup", "mw-reach"])
+def test_a_video_is_saved_or_the_missing_renderer_named(name, tmp_path):
+    from pwmlib.tasks.video import RendererMissingError, save_video
+
+    env = make(task(name))
+    still = lambda obs, step: np.zeros(env.task.action_dim)  # noqa: E731
+    try:
+        path = save_video(env, still, tmp_path / "episode.gif", seed=0, size=(64, 48), every=25)
+    except RendererMissingError as error:
+        assert "MUJOCO_GL=egl" in str(error) and not (tmp_path / "episode.gif").exists()
+        pytest.skip(f"no renderer here: {error}")
+    from PIL import Image
+
+    assert Image.open(path).n_frames == -(-env.task.decisions // 25)

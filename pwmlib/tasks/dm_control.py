@@ -46,6 +46,10 @@ class DMControl:
         """dm_control's Physics: the simulator's state."""
         return self._env.physics
 
+    def simulation(self) -> tuple[object, object]:
+        """MuJoCo's model and data of this moment."""
+        return self.physics.model.ptr, self.physics.data.ptr
+
     @property
     def control_timestep(self) -> float:
         """Seconds of a control step; a decision takes two."""

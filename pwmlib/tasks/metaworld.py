@@ -42,6 +42,10 @@ class MetaWorld:
         self.success = bool(info["success"])
         return np.asarray(observation, np.float32), reward, self.success
 
+    def simulation(self) -> tuple[object, object]:
+        """MuJoCo's model and data of this moment."""
+        return self._env.unwrapped.model, self._env.unwrapped.data
+
     def expert(self, observation: np.ndarray) -> np.ndarray:
         """Action of the scripted policy that MetaWorld ships, shape [4], clipped to [-1, 1]."""
         if self._expert is None:

@@ -35,6 +35,10 @@ class Environment(Protocol):
         """
         ...
 
+    def simulation(self) -> tuple[object, object]:
+        """MuJoCo's model and data of this moment, for rendering."""
+        ...
+
 
 def make(task: Task) -> Environment:
     """The environment of a task. Raises SimulatorMissingError naming the pinned versions."""
