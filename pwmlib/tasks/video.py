@@ -28,7 +28,7 @@ def save_video(
     import mujoco
     from PIL import Image
 
-    model, data = env.simulation()
+    model, _ = env.simulation()
     try:
         renderer = mujoco.Renderer(model, height=size[1], width=size[0])
     except Exception as error:  # each of the three backends has errors of its own
