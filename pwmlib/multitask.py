@@ -14,28 +14,26 @@ import torch
 from tqdm.auto import tqdm
 
 from .checkpoints import write_atomic
-from .episodes import EpisodeStore, SliceSampler, make_behaviour
+from .episodes import EpisodeStore, SliceSampler
 from .episodes.published import import_chunks
 from .episodes.sampler import padded_sizes
-from .episodes.store import record
 from .errors import ExplainedError
-from .evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_planner, evaluate_policy, summarise
 from .foreign import read_torch_file
 from .frozen import FrozenWorldModel
 from .generation import data_quantiles, generate_task
 from .jobs import Engine, Job, JobResult, run_jobs
+from .multitask_jobs import gate_job, policy_job, random_job, stacked_job
 from .online import replay_starts
 from .pretrain import held_out_fit, pretrain_world_model
-from .pwm import PolicyLearner, StartStates, extract_policy
+from .pwm import StartStates
 from .runs import Run, digest, resolve_device
 from .scales import MultitaskScale
 from .shipped import Artefacts
 from .sweep import note_plan
-from .tasks import MT30, MT80, Task, make
-from .tasks import task as find_task
+from .tasks import MT30, MT80, Task
 from .world_model import WorldModel
 
-__all__ = ["MultitaskExperiment", "StageFailedError", "gate_job", "policy_job"]
+__all__ = ["MultitaskExperiment", "StageFailedError"]
 
 HELD_OUT = 0.05
 """Fraction of each task's episodes that the world model never trains on (at least one), for the reward correlation."""
@@ -49,6 +47,10 @@ COST = {
     "metaworld_planning_s": 3.0,
 }
 """Of one policy update (batch 64, H = 16, a 1M model, bfloat16 or not) and of one episode, evaluated or planned; one core of a Xeon."""
+
+
+STACK = 80
+"""Policies that are extracted together."""
 
 
 class StageFailedError(ExplainedError):
@@ -71,6 +73,8 @@ class MultitaskExperiment:
     """Where jobs run: processes here, or Ray."""
     shipped: Artefacts | None = None
     """Start from this world model and its start states instead of generating data and training."""
+    stacked: bool | None = None
+    """Extract policies together on one device (`pwmlib.stacked`) instead of one a process; None does so on a GPU."""
     chunks: tuple[Path, ...] = ()
     """Published chunks to import instead of generating episodes."""
 
@@ -156,6 +160,8 @@ class MultitaskExperiment:
         self.train_world_model()
         each = [(i, seed) for i in range(len(self.tasks)) for seed in range(self.train_seeds)]
         note_plan(self.runs_dir, "policies", [self.policy_run(i, seed) for i, seed in each])
+        if self.stacked or (self.stacked is None and resolve_device(self.device).type == "cuda"):
+            return pd.DataFrame([row for part in _parts(each, STACK) for row in stacked_job(self._for_job(), part)])
         jobs = [
             Job(f"{self.tasks[i].name} seed {seed}", policy_job, {"experiment": self._for_job(), "index": i, "seed": seed})
             for i, seed in each
@@ -169,7 +175,7 @@ class MultitaskExperiment:
         gate = self.check_world_model()
         policies = self.extract_policies()
         baselines = pd.DataFrame(
-            [result.value for result in self._run([Job(t.name, _random_job, {"name": t.name}) for t in self.tasks], "random")]
+            [result.value for result in self._run([Job(t.name, random_job, {"name": t.name}) for t in self.tasks], "random")]
         )
         table = policies.merge(baselines, on="task").merge(data, on="task").merge(gate, on="task")
         write_atomic(self.folder / "results.csv", table.to_csv(index=False))
@@ -288,6 +294,10 @@ class MultitaskExperiment:
         return results
 
 
+def _parts(items: list, size: int) -> list[list]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
 @dataclass(frozen=True)
 class _OneTask:
     """Slices of a single task of a multi-task sampler."""
@@ -297,64 +307,3 @@ class _OneTask:
 
     def slices(self, batch: int, horizon: int, rng: np.random.Generator):
         return self.sampler.slices(batch, horizon, rng, only=self.index)
-
-
-def gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
-    """Score of planning inside the trained model in the real task; a resumable run."""
-    t, scale = experiment.tasks[index], experiment.scale
-
-    def work(run: Run) -> dict[str, float]:
-        view = FrozenWorldModel(experiment.load_world_model(), experiment.model_index(index), reward_symexp=True)
-        result = evaluate_planner(make(t), view, episodes=scale.planner_episodes, config=scale.planner)
-        return {"planning_score": result.score, "planning_return": result.mean_return, "planning_touched": result.touched}
-
-    return experiment.gate_run(index).execute(work)
-
-
-def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[str, Any]:
-    """Extract and evaluate one policy from the trained model; a resumable run. Returns its line of the results."""
-    t, scale = experiment.tasks[index], experiment.scale
-
-    def work(run: Run) -> dict[str, Any]:
-        device = resolve_device(experiment.device)
-        view = FrozenWorldModel(
-            experiment.load_world_model(),
-            experiment.model_index(index),
-            precision=scale.policy.precision,
-            reward_symexp=scale.policy.reward_symexp,
-        )
-        starts = experiment.starts(index, view)
-        envs = [make(t) for _ in range(scale.eval_episodes)]
-
-        def evaluate(learner: PolicyLearner) -> dict[str, Any]:
-            evaluation, episodes = evaluate_policy(envs, learner.actor, view)
-            believed, real = believed_and_real_value(learner.critics, view, episodes, obs_dim=t.obs_dim, gamma=scale.policy.gamma)
-            return {**evaluation.row(), "model_value": believed, "real_value": real}
-
-        learner = extract_policy(
-            view,
-            starts,
-            scale.policy,
-            seed=seed,
-            device=device,
-            run=run,
-            evaluate=evaluate,
-            evaluate_every=scale.evaluate_every,
-            checkpoint_every=scale.checkpoint_every,
-        )
-        evaluated = [row for row in run.rows if "score" in row]
-        last = {k: evaluated[-1][k] for k in ("score", "mean_return", "success", "touched", "model_value", "real_value")}
-        best = max(row["score"] for row in evaluated)
-        return {"task": t.name, "suite": t.suite, "train_seed": seed, **last, "best_score": best, "updates": learner.step}
-
-    return experiment.policy_run(index, seed).execute(work)
-
-
-def _random_job(name: str, episodes: int = 5) -> dict[str, Any]:
-    env = make(find_task(name))
-    played = []
-    for i in range(episodes):
-        act = make_behaviour("uniform_random", env, np.random.default_rng([99, i]))
-        played.append(record(env, act, seed=EVALUATION_SEED + i, behaviour="uniform_random"))
-    result = summarise(env, played)
-    return {"task": name, "random_score": result.score, "random_return": result.mean_return}

@@ -18,7 +18,8 @@ import pandas as pd
 
 from . import ball_wall as ball_wall_study
 from .jobs import Job, default_workers, run_jobs
-from .multitask import MultitaskExperiment, gate_job, policy_job
+from .multitask import MultitaskExperiment
+from .multitask_jobs import gate_job, policy_job
 from .paths import PROJECT, writable_folder
 from .perfect_model import SETTINGS, gradient_reach, run_setting
 from .results import RESULTS, save_table

@@ -32,3 +32,9 @@ def test_code_of_the_simulator_page_runs_and_the_robot_stands_on_its_legs():
     assert torch.isfinite(step.obs).all() and float(step.obs[:, 0].min()) > 0.5
     step.reward.sum().backward()
     assert action.grad.abs().sum() > 0
+
+
+def test_code_of_the_data_page_runs(capsys):
+    for code in blocks(PROJECT / "docs" / "data.md"):
+        exec(code, {})
+    assert "TD-MPC2 checkpoint" in capsys.readouterr().out

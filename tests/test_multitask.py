@@ -165,3 +165,15 @@ def test_ray_gives_the_same_table(whole, tmp_path, monkeypatch):
     on_ray = dataclasses.replace(on_ray, scale=override(experiment.scale, {"policy.updates": 6, "evaluate_every": 6}))
     local = dataclasses.replace(on_ray, runs_dir=tmp_path / "local", engine="local")
     pd.testing.assert_frame_equal(on_ray.results(), local.results())
+
+
+def test_policies_extracted_together_give_the_table_of_those_extracted_apart(whole, tmp_path):
+    experiment, _ = whole
+    scale = override(experiment.scale, {"policy.updates": 6, "evaluate_every": 3})
+    apart = dataclasses.replace(experiment, scale=scale)  # the same trained world model
+    together = dataclasses.replace(apart, stacked=True)
+    ours, theirs = together.extract_policies(), apart.extract_policies()
+    assert list(ours.columns) == list(theirs.columns) and ours[["task", "train_seed"]].equals(theirs[["task", "train_seed"]])
+    for column in ("model_value", "real_value", "mean_return"):
+        assert ours[column].to_numpy() == pytest.approx(theirs[column].to_numpy(), rel=2e-2, abs=1e-2)
+    assert list((experiment.runs_dir / "policies_stacked").iterdir())

@@ -1,0 +1,152 @@
+"""The jobs of a multi-task experiment: planning in the model, extracting and evaluating policies, random behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .episodes import make_behaviour
+from .episodes.store import record
+from .evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_planner, evaluate_policy, summarise
+from .frozen import FrozenWorldModel
+from .policy import Actor, Critics
+from .pwm import PolicyLearner, extract_policy
+from .runs import Run, resolve_device, train
+from .stacked import Member, StackedPolicies
+from .tasks import Task, make
+from .tasks import task as find_task
+
+if TYPE_CHECKING:
+    from .multitask import MultitaskExperiment
+
+__all__ = ["gate_job", "policy_job", "random_job", "stacked_job"]
+
+
+def gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
+    """Score of planning inside the trained model in the real task; a resumable run."""
+    t, scale = experiment.tasks[index], experiment.scale
+
+    def work(run: Run) -> dict[str, float]:
+        view = FrozenWorldModel(experiment.load_world_model(), experiment.model_index(index), reward_symexp=True)
+        result = evaluate_planner(make(t), view, episodes=scale.planner_episodes, config=scale.planner)
+        return {"planning_score": result.score, "planning_return": result.mean_return, "planning_touched": result.touched}
+
+    return experiment.gate_run(index).execute(work)
+
+
+def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[str, Any]:
+    """Extract and evaluate one policy from the trained model; a resumable run. Returns its line of the results."""
+    t, scale = experiment.tasks[index], experiment.scale
+
+    def work(run: Run) -> dict[str, Any]:
+        device = resolve_device(experiment.device)
+        view = FrozenWorldModel(
+            experiment.load_world_model(),
+            experiment.model_index(index),
+            precision=scale.policy.precision,
+            reward_symexp=scale.policy.reward_symexp,
+        )
+        starts = experiment.starts(index, view)
+        envs = [make(t) for _ in range(scale.eval_episodes)]
+
+        def evaluate(learner: PolicyLearner) -> dict[str, Any]:
+            evaluation, episodes = evaluate_policy(envs, learner.actor, view)
+            believed, real = believed_and_real_value(learner.critics, view, episodes, obs_dim=t.obs_dim, gamma=scale.policy.gamma)
+            return {**evaluation.row(), "model_value": believed, "real_value": real}
+
+        learner = extract_policy(
+            view,
+            starts,
+            scale.policy,
+            seed=seed,
+            device=device,
+            run=run,
+            evaluate=evaluate,
+            evaluate_every=scale.evaluate_every,
+            checkpoint_every=scale.checkpoint_every,
+        )
+        evaluated = [row for row in run.rows if "score" in row]
+        return _line(t, seed, evaluated, learner.step)
+
+    return experiment.policy_run(index, seed).execute(work)
+
+
+def stacked_job(experiment: MultitaskExperiment, members: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """What `policy_job` does, for many (task index, seed) at once on one device; one resumable run. Returns their lines."""
+    scale = experiment.scale
+    params = [experiment.policy_run(i, seed).params for i, seed in members]
+
+    def work(run: Run) -> list[dict[str, Any]]:
+        device = resolve_device(experiment.device)
+        model = experiment.load_world_model()
+        views = [FrozenWorldModel(model, experiment.model_index(i), reward_symexp=scale.policy.reward_symexp) for i, _ in members]
+        stack = [
+            Member(experiment.model_index(i), seed, experiment.starts(i, view)) for (i, seed), view in zip(members, views, strict=True)
+        ]
+        learner = _Evaluated(StackedPolicies(model, stack, scale.policy, device=device), experiment, members, views)
+        every = {"checkpoint_every": scale.checkpoint_every, "evaluate_every": scale.evaluate_every}
+        train(run, learner, scale.policy.updates, evaluate=learner.evaluate, **every)
+        return learner.lines()
+
+    return Run(experiment.runs_dir, "policies_stacked", f"{len(members)}-policies", params).execute(work)
+
+
+class _Evaluated:
+    """Stacked policies with their evaluations, as one resumable learner."""
+
+    def __init__(
+        self, stack: StackedPolicies, experiment: MultitaskExperiment, members: Sequence[tuple[int, int]], views: list[FrozenWorldModel]
+    ):
+        self.stack, self.experiment, self.members, self.views = stack, experiment, members, views
+        self.evaluations: list[list[dict[str, Any]]] = []
+
+    @property
+    def step(self) -> int:
+        return self.stack.step
+
+    def update(self) -> dict[str, float]:
+        return {name: float(values.mean()) for name, values in self.stack.update().items()}
+
+    def evaluate(self, step: int) -> dict[str, Any]:
+        """Evaluate every policy; the mean score, for the log."""
+        each = zip(self.members, self.views, self.stack.actors, self.stack.critics, strict=True)
+        self.evaluations.append([self._evaluate(*one) for one in each])
+        return {"score": float(np.mean([row["score"] for row in self.evaluations[-1]]))}
+
+    def _evaluate(self, member: tuple[int, int], view: FrozenWorldModel, actor: Actor, critics: Critics) -> dict[str, Any]:
+        t, scale = self.experiment.tasks[member[0]], self.experiment.scale
+        envs = [make(t) for _ in range(scale.eval_episodes)]
+        evaluation, episodes = evaluate_policy(envs, actor, view)
+        believed, real = believed_and_real_value(critics, view, episodes, obs_dim=t.obs_dim, gamma=scale.policy.gamma)
+        return {**evaluation.row(), "model_value": believed, "real_value": real}
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The table's lines."""
+        each = zip(self.members, zip(*self.evaluations, strict=True), strict=True)
+        return [_line(self.experiment.tasks[i], seed, list(rows), self.step) for (i, seed), rows in each]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"stack": self.stack.state_dict(), "evaluations": self.evaluations}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.stack.load_state_dict(state["stack"])
+        self.evaluations = state["evaluations"]
+
+
+def _line(t: Task, seed: int, evaluated: list[dict[str, Any]], updates: int) -> dict[str, Any]:
+    last = {k: evaluated[-1][k] for k in ("score", "mean_return", "success", "touched", "model_value", "real_value")}
+    best = max(row["score"] for row in evaluated)
+    return {"task": t.name, "suite": t.suite, "train_seed": seed, **last, "best_score": best, "updates": updates}
+
+
+def random_job(name: str, episodes: int = 5) -> dict[str, Any]:
+    """Score of uniform random actions."""
+    env = make(find_task(name))
+    played = []
+    for i in range(episodes):
+        act = make_behaviour("uniform_random", env, np.random.default_rng([99, i]))
+        played.append(record(env, act, seed=EVALUATION_SEED + i, behaviour="uniform_random"))
+    result = summarise(env, played)
+    return {"task": name, "random_score": result.score, "random_return": result.mean_return}
