@@ -1,11 +1,14 @@
 """The store, the sampler and generation: exact content, damage, and continuing after a kill."""
 
+import json
+
 import numpy as np
 import pytest
 
 from pwmlib.episodes import Episode, EpisodeFileError, EpisodeStore, SliceSampler
 from pwmlib.episodes.store import record, record_together
 from pwmlib.generation import data_quantiles, generate_task
+from pwmlib.jobs import Job, run_jobs
 from pwmlib.scales import DataPlan
 from pwmlib.tasks import make, task
 
@@ -102,3 +105,35 @@ def test_episodes_in_lock_step_are_those_run_one_by_one(name):
         alone = record(env, lambda obs, step: rule(obs), seed=seed, behaviour="x")
         np.testing.assert_array_equal(alone.rows, episode.rows)
         assert (alone.seed, alone.success, alone.touched) == (episode.seed, episode.success, episode.touched)
+
+
+def read_a_little(folder):
+    """Slices of a shard of 3 GiB, in a process that may allocate less."""
+    sampler = SliceSampler([T], [EpisodeStore(folder, T).arrays()])
+    obs, _, reward, _ = sampler.slices(256, 16, np.random.default_rng(0))
+    return float(obs.abs().sum() + reward.abs().sum()), sum(a.nbytes for a in sampler._arrays[0])
+
+
+def test_data_may_be_larger_than_memory(tmp_path):
+    store, count = EpisodeStore(tmp_path, T), 3 * 2**30 // (101 * 44 * 4)
+    store.folder.mkdir(parents=True)
+    shape = (count, T.decisions + 1, T.obs_dim + T.action_dim + 1)
+    rows = np.lib.format.open_memmap(store.folder / "big.npy", "w+", np.float32, shape)  # a file with holes: nothing is written
+    rows[0, 0, 0] = 1.0
+    rows.flush()
+    size = (store.folder / "big.npy").stat().st_size
+    (store.folder / "big.json").write_text(json.dumps({"task": T.name, "shape": shape, "bytes": size, "episodes": []}))
+    (result,) = run_jobs([Job("read", read_a_little, {"folder": tmp_path})], workers=1, progress=False, memory_gb=2.0)
+    assert result.error is None, result.error
+    assert result.value[1] > 2.9 * 2**30
+
+
+def test_statistics_are_those_of_all_rows_however_they_are_cut(monkeypatch):
+    monkeypatch.setattr("pwmlib.episodes.sampler.PART", 20_000)
+    shards = [np.stack([e.rows for e in episodes(n, seed=n)]) * n + n for n in (7, 3)]
+    mean, std, reward_mean, reward_std = SliceSampler([T], [shards]).statistics()
+    obs = np.concatenate([a[..., : T.obs_dim].reshape(-1, T.obs_dim) for a in shards]).astype(np.float64)
+    rewards = np.concatenate([a[:, 1:, -1].ravel() for a in shards]).astype(np.float64)
+    np.testing.assert_allclose(mean[0], obs.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(std[0], obs.std(0), rtol=1e-5)
+    assert (reward_mean, reward_std) == pytest.approx((rewards.mean(), rewards.std()), rel=1e-6)

@@ -12,6 +12,9 @@ from ..tasks import Task
 
 __all__ = ["SliceSampler", "padded_sizes"]
 
+PART = 64 * 2**20
+"""Bytes of a shard that are looked at together when statistics are computed."""
+
 
 def padded_sizes(tasks: Sequence[Task]) -> tuple[int, int]:
     """Observation and action size of a model for these tasks: the largest of each."""
@@ -28,7 +31,8 @@ class SliceSampler:
     def __init__(self, tasks: Sequence[Task], arrays: Sequence[Sequence[np.ndarray]]):
         self.tasks = list(tasks)
         self.obs_dim, self.action_dim = padded_sizes(self.tasks)
-        self._arrays = [list(shards) for shards in arrays]
+        # Plain views of the memory maps: indexing np.memmap itself takes several times as long.
+        self._arrays = [[np.asarray(a) for a in shards] for shards in arrays]
         self._ends = [np.cumsum([len(a) for a in shards]) for shards in self._arrays]
 
     def add(self, task_index: int, rows: np.ndarray) -> None:
@@ -71,16 +75,17 @@ class SliceSampler:
     def statistics(self) -> tuple[Tensor, Tensor, float, float]:
         """Mean and standard deviation of observations per task, [tasks, obs_dim] each (0 and 1 in the padding), and of all rewards."""
         mean, std = torch.zeros(len(self.tasks), self.obs_dim), torch.ones(len(self.tasks), self.obs_dim)
-        rewards = []
+        rewards = _Moments(1)
         for i, (t, shards) in enumerate(zip(self.tasks, self._arrays, strict=True)):
-            obs = np.concatenate([a[..., : t.obs_dim].reshape(-1, t.obs_dim) for a in shards]).astype(np.float64)
-            mean[i, : t.obs_dim] = torch.from_numpy(obs.mean(0)).float()
-            spread = obs.std(0)
+            seen = _Moments(t.obs_dim)
+            for shard in shards:
+                for part in np.array_split(shard, max(1, shard.nbytes // PART)):  # never a whole task in memory
+                    seen.add(part[..., : t.obs_dim].reshape(-1, t.obs_dim))
+                    rewards.add(part[:, 1:, -1:].reshape(-1, 1))
+            mean[i, : t.obs_dim] = torch.from_numpy(seen.mean).float()
             # A constant entry (an absent object) carries nothing: leave its scale alone.
-            std[i, : t.obs_dim] = torch.from_numpy(np.where(spread < 1e-4, 1.0, spread)).float()
-            rewards.append(np.concatenate([a[:, 1:, -1].ravel() for a in shards]))
-        reward = np.concatenate(rewards).astype(np.float64)
-        return mean, std, float(reward.mean()), float(max(reward.std(), 1e-6))
+            std[i, : t.obs_dim] = torch.from_numpy(np.where(seen.std < 1e-4, 1.0, seen.std)).float()
+        return mean, std, float(rewards.mean[0]), float(max(rewards.std[0], 1e-6))
 
     def _gather(self, task_index: int, count: int, length: int, rng: np.random.Generator) -> np.ndarray:
         """`count` random slices, shape [length, count, width]."""
@@ -98,3 +103,21 @@ class SliceSampler:
             at = np.flatnonzero(shard == s)
             rows[:, at] = shards[s][local[at], offset[at] + steps]
         return rows
+
+
+class _Moments:
+    """Mean and standard deviation of rows that come in parts (Chan et al. 1983), in float64."""
+
+    def __init__(self, width: int):
+        self.count, self.mean, self._squares = 0, np.zeros(width), np.zeros(width)
+
+    def add(self, rows: np.ndarray) -> None:
+        rows = rows.astype(np.float64)
+        n, mean = len(rows), rows.mean(0)
+        delta, total = mean - self.mean, self.count + len(rows)
+        self._squares += ((rows - mean) ** 2).sum(0) + delta**2 * self.count * n / total
+        self.mean, self.count = self.mean + delta * n / total, total
+
+    @property
+    def std(self) -> np.ndarray:
+        return np.sqrt(self._squares / self.count)
