@@ -306,6 +306,8 @@ def gradient_fidelity_curves(table: pd.DataFrame, *, at: int = 16) -> Figure:
         ax.axhline(1, color="0.6", lw=0.8)
     axes[1, 0].set(yscale="log", xlabel="horizon [steps]")
     axes[1, 1].set(xlabel="updates of the model", xscale="log")
+    axes[1, 1].set_xticks(sorted(table["updates"].unique()), [str(n) for n in sorted(table["updates"].unique())])
+    axes[1, 1].minorticks_off()
     axes[1, 2].set_xticks(range(len(kinds)), [kind.replace(" by ", "\nby ") for kind in kinds], fontsize=8)
     axes[0, 0].set_title("states visited by the policy", fontsize=9)
     axes[0, 1].set_title(f"training time, horizon {at}", fontsize=9)

@@ -87,11 +87,12 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
     "laptop": MultitaskScale(
         data=DataPlan(dm_control={"uniform_random": 4, "correlated_random": 6, "mpc": 10, "mpc_noisy": 35}, shard=10),
         model=replace(WORLD_MODEL_SIZES["1M"], task_dim=32),
-        training=replace(_SMALL_TRAINING, updates=40_000, horizon=16, batch=256, lr=3e-4, final_lr=3e-5, precision="bfloat16"),
+        training=replace(_SMALL_TRAINING, updates=20_000, horizon=16, batch=256, lr=3e-4, final_lr=3e-5, precision="bfloat16"),
         policy=PWMConfig(updates=600, actor_hidden=(128, 64), critic_hidden=(128, 64), critic_value="min"),
         train_seeds=3,
         eval_episodes=10,
         evaluate_every=200,
+        checkpoint_every=500,
     ),
     "paper": MultitaskScale(
         data=DataPlan(replay=replace(_AGENT, episodes=200)),
