@@ -173,7 +173,10 @@ class MultitaskParameters(_Folders):
     task_names: Names = Field(description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
     train_seeds: int = Field(ge=0, le=1000, description="the number of training seeds per task; 0 means the scale's number")
     workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
-    data: str = Field(description="generate, shipped, or a folder that holds the published chunk_*.pt")
+    data: str = Field(
+        description="generate, shipped, a folder that holds the published chunk_*.pt, or auto: at scale quick the shipped world model "
+        "for more than 12 tasks, else generate"
+    )
     engine: Engine = Field(description="where jobs run: local or ray")
     data_dir: str = Field(description="the folder of episodes; missing ones are generated there; empty means data/cache/episodes")
     variant: Literal["paper", "released"] = Field(description="the paper's choices, or the released code's")
@@ -188,16 +191,20 @@ class MultitaskParameters(_Folders):
     @model_validator(mode="after")
     def _runnable(self) -> MultitaskParameters:
         self.scaled()
-        if self.data not in ("generate", "shipped"):
+        if self.data not in ("auto", "generate", "shipped"):
             if not self._chunks():
-                raise ValueError(f"data={self.data!r}: not 'generate' or 'shipped', and no folder with chunk_*.pt in it")
+                raise ValueError(f"data={self.data!r}: not 'auto', 'generate' or 'shipped', and no folder with chunk_*.pt in it")
             if not self.data_dir:
                 raise ValueError("data is a folder of chunks: name the folder that their episodes are imported to with data_dir")
         return self
 
     def _chunks(self) -> tuple[Path, ...]:
-        known = self.data in ("generate", "shipped")
+        known = self.data in ("auto", "generate", "shipped")
         return () if known else tuple(sorted(resolve(self.data).glob("chunk_*.pt"), key=lambda p: (len(p.name), p.name)))
+
+    def from_shipped(self) -> bool:
+        """Whether this run starts from the shipped world model."""
+        return self.data == "shipped" or (self.data == "auto" and self.scale == "quick" and len(self.selected()) > 12)
 
     def card_line(self) -> str:
         """Where the shipped world model comes from."""
@@ -231,7 +238,7 @@ class MultitaskParameters(_Folders):
             workers=self.workers or default_workers(),
             progress=progress,
             engine=self.engine,
-            shipped=Artefacts(SHIPPED) if self.data == "shipped" else None,
+            shipped=Artefacts(SHIPPED) if self.from_shipped() else None,
             chunks=self._chunks(),
         )
 

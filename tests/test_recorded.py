@@ -59,6 +59,16 @@ def test_multitask_quick_says_what_the_readme_says():
     assert (reach["score"] == 0).all() and (reach["planning_score"] == 0).all()
 
 
+def test_multitask_shipped_says_what_the_readme_says():
+    table = pd.read_csv(RESULTS / "multitask_shipped.csv").set_index("task")
+    assert len(table) == 16 and (table["train_seed"] == 0).all()
+    for name in ("cartpole-balance", "cup-catch", "pendulum-spin", "pendulum-swingup", "reacher-easy", "cartpole-swingup", "cheetah-run"):
+        assert f"{name} {table.loc[name, 'score']:.0f}" in README
+    assert (table.loc[["walker-stand", "walker-walk"], "score"] < 10).all()
+    metaworld = table[table["suite"] == "metaworld"]
+    assert len(metaworld) == 7 and list(metaworld[metaworld["score"] > 0].index) == ["mw-drawer-close"]
+
+
 def test_every_table_has_its_command_and_is_described():
     provenance, described = json.loads((RESULTS / "provenance.json").read_text()), (RESULTS / "README.md").read_text()
     for path in RESULTS.glob("*.csv"):

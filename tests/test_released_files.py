@@ -116,6 +116,9 @@ def test_an_experiment_takes_chunks_instead_of_generating(tmp_path, monkeypatch)
             "device": "cpu", "data_dir": str(tmp_path / "data"), "variant": "paper", "runs_dir": str(tmp_path / "runs"),
             "figures_dir": "", "overrides": {}}  # fmt: skip
     assert MultitaskParameters.validate_cell(good).experiment().chunks == (tmp_path / "chunk_0.pt",)
+    for data, tasks, scale, shipped in (("auto", 4, "quick", False), ("auto", 80, "quick", True), ("auto", 80, "laptop", False)):
+        params = MultitaskParameters.validate_cell({**good, "data": data, "tasks": tasks, "scale": scale})
+        assert (params.experiment().shipped is not None) == shipped
     wrongs = (
         ({"data": str(tmp_path / "data")}, "no folder with chunk"),
         ({"data_dir": ""}, "with data_dir"),
