@@ -9,7 +9,6 @@ SCALE ?= quick
 SOURCES := $(shell find pwmlib -name '*.py')
 
 export OMP_WAIT_POLICY = passive
-export MPLBACKEND = agg
 export PYTHONWARNINGS = ignore::UserWarning
 export JUPYTER_PLATFORM_DIRS = 1
 

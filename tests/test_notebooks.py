@@ -20,6 +20,11 @@ NOTEBOOKS = PROJECT / "notebooks"
 pytestmark = pytest.mark.notebook
 
 
+@pytest.fixture(autouse=True)
+def pictures_in_the_page(monkeypatch):
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # a backend chosen outside keeps figures out of the executed notebook
+
+
 def execute(name, folder, **parameters):
     output = folder / f"{name}.ipynb"
     common = {"scale": "quick", "runs_dir": str(folder / "runs"), "figures_dir": str(folder / "figures")}
@@ -27,6 +32,11 @@ def execute(name, folder, **parameters):
     executed = json.loads(output.read_text())
     assert executed["metadata"]["papermill"]["exception"] is None
     return executed
+
+
+def pictures(notebook):
+    """Number of pictures on the page."""
+    return sum("image/png" in o.get("data", {}) for cell in notebook["cells"] for o in cell.get("outputs", []))
 
 
 def printed(notebook):
@@ -52,7 +62,7 @@ def test_00_ball_wall(tmp_path):
         "ball_wall_claim_map.png",
     }
     assert json.loads((tmp_path / "figures" / "index.json").read_text())["fig02_ball_wall"]["inputs"]
-    assert "optimum: theta = 0.249 rad, J = -21.38 m" in printed(notebook)
+    assert "optimum: theta = 0.249 rad, J = -21.38 m" in printed(notebook) and pictures(notebook) == 3
 
 
 def test_01_double_pendulum(tmp_path):
@@ -60,8 +70,9 @@ def test_01_double_pendulum(tmp_path):
     notebook = execute("01_double_pendulum", tmp_path, samples=6, shac_seeds=1, horizons=5, overrides=changes)
     (file,) = (tmp_path / "runs").rglob("table.csv")
     table = pd.read_csv(file)
-    assert table["horizon"].max() == 5 and table["setting"].nunique() == 3
-    assert {p.name for p in (tmp_path / "figures").glob("*.png")} == {"fig03_double_pendulum.png", "double_pendulum_growth.png"}
+    assert table["horizon"].max() == 5 and table["setting"].nunique() == 4
+    names = {"fig03_double_pendulum", "double_pendulum_switches", "double_pendulum_growth", "double_pendulum_fidelity"}
+    assert {p.stem for p in (tmp_path / "figures").glob("*.png")} == names and pictures(notebook) == len(names)
     assert "lower variance than the true dynamics" in json.dumps(notebook["cells"])
 
 
@@ -91,6 +102,7 @@ def test_03_mt80(tmp_path):
     iqm = aggregate(table.assign(score=table["score"] / 100))["iqm"]
     assert f"PWM: {iqm}" in printed(notebook)
     assert (tmp_path / "figures" / "fig06_multitask_2_tasks.png").stat().st_size > 10_000
+    assert (tmp_path / "figures" / "fig15_multitask_2_tasks.png").stat().st_size > 10_000 and pictures(notebook) == 2
 
 
 def failure(folder, *arguments):

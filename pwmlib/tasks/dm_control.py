@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from .registry import Task
 from .suites import missing
 
 __all__ = ["DMControl"]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warning, at every compilation, of a deprecated attribute in dm_control's own cheetah."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class DMControl:
@@ -19,12 +35,13 @@ class DMControl:
         except Exception as error:  # mujoco's own version clash raises AttributeError
             raise missing(error) from error
         self.task = task
-        if task.custom:
-            from .dm_control_custom import load_custom
+        with _quiet():
+            if task.custom:
+                from .dm_control_custom import load_custom
 
-            self._env = load_custom(task.name)
-        else:
-            self._env = suite.load(task.domain, task.name.split("-", 1)[1].replace("-", "_"), task_kwargs={"random": 0})
+                self._env = load_custom(task.name)
+            else:
+                self._env = suite.load(task.domain, task.name.split("-", 1)[1].replace("-", "_"), task_kwargs={"random": 0})
         spec = self._env.action_spec()
         if spec.shape != (task.action_dim,) or not (np.all(spec.minimum == -1) and np.all(spec.maximum == 1)):
             raise RuntimeError(f"{task.name}: expected {task.action_dim} actions in [-1, 1], the simulator has {spec}")
