@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,13 @@ class RendererMissingError(ExplainedError):
     """MuJoCo cannot render on this machine."""
 
 
+def _missing(reason: str) -> RendererMissingError:
+    return RendererMissingError(
+        f"MuJoCo cannot render here ({reason}). With a GPU driver set MUJOCO_GL=egl, with OSMesa installed MUJOCO_GL=osmesa, before "
+        "Python starts; everything but videos works without."
+    )
+
+
 def save_video(
     env: Environment, act: Callable[[np.ndarray, int], np.ndarray], path: str | Path, *, seed: int, size: tuple[int, int] = (320, 240),
     every: int = 2,
@@ -29,13 +37,12 @@ def save_video(
     from PIL import Image
 
     model, _ = env.simulation()
+    if not os.environ.get("DISPLAY") and os.environ.get("MUJOCO_GL") not in ("egl", "osmesa"):
+        raise _missing("no display")  # GLFW without one ends the process, not the call
     try:
         renderer = mujoco.Renderer(model, height=size[1], width=size[0])
     except Exception as error:  # each of the three backends has errors of its own
-        raise RendererMissingError(
-            f"MuJoCo cannot render here ({type(error).__name__}: {error}). With a GPU driver set MUJOCO_GL=egl, with OSMesa installed "
-            "MUJOCO_GL=osmesa, before Python starts; everything but videos works without."
-        ) from None
+        raise _missing(f"{type(error).__name__}: {error}") from None
     obs, frames = env.reset(seed), []
     camera = 0 if model.ncam else -1
     for step in range(env.task.decisions):
