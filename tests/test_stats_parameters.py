@@ -56,7 +56,8 @@ def test_incomplete_tables_are_refused_by_name():
 
 
 MULTITASK = dict(
-    scale="quick", tasks=4, task_names=[], train_seeds=0, workers=0, device="cpu", data="auto", engine="local", data_dir="", variant="paper", runs_dir="runs",
+    scale="quick", tasks=4, task_names=[], train_seeds=0, workers=0, device="cpu", data="auto", engine="local",
+    data_dir="", variant="paper", runs_dir="runs",
     figures_dir="", overrides={},
 )  # fmt: skip
 
