@@ -68,7 +68,7 @@ def test_00_ball_wall(tmp_path):
 def test_01_double_pendulum(tmp_path):
     changes = {name: value for name, value in TINY_PENDULUM.items() if name not in ("samples", "shac_seeds", "horizons")}
     notebook = execute("01_double_pendulum", tmp_path, samples=6, shac_seeds=1, horizons=5, overrides=changes)
-    (file,) = (tmp_path / "runs").rglob("table.csv")
+    (file,) = (tmp_path / "runs").rglob("sweep-*/table.csv")
     table = pd.read_csv(file)
     assert table["horizon"].max() == 5 and table["setting"].nunique() == 4
     names = {"fig03_double_pendulum", "double_pendulum_switches", "double_pendulum_growth", "double_pendulum_fidelity"}
