@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .checkpoints import CheckpointError, load_state, save_state, write_atomic
-from .episodes import EpisodeStore
+from .episodes import EpisodeStore, SliceSampler
 from .paths import PROJECT
 from .policy import Actor
 from .runs import environment_stamp, plain
@@ -42,7 +42,7 @@ class Artefacts:
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        """Tasks, settings, data, commit and measured quality."""
+        """Tasks, settings, command, commit, versions and machine."""
         path = self.folder / "card.json"
         try:
             return json.loads(path.read_text())
@@ -82,7 +82,10 @@ class Artefacts:
 
     @cached_property
     def starts(self) -> dict[str, Tensor]:
-        """Task name -> observations of replay states, [n, obs_dim], from which imagined rollouts start."""
+        """Task name -> observations of replay states, [n, obs_dim], from which imagined rollouts start.
+
+        Drawn from whole episodes: PWMConfig's start_states="slice_start" does not narrow them.
+        """
         return load_state(self.folder / "starts.safetensors")
 
     def start_observations(self, t: Task, obs_dim: int, batch: int, rng: np.random.Generator) -> Tensor:
@@ -120,18 +123,11 @@ def ship(
     settings: Mapping[str, Any], command: str, policies: Mapping[str, Mapping[int, Actor]] | None = None, states: int = 600,
 ) -> Artefacts:  # fmt: skip
     """Write a folder of artefacts. data, quality: tables a task. states: start states kept of each task, drawn from its episodes."""
-    weights = {k: v for k, v in model.state_dict().items()}
     head = {"config": plain(model.config), "obs_dim": model.obs_dim, "action_dim": model.action_dim}
-    save_state(folder / "world_model.safetensors", {**head, "weights": weights})
+    save_state(folder / "world_model.safetensors", {**head, "weights": model.state_dict()})
     starts, rng = {}, np.random.default_rng(0)
     for t in tasks:
-        shards = EpisodeStore(data_dir, t).arrays()
-        episodes = rng.integers(sum(len(a) for a in shards), size=states)
-        ends = np.cumsum([len(a) for a in shards])
-        shard = np.searchsorted(ends, episodes, side="right")
-        local = episodes - np.concatenate([[0], ends[:-1]])[shard]
-        rows = [shards[s][i, rng.integers(shards[s].shape[1]), : t.obs_dim] for s, i in zip(shard, local, strict=True)]
-        starts[t.name] = torch.from_numpy(np.stack(rows).astype(np.float32))
+        starts[t.name] = SliceSampler([t], [EpisodeStore(data_dir, t).arrays()]).start_observations(0, states, rng)
     save_state(folder / "starts.safetensors", starts)
     if policies:
         actors = {name: {str(seed): actor.state_dict() for seed, actor in seeds.items()} for name, seeds in policies.items()}
