@@ -17,12 +17,13 @@ from .checkpoints import write_atomic
 from .episodes import EpisodeStore, SliceSampler
 from .episodes.published import import_chunks
 from .episodes.sampler import padded_sizes
+from .episodes.store import COLLECTED
 from .errors import ExplainedError
 from .foreign import read_torch_file
 from .frozen import FrozenWorldModel
 from .generation import data_quantiles, generate_task
 from .jobs import Engine, Job, JobResult, run_jobs
-from .multitask_jobs import gate_job, policy_job, random_job, stacked_job
+from .multitask_jobs import collection_job, gate_job, policy_job, random_job, stacked_job
 from .online import replay_starts
 from .pretrain import held_out_fit, pretrain_world_model
 from .pwm import StartStates
@@ -78,6 +79,8 @@ class MultitaskExperiment:
     """Extract policies together on one device (`pwmlib.stacked`) instead of one a process; None does so on a GPU."""
     chunks: tuple[Path, ...] = ()
     """Published chunks to import instead of generating episodes."""
+    round: int | None = None
+    """Which world model is meant: the one before any collection is 0; None is the last."""
 
     def cost(self) -> str:
         """What is about to be run, and about how long that takes on this number of processes, from the recorded costs."""
@@ -116,22 +119,26 @@ class MultitaskExperiment:
         if self.shipped:
             table = self.shipped.table("quality").set_index("task")
             return {"quality": {t.name: table.loc[t.name].to_dict() for t in self.tasks}}
-        run, config = self.world_model_run(), self.scale.training
+        before = self._before()
+        if before:
+            before.train_world_model()
+            before.collect()
+        run, config = self.world_model_run(), self.scale.collection.training if before else self.scale.training
         training, held_out = self._split()
         note_plan(self.runs_dir, "world_model", [run])
 
         def work(run: Run) -> dict[str, Any]:
             device = resolve_device(self.device)
-            model = self._new_model().to(device)
+            model = (before.load_world_model() if before else self._new_model()).to(device)
             small = sum(p.numel() for p in model.parameters()) < 2_000_000
             torch.set_num_threads(1 if small else max(1, self.workers))  # threads cost a small model more than they give
-            if config.standardise_obs or config.loss.normalise_reward:
+            if not before and (config.standardise_obs or config.loss.normalise_reward):
                 mean, std, reward_mean, reward_std = training.statistics()
                 if not config.standardise_obs:
                     mean, std = torch.zeros_like(mean), torch.ones_like(std)
                 scaling = (reward_mean, reward_std) if config.loss.normalise_reward else (0.0, 1.0)
                 model.set_statistics(mean, std, *scaling)
-            with tqdm(total=config.updates, desc="world model", disable=not self.progress) as bar:
+            with tqdm(total=config.updates, desc=f"world model {self._round}" if before else "world model", disable=not self.progress) as bar:
                 pretrain_world_model(
                     model,
                     training,
@@ -147,6 +154,19 @@ class MultitaskExperiment:
             return {"quality": quality, **run.rows[-1]}
 
         return run.execute(work)
+
+    def collect(self) -> pd.DataFrame:
+        """Episodes of policies that learn in this round's world model, for the next. One line per task and stage of the extraction."""
+        runs = [self.collection_run(i) for i in range(len(self.tasks))]
+        note_plan(self.runs_dir, f"collection {self._round + 1}", runs)
+        jobs = [Job(t.name, collection_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
+        done = self._run(jobs, f"episodes of policies, round {self._round + 1}")
+        return pd.DataFrame([row for result in done for row in result.value])
+
+    def collections(self) -> pd.DataFrame:
+        """What the policies of all rounds got while they collected; empty without rounds. One line per task, round and stage."""
+        before = self._before()
+        return pd.concat([before.collections(), before.collect()], ignore_index=True) if before and not self.shipped else pd.DataFrame()
 
     def check_world_model(self) -> pd.DataFrame:
         """The gate: held-out reward correlation, and the score of a planner that sees only the model. One line per task."""
@@ -199,8 +219,10 @@ class MultitaskExperiment:
     def world_model_run(self) -> Run:
         """The run of the world model; its parameters include a fingerprint of the data."""
         names = [t.name for t in self.tasks]
-        data = {t.name: EpisodeStore(self.data_dir, t).fingerprint() for t in self.tasks}
+        data, before = {t.name: self.store(t).fingerprint() for t in self.tasks}, self._before()
         params = {"tasks": names, "data": data, "model": self.scale.model, "training": self.scale.training, "seed": self.scale.model_seed}
+        if before:
+            params |= {"continues": before.world_model_name(), "training": self.scale.collection.training}
         return Run(self.runs_dir, "world_model", f"{len(names)}-tasks", params)
 
     def world_model_name(self) -> str:
@@ -210,6 +232,20 @@ class MultitaskExperiment:
     def model_index(self, index: int) -> int:
         """The world model's number of one of the experiment's tasks."""
         return self.shipped.index(self.tasks[index]) if self.shipped else index
+
+    def store(self, t: Task) -> EpisodeStore:
+        """The episodes of one task that this round's world model learns from."""
+        return EpisodeStore(self.data_dir, t, collected=self._collected())
+
+    def collection_run(self, index: int) -> Run:
+        """The run of `collection_job`."""
+        t, plan = self.tasks[index], self.scale.collection
+        asked = {"policy": plan.policy, "episodes": plan.episodes, "stages": plan.stages}
+        return Run(self.runs_dir, "collection", f"{t.name}-{self._round + 1}", {"world_model": self.world_model_name(), **asked})
+
+    def collected_shard(self) -> str:
+        """Name of the shards of episodes that policies collect in this round's world model."""
+        return f"{COLLECTED}{self._round + 1:02d}-{digest(self.collection_run(0).params)}"
 
     def gate_run(self, index: int) -> Run:
         """The run of `gate_job`."""
@@ -256,6 +292,19 @@ class MultitaskExperiment:
         model.load_state_dict(state["model"])
         return model.to(resolve_device(self.device))
 
+    @property
+    def _round(self) -> int:
+        last = self.scale.collection.rounds if self.scale.collection else 0
+        return last if self.round is None else self.round
+
+    def _before(self) -> MultitaskExperiment | None:
+        """This experiment with the world model of the round before."""
+        return dataclasses.replace(self, round=self._round - 1) if self._round else None
+
+    def _collected(self) -> tuple[str, ...]:
+        before = self._before()
+        return (*before._collected(), before.collected_shard()) if before else ()
+
     def _identity(self) -> dict[str, Any]:
         return {"world_model": self.world_model_name(), "scale": self.scale, "train_seeds": self.train_seeds}
 
@@ -272,7 +321,7 @@ class MultitaskExperiment:
     def _split(self) -> tuple[SliceSampler, SliceSampler]:
         training, held_out = [], []
         for t in self.tasks:
-            shards = EpisodeStore(self.data_dir, t).arrays()
+            shards = self.store(t).arrays()
             # The last episodes of each shard, so that every behaviour is held out in proportion.
             cut = [len(a) - min(max(1, round(len(a) * HELD_OUT)), len(a) - 1) for a in shards]
             training.append([a[:n] for a, n in zip(shards, cut, strict=True)])

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .episodes import make_behaviour
-from .episodes.store import record
+from .episodes.store import record, record_together
 from .evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_planner, evaluate_policy, summarise
 from .frozen import FrozenWorldModel
+from .online import policy_actor
 from .policy import Actor, Critics
 from .pwm import PolicyLearner, extract_policy
 from .runs import Run, resolve_device, train
@@ -21,7 +22,10 @@ from .tasks import task as find_task
 if TYPE_CHECKING:
     from .multitask import MultitaskExperiment
 
-__all__ = ["gate_job", "policy_job", "random_job", "stacked_job"]
+__all__ = ["collection_job", "gate_job", "policy_job", "random_job", "stacked_job"]
+
+COLLECTION_SEED = 1000
+"""Seeds of policies that collect start here, apart from those of the policies that are judged."""
 
 
 def gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
@@ -34,6 +38,38 @@ def gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
         return {"planning_score": result.score, "planning_return": result.mean_return, "planning_touched": result.touched}
 
     return experiment.gate_run(index).execute(work)
+
+
+def collection_job(experiment: MultitaskExperiment, index: int) -> list[dict[str, Any]]:
+    """Extract a policy and record episodes in the real task while it learns: the next world model's data. Returns a line a stage."""
+    t, plan, shard = experiment.tasks[index], experiment.scale.collection, experiment.collected_shard()
+    number = int(shard.split("-")[1])
+
+    def work(run: Run) -> list[dict[str, Any]]:
+        device = resolve_device(experiment.device)
+        model, c = experiment.load_world_model(), plan.policy
+        view = FrozenWorldModel(model, experiment.model_index(index), precision=c.precision, reward_symexp=c.reward_symexp)
+        learner = PolicyLearner(view, experiment.starts(index, view), c, seed=COLLECTION_SEED + number, device=device)
+        parts = np.array_split(np.arange(plan.episodes), plan.stages)
+        envs = [make(t) for _ in parts[0]]
+        episodes, lines = [], []
+        for stage, part in enumerate(parts, 1):
+            while learner.step < c.updates * stage // plan.stages:
+                learner.update()
+            rng = np.random.default_rng([COLLECTION_SEED, number, stage])
+            noisy = (part % 2)[:, None]  # every other episode acts without noise
+            act = policy_actor(learner.actor, view, envs[0], rng, noise_scale=noisy)
+            seeds = [int(s) for s in rng.integers(2**31, size=len(part))]
+            episodes += record_together(envs[: len(part)], act, seeds=seeds, behaviour=f"policy_round_{number}")
+            done = summarise(envs[0], [e for e, n in zip(episodes[-len(part) :], noisy[:, 0], strict=True) if not n])
+            lines.append({"task": t.name, "round": number, "updates": learner.step, "score": done.score, "mean_return": done.mean_return})
+        experiment.store(t).write(shard, episodes)
+        return lines
+
+    run = experiment.collection_run(index)
+    if run.status == "finished" and not experiment.store(t).has(shard):
+        run.forget()
+    return run.execute(work)
 
 
 def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[str, Any]:

@@ -57,10 +57,12 @@ def replay_starts(
     return draw
 
 
-def policy_actor(actor: Actor, view: FrozenWorldModel, env: Environment, rng: np.random.Generator | None = None):
+def policy_actor(
+    actor: Actor, view: FrozenWorldModel, env: Environment, rng: np.random.Generator | None = None, *, noise_scale: np.ndarray | None = None
+):
     """act function of a policy in the real task: pad, encode, tanh(mu) (plus the policy's noise with an rng), unpad.
 
-    It takes observations [obs_dim] of one episode or [n, obs_dim] of several in lock-step.
+    It takes observations [obs_dim] of one episode or [n, obs_dim] of several in lock-step. noise_scale: factors on the noise, [n, 1].
     """
     obs_dim, action_dim = env.task.obs_dim, env.task.action_dim
     device = view.model.obs_mean.device
@@ -71,7 +73,8 @@ def policy_actor(actor: Actor, view: FrozenWorldModel, env: Environment, rng: np
         padded[..., :obs_dim] = torch.from_numpy(obs)
         noise = None
         if rng is not None:
-            noise = torch.from_numpy(rng.standard_normal((*obs.shape[:-1], actor.action_dim)).astype(np.float32)).to(device)
+            drawn = rng.standard_normal((*obs.shape[:-1], actor.action_dim)) * (1.0 if noise_scale is None else noise_scale)
+            noise = torch.from_numpy(drawn.astype(np.float32)).to(device)
         return actor(view.encode(padded.to(device)), noise)[..., :action_dim].cpu().numpy()
 
     return act

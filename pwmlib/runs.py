@@ -158,6 +158,10 @@ class Run:
         write_atomic(self.folder / "run.json", json.dumps({"status": "finished", **used, **stamp}, indent=1))
         return result
 
+    def forget(self) -> None:
+        """Have `execute` do the work again although it was finished: something that it wrote elsewhere is gone."""
+        (self.folder / "run.json").unlink(missing_ok=True)
+
     def log(self, **row: Any) -> None:
         """Add a line to the metrics; it is on disk at the next checkpoint."""
         self.rows.append(row)

@@ -22,9 +22,12 @@ from ..checkpoints import write_atomic
 from ..errors import ExplainedError
 from ..tasks import Environment, Task
 
-__all__ = ["GENERATOR_VERSION", "Episode", "EpisodeFileError", "EpisodeStore", "record", "record_together"]
+__all__ = ["COLLECTED", "GENERATOR_VERSION", "Episode", "EpisodeFileError", "EpisodeStore", "record", "record_together"]
 
 GENERATOR_VERSION = 2
+
+COLLECTED = "collected-"
+"""Start of the names of shards that belong to one experiment, because one of its policies acted in them."""
 
 
 class EpisodeFileError(ExplainedError):
@@ -80,8 +83,9 @@ def record_together(envs: Sequence[Environment], act, *, seeds: Sequence[int], b
 class EpisodeStore:
     """The episodes of one task under `folder/<task name>/`."""
 
-    def __init__(self, folder: str | Path, task: Task):
-        self.task, self.folder = task, Path(folder) / task.name
+    def __init__(self, folder: str | Path, task: Task, *, collected: Sequence[str] = ()):
+        """collected: which of the shards that policies collected (`COLLECTED`) count; by default none."""
+        self.task, self.folder, self.collected = task, Path(folder) / task.name, frozenset(collected)
         self.row_shape = (task.decisions + 1, task.obs_dim + task.action_dim + 1)
 
     def check_plan(self, plan: dict) -> None:
@@ -132,7 +136,8 @@ class EpisodeStore:
 
     def shards(self) -> list[str]:
         """Names of the complete shards, sorted."""
-        return sorted(path.stem for path in self.folder.glob("*.json"))
+        found = sorted(path.stem for path in self.folder.glob("*.json"))
+        return [name for name in found if not name.startswith(COLLECTED) or name in self.collected]
 
     def read(self, shard: str) -> tuple[np.ndarray, list[dict]]:
         """The rows of a shard, memory-mapped, and its descriptions. Raises EpisodeFileError when something is wrong with it."""
