@@ -16,7 +16,7 @@ from .scales import DataPlan
 from .tasks import Task, make
 from .tasks import task as find_task
 
-__all__ = ["data_quantiles", "generate_task"]
+__all__ = ["behaviour_quantiles", "data_quantiles", "generate_task"]
 
 
 def generate_task(name: str, plan: DataPlan, folder: str) -> int:
@@ -67,6 +67,17 @@ def _replay(t: Task, plan: DataPlan, folder: str) -> list[Episode]:
     if not agent.finished:
         agent.load_state_dict(run.load_checkpoint())
     return agent.episodes
+
+
+def behaviour_quantiles(index: pd.DataFrame) -> pd.DataFrame:
+    """Per suite and behaviour: tasks, episodes, 10th, 50th and 90th percentile of the returns, and the share that ends in success."""
+    suites = {name: find_task(name).suite for name in index["task"].unique()}
+    rows = []
+    for (suite, behaviour), group in index.assign(suite=index["task"].map(suites)).groupby(["suite", "behaviour"], sort=False):
+        quantiles = dict(zip(("p10", "p50", "p90"), group["return"].quantile([0.1, 0.5, 0.9]), strict=True))
+        head = {"suite": suite, "behaviour": behaviour, "tasks": group["task"].nunique(), "episodes": len(group)}
+        rows.append({**head, **quantiles, "success": group["success"].astype(float).mean()})
+    return pd.DataFrame(rows)
 
 
 def data_quantiles(index: pd.DataFrame) -> pd.DataFrame:

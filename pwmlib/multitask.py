@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from .episodes.store import COLLECTED
 from .errors import ExplainedError
 from .foreign import read_torch_file
 from .frozen import FrozenWorldModel
-from .generation import data_quantiles, generate_task
+from .generation import behaviour_quantiles, data_quantiles, generate_task
 from .jobs import Engine, Job, JobResult, run_jobs
-from .multitask_jobs import collection_job, gate_job, policy_job, random_job, stacked_job
+from .multitask_jobs import collection_job, gate_job, policy_job, random_job, shipped_policy_job, stacked_job
 from .online import replay_starts
 from .pretrain import held_out_fit, pretrain_world_model
 from .pwm import StartStates
@@ -104,6 +104,10 @@ class MultitaskExperiment:
             return table.loc[[t.name for t in self.tasks]].reset_index(drop=True)
         return data_quantiles(self.generate())
 
+    def data_by_behaviour(self) -> pd.DataFrame:
+        """The same by suite and behaviour, over all tasks of the data."""
+        return self.shipped.table("behaviours") if self.shipped else behaviour_quantiles(self.generate())
+
     def generate(self) -> pd.DataFrame:
         """Episodes of all tasks, in parallel over tasks. Returns their index."""
         if self.chunks:
@@ -138,7 +142,8 @@ class MultitaskExperiment:
                     mean, std = torch.zeros_like(mean), torch.ones_like(std)
                 scaling = (reward_mean, reward_std) if config.loss.normalise_reward else (0.0, 1.0)
                 model.set_statistics(mean, std, *scaling)
-            with tqdm(total=config.updates, desc=f"world model {self._round}" if before else "world model", disable=not self.progress) as bar:
+            name = f"world model, round {self._round}" if before else "world model"
+            with tqdm(total=config.updates, desc=name, disable=not self.progress) as bar:
                 pretrain_world_model(
                     model,
                     training,
@@ -176,10 +181,20 @@ class MultitaskExperiment:
         planned = self._run(jobs, "planning in the model")
         return pd.DataFrame([{"task": t.name, **quality[t.name], **result.value} for t, result in zip(self.tasks, planned, strict=True)])
 
-    def extract_policies(self) -> pd.DataFrame:
-        """One policy per task and training seed (Algorithm 1), evaluated in the real task. One line per policy."""
+    def evaluate_shipped(self) -> pd.DataFrame:
+        """The shipped policies of these tasks, evaluated again in the real tasks; empty where none came with the world model."""
+        if not self.shipped:
+            return pd.DataFrame()
+        jobs = [Job(t.name, shipped_policy_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
+        return pd.DataFrame([line for result in self._run(jobs, "shipped policies") for line in result.value])
+
+    def extract_policies(self, only: Sequence[int] | None = None) -> pd.DataFrame:
+        """One policy per task and training seed (Algorithm 1), evaluated in the real task. One line per policy.
+
+        only: indices of the tasks that get policies; by default all.
+        """
         self.train_world_model()
-        each = [(i, seed) for i in range(len(self.tasks)) for seed in range(self.train_seeds)]
+        each = [(i, seed) for i in (range(len(self.tasks)) if only is None else only) for seed in range(self.train_seeds)]
         note_plan(self.runs_dir, "policies", [self.policy_run(i, seed) for i, seed in each])
         if self.stacked or (self.stacked is None and resolve_device(self.device).type == "cuda"):
             return pd.DataFrame([row for part in _parts(each, STACK) for row in stacked_job(self._for_job(), part)])
@@ -218,12 +233,7 @@ class MultitaskExperiment:
 
     def world_model_run(self) -> Run:
         """The run of the world model; its parameters include a fingerprint of the data."""
-        names = [t.name for t in self.tasks]
-        data, before = {t.name: self.store(t).fingerprint() for t in self.tasks}, self._before()
-        params = {"tasks": names, "data": data, "model": self.scale.model, "training": self.scale.training, "seed": self.scale.model_seed}
-        if before:
-            params |= {"continues": before.world_model_name(), "training": self.scale.collection.training}
-        return Run(self.runs_dir, "world_model", f"{len(names)}-tasks", params)
+        return self._history()[0]
 
     def world_model_name(self) -> str:
         """Identifies the world model that gates and policies belong to."""
@@ -235,17 +245,15 @@ class MultitaskExperiment:
 
     def store(self, t: Task) -> EpisodeStore:
         """The episodes of one task that this round's world model learns from."""
-        return EpisodeStore(self.data_dir, t, collected=self._collected())
+        return EpisodeStore(self.data_dir, t, collected=self._history()[1])
 
     def collection_run(self, index: int) -> Run:
         """The run of `collection_job`."""
-        t, plan = self.tasks[index], self.scale.collection
-        asked = {"policy": plan.policy, "episodes": plan.episodes, "stages": plan.stages}
-        return Run(self.runs_dir, "collection", f"{t.name}-{self._round + 1}", {"world_model": self.world_model_name(), **asked})
+        return self._collection_run(self.tasks[index].name, self._round + 1, self.world_model_name())
 
     def collected_shard(self) -> str:
         """Name of the shards of episodes that policies collect in this round's world model."""
-        return f"{COLLECTED}{self._round + 1:02d}-{digest(self.collection_run(0).params)}"
+        return self._collected_shard(self._round + 1, self.world_model_name())
 
     def gate_run(self, index: int) -> Run:
         """The run of `gate_job`."""
@@ -271,15 +279,22 @@ class MultitaskExperiment:
         margin = self.scale.policy.horizon if self.scale.policy.start_states == "slice_start" else 0
         if not self.shipped:
             return replay_starts(lambda: view, self._split()[0], index, margin=margin)
-        t, artefacts = self.tasks[index], self.shipped
+        draw_observations = self.start_observations()
 
         def draw(batch: int, generator: torch.Generator) -> torch.Tensor:
             seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-            obs = artefacts.start_observations(t, view.obs_dim, batch, np.random.default_rng(seed))
+            obs = draw_observations(index, batch, np.random.default_rng(seed))
             with torch.no_grad():
                 return view.encode(obs.to(view.model.obs_mean.device))
 
         return draw
+
+    def start_observations(self) -> Callable[[int, int, np.random.Generator], torch.Tensor]:
+        """(index of a task, batch, rng) -> observations of random replay states, padded to [batch, obs_dim] of the world model."""
+        if not self.shipped:
+            return self._split()[0].start_observations
+        artefacts, widest = self.shipped, max(t.obs_dim for t in self.shipped.tasks)
+        return lambda index, batch, rng: artefacts.start_observations(self.tasks[index], widest, batch, rng)
 
     def load_world_model(self) -> WorldModel:
         """The trained world model."""
@@ -301,9 +316,27 @@ class MultitaskExperiment:
         """This experiment with the world model of the round before."""
         return dataclasses.replace(self, round=self._round - 1) if self._round else None
 
-    def _collected(self) -> tuple[str, ...]:
-        before = self._before()
-        return (*before._collected(), before.collected_shard()) if before else ()
+    def _history(self) -> tuple[Run, tuple[str, ...]]:
+        """The run of this round's world model, and the collected shards that it learns from; both follow from the rounds before."""
+        names, scale = [t.name for t in self.tasks], self.scale
+        run, collected = None, ()
+        for number in range(self._round + 1):
+            data = {t.name: EpisodeStore(self.data_dir, t, collected=collected).fingerprint() for t in self.tasks}
+            params = {"tasks": names, "data": data, "model": scale.model, "training": scale.training, "seed": scale.model_seed}
+            if run:
+                params |= {"continues": run.folder.name, "training": scale.collection.training}
+            run = Run(self.runs_dir, "world_model", f"{len(names)}-tasks", params)
+            if number < self._round:
+                collected = (*collected, self._collected_shard(number + 1, run.folder.name))
+        return run, collected
+
+    def _collection_run(self, name: str, number: int, world_model: str) -> Run:
+        plan = self.scale.collection
+        params = {"world_model": world_model, "policy": plan.policy, "episodes": plan.episodes, "stages": plan.stages}
+        return Run(self.runs_dir, "collection", f"{name}-{number}", params)
+
+    def _collected_shard(self, number: int, world_model: str) -> str:
+        return f"{COLLECTED}{number:02d}-{digest(self._collection_run('', number, world_model).params)}"
 
     def _identity(self) -> dict[str, Any]:
         return {"world_model": self.world_model_name(), "scale": self.scale, "train_seeds": self.train_seeds}
@@ -319,9 +352,9 @@ class MultitaskExperiment:
             return WorldModel(obs_dim, action_dim, tasks=len(self.tasks), action_dims=dims, config=self.scale.model)
 
     def _split(self) -> tuple[SliceSampler, SliceSampler]:
-        training, held_out = [], []
+        training, held_out, collected = [], [], self._history()[1]
         for t in self.tasks:
-            shards = self.store(t).arrays()
+            shards = EpisodeStore(self.data_dir, t, collected=collected).arrays()
             # The last episodes of each shard, so that every behaviour is held out in proportion.
             cut = [len(a) - min(max(1, round(len(a) * HELD_OUT)), len(a) - 1) for a in shards]
             training.append([a[:n] for a, n in zip(shards, cut, strict=True)])

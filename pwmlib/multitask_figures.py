@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
-from .stats import Aggregate
+from .stats import Aggregate, aggregate
 
-__all__ = ["aggregate_bars", "many_task_scores", "multitask_scores"]
+__all__ = ["aggregate_bars", "compared_scores", "many_task_scores", "multitask_scores"]
 
 OURS, PLANNER = "#0072B2", "#E69F00"
 PUBLISHED = {"PWM, published": ("D", "#009E73"), "TD-MPC2, published": ("s", "#CC79A7")}
@@ -91,6 +92,31 @@ def many_task_scores(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
         ax.set(xlim=(-3, 103), ylim=(len(order) - 0.4, -0.6), xlabel="score", title=suite.replace("metaworld", "MetaWorld"))
         ax.grid(axis="x", alpha=0.3)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def compared_scores(table: pd.DataFrame, title: str) -> Figure:
+    """Methods side by side on the same tasks (Fig. 6 right, 14 and 18 in our numbers): every score, and the IQM of each method.
+
+    table: columns task, method, score in [0, 100], and train_seed where a method has several runs.
+    """
+    methods, tasks = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["task"]))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 0.3 * len(tasks) + 1.9), width_ratios=(3, 1.3), layout="constrained")
+    palette = sns.color_palette("colorblind", len(methods))
+    sns.stripplot(table, x="score", y="task", hue="method", palette=palette, dodge=True, jitter=False, size=5, ax=left, legend=False)
+    left.set(xlim=(-3, 103), xlabel="score", ylabel="", title=title)
+    left.grid(axis="x", alpha=0.3)
+    for i, (method, colour) in enumerate(zip(methods, palette, strict=True)):
+        part = table[table["method"] == method]
+        part = part.assign(train_seed=part.groupby("task").cumcount(), score=part["score"] / 100)
+        a = aggregate(part)["iqm"]
+        right.bar(i, a.value, color=colour, width=0.6)
+        if a.low is not None:
+            right.errorbar(i, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=4, lw=1.2)
+    labels = [f"{m}\n{table[table['method'] == m].groupby('task').size().max()} run(s)" for m in methods]
+    right.set_xticks(range(len(methods)), labels, fontsize=8, rotation=20)
+    right.set(ylim=(0, 1.02), ylabel="IQM of normalised scores", title="95 % interval over runs\nwhere there are several")
+    right.title.set_fontsize(9)
     return figure
 
 

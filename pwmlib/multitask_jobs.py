@@ -22,7 +22,7 @@ from .tasks import task as find_task
 if TYPE_CHECKING:
     from .multitask import MultitaskExperiment
 
-__all__ = ["collection_job", "gate_job", "policy_job", "random_job", "stacked_job"]
+__all__ = ["collection_job", "gate_job", "policy_job", "random_job", "shipped_policy_job", "stacked_job"]
 
 COLLECTION_SEED = 1000
 """Seeds of policies that collect start here, apart from those of the policies that are judged."""
@@ -70,6 +70,23 @@ def collection_job(experiment: MultitaskExperiment, index: int) -> list[dict[str
     if run.status == "finished" and not experiment.store(t).has(shard):
         run.forget()
     return run.execute(work)
+
+
+def shipped_policy_job(experiment: MultitaskExperiment, index: int) -> list[dict[str, Any]]:
+    """Scores of the task's shipped policies in the real task; a resumable run. Returns a line a policy."""
+    t, scale, policies = experiment.tasks[index], experiment.scale, experiment.shipped.policies().get(experiment.tasks[index].name, {})
+
+    def work(run: Run) -> list[dict[str, Any]]:
+        view, envs = FrozenWorldModel(experiment.load_world_model(), experiment.model_index(index)), None
+        lines = []
+        for seed, actor in sorted(policies.items()):
+            envs = envs or [make(t) for _ in range(scale.eval_episodes)]
+            evaluation, _ = evaluate_policy(envs, actor, view)
+            lines.append({"task": t.name, "suite": t.suite, "train_seed": seed, **evaluation.row()})
+        return lines
+
+    params = {"world_model": experiment.world_model_name(), "seeds": sorted(policies), "eval_episodes": scale.eval_episodes}
+    return Run(experiment.runs_dir, "shipped_policy", t.name, params | {"task": t.name}).execute(work)
 
 
 def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[str, Any]:

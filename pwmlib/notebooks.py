@@ -16,18 +16,22 @@ from .double_pendulum import DOUBLE_PENDULUM_SCALES, DoublePendulumScale, Study,
 from .jobs import Engine, default_workers
 from .model_fidelity import fidelity_study
 from .multitask import MultitaskExperiment
+from .multitask_peers import Comparison, MultitaskPeers
 from .parameters import NotebookParameters, ParameterError, override, parse_list
 from .paths import resolve, writable_folder
 from .runs import digest, plain, resolve_device
 from .scales import MULTITASK_SCALES, MultitaskScale
 from .shipped import SHIPPED, Artefacts
-from .tasks import Task, select_tasks
+from .tasks import STRATIFIED, Task, select_tasks
 from .toys.ball_wall import BallWall
 
 __all__ = ["BallWallParameters", "DoublePendulumParameters", "LessonParameters", "MultitaskParameters"]
 
 Scale = Annotated[Literal["quick", "laptop", "paper"], Field(description="how much is computed: quick (a check), laptop, or paper")]
 Names = Annotated[list[str], BeforeValidator(parse_list)]
+
+
+Comparisons = Annotated[list[Comparison], BeforeValidator(lambda value: parse_list(value) if value else [])]
 
 
 class _Folders(NotebookParameters):
@@ -180,6 +184,10 @@ class MultitaskParameters(_Folders):
     engine: Engine = Field(description="where jobs run: local or ray")
     data_dir: str = Field(description="the folder of episodes; missing ones are generated there; empty means data/cache/episodes")
     variant: Literal["paper", "released"] = Field(description="the paper's choices, or the released code's")
+    comparisons: Comparisons = Field(
+        description="what PWM is compared with here: any of tdmpc2, one_policy, horizon; tdmpc2 and horizon need the episodes"
+    )
+    compared_tasks: int = Field(ge=1, le=80, description="how many of the tasks, in the stratified order, are compared")
 
     @field_validator("task_names")
     @classmethod
@@ -191,6 +199,9 @@ class MultitaskParameters(_Folders):
     @model_validator(mode="after")
     def _runnable(self) -> MultitaskParameters:
         self.scaled()
+        needing = [name for name in self.comparisons if name != "one_policy"]
+        if needing and self.from_shipped():
+            raise ValueError(f"comparisons={self.comparisons}: {needing[0]} trains on episodes; set data to 'generate'")
         if self.data not in ("auto", "generate", "shipped"):
             if not self._chunks():
                 raise ValueError(f"data={self.data!r}: not 'auto', 'generate' or 'shipped', and no folder with chunk_*.pt in it")
@@ -214,6 +225,11 @@ class MultitaskParameters(_Folders):
     def selected(self) -> tuple[Task, ...]:
         """The tasks of this run."""
         return select_tasks(self.tasks, self.task_names)
+
+    def peers(self, experiment: MultitaskExperiment) -> MultitaskPeers:
+        """The comparisons on the first `compared_tasks` of the stratified order that are in the experiment."""
+        chosen = [t for t in STRATIFIED if t in experiment.tasks][: self.compared_tasks]
+        return MultitaskPeers(experiment, tuple(sorted(experiment.tasks.index(t) for t in chosen)))
 
     def scaled(self) -> MultitaskScale:
         """The scale's numbers with the variant's switches and this notebook's changes."""

@@ -20,7 +20,10 @@ __all__ = ["SliceSource", "WorldModelTrainer", "held_out_fit", "pretrain_world_m
 class SliceSource(Protocol):
     """Anything that gives training slices; `pwmlib.episodes.SliceSampler` does."""
 
-    def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
+    def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch], task [batch], and [horizon, batch] 0 where
+        the episode has ended before, if slices may run into that."""
+        ...
 
 
 class WorldModelTrainer:
@@ -48,8 +51,9 @@ class WorldModelTrainer:
         device = self.model.obs_mean.device
         rng_state = self.rng.bit_generator.state
         batch = [x.to(device) for x in self.data.slices(c.batch, c.horizon, self.rng)]
+        valid = batch.pop() if len(batch) == 5 else None
         with torch.autocast(device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
-            loss, parts = world_model_loss(self.model, *batch, c.loss)
+            loss, parts = world_model_loss(self.model, *batch, c.loss, valid=valid)
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         for p, g in zip(self.parameters, gradients, strict=True):
             p.grad = g

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 
 import pandas as pd
 
+from .baselines.tdmpc2 import TDMPC2Config
+from .baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from .config import PWMConfig, WorldModelTraining
 from .online import OnlineConfig
 from .planning import PlannerConfig
@@ -64,6 +66,10 @@ class MultitaskScale:
     policy: PWMConfig
     planner: PlannerConfig = PlannerConfig()
     collection: CollectionPlan | None = None
+    one_policy: PWMConfig = PWMConfig()
+    """Of one policy for all tasks (Fig. 18)."""
+    tdmpc2: TDMPC2Config = TDMPC2Config()
+    tdmpc2_planner: TDMPC2PlannerConfig = TDMPC2PlannerConfig()
     train_seeds: int = 2
     model_seed: int = 0
     """Of the world model's weights and batches."""
@@ -92,9 +98,9 @@ _SMALL_TRAINING = WorldModelTraining(
 _SMALL_MODEL = WorldModelConfig(latent_dim=64, encoder_hidden=(128,), dynamics_hidden=(128, 128), reward_hidden=(128, 128), task_dim=16)
 
 # Critics at Table 1's 5e-4 need thousands of updates to reach values near 300 (gamma 0.99, rewards near 3): after 600 they stand at 144.
-_SMALL_POLICY = PWMConfig(
-    updates=300, critic_lr=3e-3, actor_lr=1e-3, actor_hidden=(128, 64), critic_hidden=(128, 64), critic_value="min"
-)
+_SMALL_POLICY = PWMConfig(updates=300, critic_lr=3e-3, actor_lr=1e-3, actor_hidden=(128, 64), critic_hidden=(128, 64), critic_value="min")
+_SMALL_ONE_POLICY = replace(_SMALL_POLICY, updates=1500, batch=256, actor_hidden=(256, 128), critic_hidden=(256, 128))
+_SMALL_TDMPC2 = TDMPC2Config(updates=2000, batch=128, hidden=(128, 128))
 _LAPTOP_TRAINING = replace(_SMALL_TRAINING, updates=20_000, horizon=16, batch=256, lr=3e-4, final_lr=3e-5, precision="bfloat16")
 
 MULTITASK_SCALES: dict[str, MultitaskScale] = {
@@ -103,6 +109,8 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
         model=_SMALL_MODEL,
         training=_SMALL_TRAINING,
         policy=_SMALL_POLICY,
+        one_policy=_SMALL_ONE_POLICY,
+        tdmpc2=_SMALL_TDMPC2,
         train_seeds=3,
         eval_episodes=5,
         evaluate_every=150,
@@ -112,6 +120,8 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
         model=replace(WORLD_MODEL_SIZES["1M"], task_dim=32),
         training=_LAPTOP_TRAINING,
         policy=_SMALL_POLICY,
+        one_policy=_SMALL_ONE_POLICY,
+        tdmpc2=replace(_SMALL_TDMPC2, updates=10_000, batch=256, hidden=(256, 256)),
         collection=CollectionPlan(
             policy=replace(_SMALL_POLICY, updates=240), training=replace(_LAPTOP_TRAINING, updates=6000, lr=2e-4, final_lr=2e-5)
         ),

@@ -111,7 +111,7 @@ class Artefacts:
         return found
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table of the folder: "data" or "quality"."""
+        """A table of the folder: "data", "quality", "behaviours" or another that was shipped."""
         path = self.folder / f"{name}.csv"
         if not path.is_file():
             raise CheckpointError(f"{path}: missing; expected beside the card")
@@ -119,21 +119,25 @@ class Artefacts:
 
 
 def ship(
-    folder: Path, model: WorldModel, tasks: Sequence[Task], data_dir: Path, *, data: pd.DataFrame, quality: pd.DataFrame,
+    folder: Path, model: WorldModel, stores: Sequence[EpisodeStore], *, tables: Mapping[str, pd.DataFrame],
     settings: Mapping[str, Any], command: str, policies: Mapping[str, Mapping[int, Actor]] | None = None, states: int = 600,
 ) -> Artefacts:  # fmt: skip
-    """Write a folder of artefacts. data, quality: tables a task. states: start states kept of each task, drawn from its episodes."""
+    """Write a folder of artefacts.
+
+    stores: the episodes of each task. tables: "data" and "quality" a task, "behaviours". states: start states kept of each task.
+    """
+    tasks = [store.task for store in stores]
     head = {"config": plain(model.config), "obs_dim": model.obs_dim, "action_dim": model.action_dim}
     save_state(folder / "world_model.safetensors", {**head, "weights": model.state_dict()})
     starts, rng = {}, np.random.default_rng(0)
-    for t in tasks:
-        starts[t.name] = SliceSampler([t], [EpisodeStore(data_dir, t).arrays()]).start_observations(0, states, rng)
+    for t, store in zip(tasks, stores, strict=True):
+        starts[t.name] = SliceSampler([t], [store.arrays()]).start_observations(0, states, rng)
     save_state(folder / "starts.safetensors", starts)
     if policies:
         actors = {name: {str(seed): actor.state_dict() for seed, actor in seeds.items()} for name, seeds in policies.items()}
         save_state(folder / "policies.safetensors", {"policies": actors})
-    write_atomic(folder / "data.csv", data.to_csv(index=False, float_format="%.6g"))
-    write_atomic(folder / "quality.csv", quality.to_csv(index=False, float_format="%.6g"))
+    for name, table in tables.items():
+        write_atomic(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
     card = {"tasks": [t.name for t in tasks], "settings": plain(settings), "command": command, **environment_stamp()}
     write_atomic(folder / "card.json", json.dumps(card, indent=1))
     return Artefacts(folder)

@@ -203,11 +203,19 @@ class WorldModelLossConfig:
 
 
 def world_model_loss(
-    model: WorldModel, obs: Tensor, action: Tensor, reward: Tensor, task: Tensor, config: WorldModelLossConfig | None = None
+    model: WorldModel,
+    obs: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    task: Tensor,
+    config: WorldModelLossConfig | None = None,
+    *,
+    valid: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Eq. 10: auto-regressive over H steps from z_0 = E(s_0), targets sg(E(s_{t+1})), two-hot cross-entropy of the rewards.
 
     obs: [H + 1, batch, obs_dim]; action: [H, batch, action_dim]; reward: [H, batch]; task: long [batch].
+    valid: [H, batch], 0 for the steps after an episode's end, which count for nothing.
     Returns the scalar loss and its detached parts "dynamics", "reward" (before coefficients).
     """
     config = config or WorldModelLossConfig()
@@ -224,12 +232,13 @@ def world_model_loss(
         zs.append(model.next(zs[-1], a, task).to(obs.dtype))
     latents = torch.stack(zs)
     squared = (latents[1:] - targets).square()
-    per_step = (squared.sum(-1) if config.dynamics_reduction == "sum" else squared.mean(-1)).mean(-1)
+    kept = (lambda x: x.mean(-1)) if valid is None else (lambda x: (x * valid).mean(-1))
+    per_step = kept(squared.sum(-1) if config.dynamics_reduction == "sum" else squared.mean(-1))
     logits = model.reward_logits(latents[:-1], action, task).to(obs.dtype)
     target_reward = reward
     if config.normalise_reward:
         target_reward = ((reward - model.reward_mean) / model.reward_std).clamp(-5.0, 5.0)
-    reward_error = _reward_error(model, logits, target_reward, config.reward_loss).mean(-1)
+    reward_error = kept(_reward_error(model, logits, target_reward, config.reward_loss))
     weight = config.gamma ** torch.arange(horizon, device=obs.device, dtype=obs.dtype)
     if config.divide_by_horizon == "released":
         dynamics, rewards = (weight * per_step).sum() / horizon, reward_error.mean() / horizon

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,7 +19,7 @@ from pwmlib.multitask import MultitaskExperiment, StageFailedError
 from pwmlib.parameters import override
 from pwmlib.pwm import PolicyLearner
 from pwmlib.runs import Run
-from pwmlib.scales import MULTITASK_SCALES
+from pwmlib.scales import MULTITASK_SCALES, CollectionPlan
 from pwmlib.shipped import Artefacts, ship
 from pwmlib.sweep import note_plan, status, summary
 from pwmlib.tasks import select_tasks, task
@@ -47,6 +48,9 @@ TINY = {
 
 def tiny_experiment(root, **changes):
     scale = override(MULTITASK_SCALES["quick"], {**TINY, **changes})
+    few = dataclasses.replace(override(MULTITASK_SCALES["quick"], TINY).policy, updates=4)
+    again = dataclasses.replace(scale.training, updates=4)
+    scale = dataclasses.replace(scale, collection=CollectionPlan(rounds=1, episodes=3, stages=2, policy=few, training=again))
     tasks = select_tasks(2, ["cartpole-swingup", "mw-reach"])
     return MultitaskExperiment(tasks, scale, 2, root / "runs", root / "data", device="cpu", workers=2, progress=False)
 
@@ -79,8 +83,49 @@ def test_a_finished_experiment_trains_nothing_again(whole, monkeypatch):
     assert before == {p: p.stat().st_mtime_ns for p in experiment.runs_dir.rglob("state.safetensors")}
 
 
-@pytest.mark.parametrize("stage", ["world_model", "policy"])
-def test_kill_9_in_a_training_stage_gives_the_same_table(stage, whole, tmp_path):
+def test_policies_collect_what_the_world_model_trains_on_next(whole):
+    experiment, _ = whole
+    before = dataclasses.replace(experiment, round=0)
+    for t in experiment.tasks:
+        added = set(experiment.store(t).shards()) - set(before.store(t).shards())
+        assert added == {before.collected_shard()}
+        index = experiment.store(t).index()
+        collected = index[index["shard"].isin(added)]
+        assert collected["behaviour"].eq("policy_round_1").all() and collected["seed"].nunique() == 3
+    assert experiment.data()["episodes"].tolist() == [5, 3], "the policies' episodes do not count as the data that policies are judged by"
+    assert experiment.data_by_behaviour()["behaviour"].nunique() >= 3
+    found = experiment.collections()
+    assert found[["round", "updates"]].drop_duplicates().to_numpy().tolist() == [[1, 2], [1, 4]]
+    # Round 1 continues the weights of round 0, with its standardisation.
+    first, last = before.load_world_model(), experiment.load_world_model()
+    torch.testing.assert_close(last.obs_mean, first.obs_mean, rtol=0, atol=0)
+    moved = max(float((a - b).detach().abs().max()) for a, b in zip(first.parameters(), last.parameters(), strict=True))
+    assert 0 < moved < 4 * 1.1 * experiment.scale.training.lr, "four Adam steps from the round before"
+
+
+def test_lost_episodes_of_policies_are_collected_again(tmp_path):
+    experiment = tiny_experiment(tmp_path, **{"training.updates": 5})
+    experiment.generate()
+    experiment.train_world_model()
+    before = dataclasses.replace(experiment, round=0)
+    store = experiment.store(experiment.tasks[0])
+    rows = store.read(before.collected_shard())[0].copy()
+    (store.folder / f"{before.collected_shard()}.json").unlink()
+    experiment.collections()
+    np.testing.assert_array_equal(store.read(before.collected_shard())[0], rows)
+
+
+STAGES = {
+    "episodes": "data/*/*.json",
+    "world_model": "runs/world_model/*/state.safetensors",
+    "collection": "runs/collection/*/run.json",
+    "planning": "runs/gate/*/run.json",
+    "policy": "runs/policy/*/state.safetensors",
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_kill_9_in_any_stage_gives_the_same_table(stage, whole, tmp_path):
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[1]); from test_multitask import tiny_experiment\n"
         "if __name__ == '__main__': tiny_experiment(pathlib.Path(sys.argv[2])).results()"
@@ -89,13 +134,16 @@ def test_kill_9_in_a_training_stage_gives_the_same_table(stage, whole, tmp_path)
     script.write_text(code)
     process = subprocess.Popen([sys.executable, str(script), os.path.dirname(__file__), str(tmp_path)])
     deadline = time.time() + 120
-    while not list((tmp_path / "runs" / stage).glob("*/state.safetensors")) and time.time() < deadline:
+    while not list(tmp_path.glob(STAGES[stage])) and time.time() < deadline:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(2)  # its workers notice and leave
-    interrupted = [p.parent for p in (tmp_path / "runs" / stage).glob("*/state.safetensors") if not (p.parent / "result.json").exists()]
-    assert interrupted, "the stage had ended before it could be killed"
+    if stage == "episodes":
+        assert not list(tmp_path.glob("runs/world_model/*")), "the stage had ended before it could be killed"
+    else:
+        interrupted = [p for p in tmp_path.glob(STAGES[stage]) if not (p.parent / "result.json").exists()]
+        assert interrupted, "the stage had ended before it could be killed"
     table = tiny_experiment(tmp_path).results()
     pd.testing.assert_frame_equal(table, whole[1], check_exact=True)
 
@@ -111,8 +159,9 @@ def test_an_experiment_starts_from_shipped_artefacts(whole, tmp_path):
     model, tasks = experiment.load_world_model(), experiment.tasks
     quality = pd.DataFrame([{"task": t.name, "correlation_last": 0.5} for t in tasks])
     artefacts = ship(
-        tmp_path / "models", model, tasks, experiment.data_dir, data=experiment.data(), quality=quality, settings=experiment.scale,
-        command="test", policies={"mw-reach": {3: PolicyLearner(FrozenWorldModel(model, 1), None, experiment.scale.policy).actor}},
+        tmp_path / "models", model, [experiment.store(t) for t in tasks], settings=experiment.scale, command="test",
+        tables={"data": experiment.data(), "quality": quality, "behaviours": experiment.data_by_behaviour()},
+        policies={"mw-reach": {3: PolicyLearner(FrozenWorldModel(model, 1), None, experiment.scale.policy).actor}},
         states=20,
     )  # fmt: skip
     again = Artefacts(tmp_path / "models")

@@ -57,7 +57,7 @@ def test_incomplete_tables_are_refused_by_name():
 
 MULTITASK = dict(
     scale="quick", tasks=4, task_names=[], train_seeds=0, workers=0, device="cpu", data="auto", engine="local",
-    data_dir="", variant="paper", runs_dir="runs",
+    data_dir="", variant="paper", comparisons=[], compared_tasks=12, runs_dir="runs",
     figures_dir="", overrides={},
 )  # fmt: skip
 
@@ -77,6 +77,8 @@ def test_parameters_from_the_command_line_are_converted():
         ({"task_names": '["walker-fly"]'}, r"no task 'walker-fly' in MT80; nearest: walker-"),
         ({"device": "tpu9"}, r"device='tpu9'"),
         ({"variant": "papper"}, r"variant='papper'"),
+        ({"comparisons": ["dreamer"]}, "dreamer"),
+        ({"comparisons": "tdmpc2", "tasks": 80}, "tdmpc2 trains on episodes; set data to 'generate'"),
         ({"overrides": {"policy.updatez": 1}}, r"no setting 'policy.updatez'"),
         ({"overrides": {"policy.updates": "many"}}, r"policy.updates='many'"),
         ({"In": ["", "# Parameters\ntask = 4\nscale = 'quick'\n"]}, r"no parameter 'task' in this notebook; it has .*tasks"),

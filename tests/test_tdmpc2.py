@@ -53,7 +53,8 @@ def test_it_finds_the_best_action_of_both_tasks(trained, way):
     for task, sign in ((0, 1.0), (1, -1.0)):
         for x in (-0.7, 0.0, 0.6):
             if way == "prior":
-                act = prior_actor(agent, task, 2, 1)
+                mode = prior_actor(agent, task, 2, 1)
+                act = lambda obs, step: mode(obs[None], step)[0]  # noqa: B023, E731
             else:
                 act = TDMPC2Planner(agent, task, 2, 1, 0.5, TDMPC2PlannerConfig(samples=128, elites=16, prior_samples=8), seed=1)
             action = act(np.array([x, 1.0], np.float32), 0)

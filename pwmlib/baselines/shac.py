@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,14 @@ class SHACConfig:
     target_kept: float = 0.2
     """Share of the old target critic that stays after an update."""
     log_std_init: float = -1.0
+    critics: int = 1
+    critic_value: Literal["mean", "min"] = "mean"
+    """How several critics give one value."""
+    critic_grad_norm: float = 1.0
+    detach_policy_input: bool = False
+    """The policy sees sg(s): da/ds drops out of the gradient (released PWM)."""
+    normalise_obs: bool = True
+    """Running statistics of what the policy and the critics see."""
     reward_scale: float = 1.0
     """Multiplies the rewards that are learned from, so that values are of order 1 to 100. Reported returns are unscaled."""
 
@@ -98,8 +106,9 @@ class SHAC:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.actor = NormalisedActor(env.obs_dim, env.action_dim, hidden=c.actor_hidden, log_std_init=c.log_std_init).to(device)
-            self.critic = Critics(env.obs_dim, members=1, hidden=c.critic_hidden).to(device)
-            self.target = Critics(env.obs_dim, members=1, hidden=c.critic_hidden).to(device)
+            common = {"members": c.critics, "hidden": c.critic_hidden, "reduction": c.critic_value}
+            self.critic = Critics(env.obs_dim, **common).to(device)
+            self.target = Critics(env.obs_dim, **common).to(device)
         self.target.load_state_dict(self.critic.state_dict())
         self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=c.actor_lr, betas=c.betas)
         self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=c.critic_lr, betas=c.betas)
@@ -120,7 +129,8 @@ class SHAC:
         self.actor_optimiser.step()
         self.actor.actor.clamp_log_std_()
         critic_loss = self._fit_critic(seen)
-        self.actor.watch(seen["obs"].flatten(0, 1))
+        if c.normalise_obs:
+            self.actor.watch(seen["obs"].flatten(0, 1))
         self.step += 1
         reward = float(seen["reward"].mean()) / c.reward_scale
         return {"actor_loss": float(loss.detach()), "critic_loss": critic_loss, "grad_norm": float(norm), "reward": reward}
@@ -138,7 +148,7 @@ class SHAC:
         names = ("obs", "action", "reward", "next_value", "final_obs", "terminated", "truncated")
         kept: dict[str, list[Tensor]] = {name: [] for name in names}
         for t in range(c.horizon):
-            action = self.actor(obs, noise[t])
+            action = self.actor(obs.detach() if c.detach_policy_input else obs, noise[t])
             step = env.step(action)
             value = self.target.value(self.actor.normalise(step.final_obs))
             bootstrap = ~step.terminated if t == c.horizon - 1 else step.truncated
@@ -165,9 +175,9 @@ class SHAC:
             order = torch.randperm(len(obs), generator=self.generator, device=obs.device)
             for part in order.chunk(c.critic_minibatches):
                 self.critic_optimiser.zero_grad()
-                loss = (self.critic.value(obs[part]) - targets[part]).square().mean()
+                loss = (self.critic(obs[part]) - targets[part]).square().mean()
                 loss.backward()
-                nn.utils.clip_grad_norm_(self.critic.parameters(), c.grad_norm)
+                nn.utils.clip_grad_norm_(self.critic.parameters(), c.critic_grad_norm)
                 self.critic_optimiser.step()
         with torch.no_grad():
             for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
@@ -177,15 +187,13 @@ class SHAC:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on, the environments included."""
         parts = ("actor", "critic", "target", "actor_optimiser", "critic_optimiser")
-        counters = {name: x.clone() for name, x in self.env.simulator.counters.items()}
-        world = {"state": self.env.state.detach(), "obs": self.env.detach(), "counters": counters}
         own = {"generator": self.generator.get_state(), "step": self.step, "config": str(asdict(self.config))}
-        return {**{name: getattr(self, name).state_dict() for name in parts}, "env": world, **own}
+        return {**{name: getattr(self, name).state_dict() for name in parts}, "env": self.env.state_dict(), **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("actor", "critic", "target", "actor_optimiser", "critic_optimiser"):
             getattr(self, name).load_state_dict(state[name])
-        self.env.load_state(state["env"]["state"], state["env"]["obs"], state["env"]["counters"])
+        self.env.load_state_dict(state["env"])
         self.generator.set_state(state["generator"])
         self.step = int(state["step"])
 

@@ -44,7 +44,7 @@ class TDMPC2Planner:
     @torch.no_grad()
     def __call__(self, obs: np.ndarray, step: int) -> np.ndarray:
         c, model = self.config, self.agent.model
-        z = _encode(self.agent, obs, self.obs_dim, self.task)
+        z = _encode(self.agent, obs[None], self.obs_dim, self.task)
         prior = self._prior_plans(z.expand(c.prior_samples, -1))
         start = z.expand(c.samples, -1)
         mean = torch.cat([self.mean[1:], torch.zeros_like(self.mean[:1])])
@@ -83,18 +83,18 @@ class TDMPC2Planner:
 
 
 def prior_actor(agent: TDMPC2, task: int, obs_dim: int, action_dim: int):
-    """The policy prior's mode as (observation, decision) -> action: TD-MPC2 without planning."""
+    """The policy prior's mode as (observations [n, obs_dim], decision) -> actions [n, action_dim]: TD-MPC2 without planning."""
     number = torch.tensor(task, device=agent.model.obs_mean.device)
 
     @torch.no_grad()
     def act(obs: np.ndarray, step: int) -> np.ndarray:
         action, _ = agent.policy(_encode(agent, obs, obs_dim, number), number)
-        return action[0, :action_dim].cpu().numpy()
+        return action[..., :action_dim].cpu().numpy()
 
     return act
 
 
 def _encode(agent: TDMPC2, obs: np.ndarray, obs_dim: int, task: Tensor) -> Tensor:
-    padded = torch.zeros(1, agent.model.obs_dim)
-    padded[0, :obs_dim] = torch.from_numpy(obs)
+    padded = torch.zeros(len(obs), agent.model.obs_dim)
+    padded[:, :obs_dim] = torch.from_numpy(obs)
     return agent.model.encode(padded.to(agent.model.obs_mean.device), task)

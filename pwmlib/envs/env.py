@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -79,10 +81,15 @@ class DifferentiableEnv:
         self.state, self._obs = step.state, step.obs
         return step
 
-    def load_state(self, state: Tensor, obs: Tensor, counters: dict[str, Tensor]) -> None:
-        """Continue where another environment of the same seed was: its state, observations and counters."""
-        self.state, self._obs = state.clone(), obs.clone()
-        for name, values in counters.items():
+    def state_dict(self) -> dict[str, Any]:
+        """Where the environments are: states, observations and counters."""
+        counters = {name: x.clone() for name, x in self.simulator.counters.items()}
+        return {"state": self.state.detach(), "obs": self._obs.detach(), "counters": counters}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where another environment of the same seed was."""
+        self.state, self._obs = state["state"].clone(), state["obs"].clone()
+        for name, values in state["counters"].items():
             self.simulator.counters[name].copy_(values)
 
     def detach(self) -> Tensor:

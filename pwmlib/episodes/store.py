@@ -80,6 +80,9 @@ def record_together(envs: Sequence[Environment], act, *, seeds: Sequence[int], b
     ]
 
 
+_fingerprints: dict[tuple[Path, frozenset[str]], tuple[int, str]] = {}
+
+
 class EpisodeStore:
     """The episodes of one task under `folder/<task name>/`."""
 
@@ -102,6 +105,13 @@ class EpisodeStore:
 
     def fingerprint(self) -> str:
         """Ten hexadecimal digits that identify the task's episodes."""
+        # Descriptions are only ever replaced by renaming, which moves the folder's time: what was read once is not read again.
+        key, moment = (self.folder, self.collected), self.folder.stat().st_mtime_ns if self.folder.is_dir() else 0
+        if _fingerprints.get(key, (None, ""))[0] != moment:
+            _fingerprints[key] = (moment, self._fingerprint())
+        return _fingerprints[key][1]
+
+    def _fingerprint(self) -> str:
         described = [(shard, (self.folder / f"{shard}.json").read_text()) for shard in self.shards()]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:10]
 

@@ -81,6 +81,10 @@ def _stratified() -> tuple[Task, ...]:
     return tuple(order)
 
 
+STRATIFIED: tuple[Task, ...] = _stratified()
+"""All tasks, so that the first n are a fair sample of both suites."""
+
+
 def task(name: str) -> Task:
     """The task of that name. Raises ValueError with the nearest names."""
     if name not in _BY_NAME:
@@ -99,4 +103,4 @@ def select_tasks(tasks: int, task_names: Sequence[str] = ()) -> tuple[Task, ...]
         return MT30 if tasks == 30 else MT80
     if not 1 <= tasks <= len(MT80):
         raise ValueError(f"tasks: 30 (MT30), 80 (MT80) or a number from 1 to {len(MT80)}, got {tasks}")
-    return _stratified()[:tasks]
+    return STRATIFIED[:tasks]

@@ -1,0 +1,132 @@
+"""PWM on one task of the differentiable simulator: the actor-critic of SHAC on a world model's gradients, the model trained as it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..baselines.shac import SHAC, SHACConfig
+from ..config import WorldModelTraining
+from ..envs import DifferentiableEnv
+from ..pretrain import WorldModelTrainer
+from ..world_model import WorldModel, WorldModelConfig, WorldModelLossConfig
+from .model_env import Imagination, ModelEnv
+from .replay import Replay
+
+__all__ = ["OnlinePWM", "OnlinePWMConfig"]
+
+# Two critics and short fits: what a core can afford. Everything is a named field of SHACConfig.
+_ACTOR_CRITIC = SHACConfig(
+    updates=800,
+    horizon=16,
+    actor_lr=1e-3,
+    critic_hidden=(200, 100),
+    critics=2,
+    critic_value="min",
+    critic_grad_norm=100.0,
+    detach_policy_input=True,
+    normalise_obs=False,
+)
+
+
+@dataclass(frozen=True)
+class OnlinePWMConfig:
+    """One learner."""
+
+    actor_critic: SHACConfig = _ACTOR_CRITIC
+    model: WorldModelConfig = WorldModelConfig(
+        latent_dim=64, encoder_hidden=(128,), dynamics_hidden=(256, 256), reward_hidden=(256, 256), task_dim=0, two_hot=None
+    )
+    training: WorldModelTraining = WorldModelTraining(
+        horizon=5, batch=128, lr=3e-4, final_lr=1e-5, standardise_obs=True,
+        loss=WorldModelLossConfig(dynamics_coef=20.0, dynamics_reduction="mean", normalise_reward=True),
+    )  # fmt: skip
+    """Its learning rate falls over all updates of the model; `updates` of it is not used."""
+    pretraining_updates: int = 6000
+    """Of the world model on a given replay, before the policy moves."""
+    model_updates: int = 4
+    """Of the world model after each policy update."""
+    imagination: Imagination = "reencode"
+    real_reward: bool = False
+    replay_steps: int = 20_000
+    """Steps of each environment that the replay holds."""
+    ending_share: float = 0.25
+    random_steps: int = 160
+    """Of uniform random actions before anything is learned, where there is no given replay."""
+    first_model_updates: int = 500
+    """On them."""
+
+
+class OnlinePWM:
+    """One policy update on the model's gradients, with the real environments driving, and `model_updates` of the model, per `update`.
+
+    given: a replay of another learner, which the world model is pre-trained on (`pretrain`) and goes on to learn from.
+    """
+
+    def __init__(self, env: DifferentiableEnv, config: OnlinePWMConfig | None = None, *, seed: int = 0, given: Replay | None = None):
+        self.config, self.env = config or OnlinePWMConfig(), env
+        c = self.config
+        self.replay = Replay(c.replay_steps, env.count, env.obs_dim, env.action_dim, ending_share=c.ending_share)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = WorldModel(env.obs_dim, env.action_dim, config=c.model).to(env.simulator.device)
+        self.updates_before = c.pretraining_updates if given is not None else c.first_model_updates
+        total = self.updates_before + c.actor_critic.updates * c.model_updates
+        self.trainer = WorldModelTrainer(self.model, self.replay, replace(c.training, updates=total), seed=seed)
+        if given is not None:
+            self.replay.load_state_dict(given.state_dict())
+        else:
+            self._act_at_random(seed)
+        self._standardise()
+        self.world = ModelEnv(env, self.model, self.replay, imagination=c.imagination, real_reward=c.real_reward)
+        self.shac = SHAC(self.world, c.actor_critic, seed=seed)
+
+    @property
+    def step(self) -> int:
+        """Updates so far: those of the world model alone count from minus `updates_before` to 0."""
+        return self.shac.step if self.trainer.step >= self.updates_before else self.trainer.step - self.updates_before
+
+    @property
+    def actor(self):
+        """Policy on observations, as `pwmlib.baselines.shac.evaluate_policy` wants it."""
+        return lambda obs, noise=None: self.shac.actor(self.world.encode(obs), noise)
+
+    def update(self) -> dict[str, float]:
+        """One update of the world model alone while it is being pre-trained, then one of everything."""
+        if self.trainer.step < self.updates_before:
+            metrics = self.trainer.update()
+            if self.trainer.step == self.updates_before:
+                self.world.refresh()
+                self.world.reset(spread=True)
+            return {f"model_{k}": v for k, v in metrics.items()}
+        metrics = self.shac.update()
+        for _ in range(self.config.model_updates):
+            model_metrics = self.trainer.update()
+        self.world.refresh()
+        return metrics | {f"model_{k}": v for k, v in model_metrics.items()}
+
+    def _act_at_random(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        obs = self.env.reset(seed=seed)
+        for _ in range(self.config.random_steps):
+            action = 2 * torch.rand(self.env.count, self.env.action_dim, generator=generator).to(obs.device) - 1
+            with torch.no_grad():
+                step = self.env.step(action)
+            self.replay.add(obs, action, step.reward, step.final_obs, step.terminated, step.truncated)
+            obs = self.env.detach()
+
+    def _standardise(self) -> None:
+        mean, std, reward_mean, reward_std = self.replay.statistics()
+        scaling = (reward_mean, reward_std) if self.config.training.loss.normalise_reward else (0.0, 1.0)
+        self.model.set_statistics(mean, std, *scaling)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"shac": self.shac.state_dict(), "trainer": self.trainer.state_dict(), "replay": self.replay.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.replay.load_state_dict(state["replay"])
+        self.trainer.load_state_dict(state["trainer"])
+        self.world.refresh()
+        self.shac.load_state_dict(state["shac"])

@@ -1,0 +1,93 @@
+"""What a batch of environments lived through, in order, and slices of it for a world model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Replay"]
+
+
+class Replay:
+    """A ring of `capacity` steps of `count` environments; the oldest steps give way.
+
+    add: one step of all environments. `slices` is a `SliceSource` whose batches end with `valid`, so that slices may run into the end of
+    an episode: what comes after it counts for nothing.
+    ending_share: fraction of the slices that hold the termination of an episode. Early policies end theirs all the time and late ones
+    never do; a model that forgets what falling is like gets exploited there.
+    """
+
+    def __init__(self, capacity: int, count: int, obs_dim: int, action_dim: int, *, ending_share: float = 0.25):
+        if not 0.0 <= ending_share <= 1.0:
+            raise ValueError(f"Replay: ending_share must be in 0..1, got {ending_share}")
+        self.capacity, self.count, self.ending_share = capacity, count, ending_share
+        self.obs = torch.zeros(capacity, count, obs_dim)
+        self.action = torch.zeros(capacity, count, action_dim)
+        self.reward = torch.zeros(capacity, count)
+        self.next_obs = torch.zeros(capacity, count, obs_dim)
+        self.terminated = torch.zeros(capacity, count, dtype=torch.bool)
+        self.ended = torch.zeros(capacity, count, dtype=torch.bool)
+        self.written = 0
+        """Steps added since the beginning."""
+
+    def __len__(self) -> int:
+        """Steps held, of each environment."""
+        return min(self.written, self.capacity)
+
+    def add(self, obs: Tensor, action: Tensor, reward: Tensor, next_obs: Tensor, terminated: Tensor, truncated: Tensor) -> None:
+        """One step: [count, ...] each. next_obs: before any reset."""
+        i = self.written % self.capacity
+        self.obs[i], self.action[i], self.reward[i], self.next_obs[i] = obs, action, reward, next_obs
+        self.terminated[i], self.ended[i] = terminated, terminated | truncated
+        self.written += 1
+
+    def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch], task (zeros) [batch],
+        valid [horizon, batch]."""
+        age, env = self._places(batch, horizon, rng)
+        oldest = self.written - len(self)
+        rows = (oldest + age[None] + np.arange(horizon)[:, None]) % self.capacity
+        at = (torch.from_numpy(rows), torch.from_numpy(env).expand(horizon, -1))
+        obs = torch.cat([self.obs[at[0][0], at[1][0]][None], self.next_obs[at]])
+        ended = self.ended[at].float()
+        valid = torch.cat([torch.ones(1, batch), torch.cumprod(1.0 - ended, 0)[:-1]])
+        return obs, self.action[at], self.reward[at], torch.zeros(batch, dtype=torch.long), valid
+
+    def start_observations(self, batch: int, rng: np.random.Generator) -> Tensor:
+        """Observations of random steps, [batch, n]."""
+        age, env = rng.integers(len(self), size=batch), rng.integers(self.count, size=batch)
+        rows = (self.written - len(self) + age) % self.capacity
+        return self.obs[torch.from_numpy(rows), torch.from_numpy(env)]
+
+    def statistics(self) -> tuple[Tensor, Tensor, float, float]:
+        """Mean and standard deviation of the observations, [1, n] each, and of the rewards."""
+        obs, reward = self.obs[: len(self)].flatten(0, 1), self.reward[: len(self)]
+        return obs.mean(0)[None], obs.std(0).clamp(min=1e-3)[None], float(reward.mean()), float(reward.std().clamp(min=1e-6))
+
+    def _places(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Age (0 is the oldest step) and environment of the first step of each slice."""
+        starts = len(self) - horizon + 1
+        if starts < 1:
+            raise ValueError(f"Replay: slices of {horizon} steps asked for, but it holds {len(self)}")
+        age, env = rng.integers(starts, size=batch), rng.integers(self.count, size=batch)
+        rows, envs = np.nonzero(self.terminated[: len(self)].numpy())
+        if len(rows):
+            some = np.flatnonzero(rng.random(batch) < self.ending_share)
+            pick = rng.integers(len(rows), size=len(some))
+            ages = (rows[pick] - (self.written - len(self))) % self.capacity
+            age[some] = np.clip(ages - rng.integers(horizon, size=len(some)), 0, starts - 1)
+            env[some] = envs[pick]
+        return age, env
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is held, trimmed."""
+        names = ("obs", "action", "reward", "next_obs", "terminated", "ended")
+        return {**{name: getattr(self, name)[: len(self)].clone() for name in names}, "written": self.written}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.written = int(state["written"])
+        for name in ("obs", "action", "reward", "next_obs", "terminated", "ended"):
+            getattr(self, name)[: len(self)] = state[name]
