@@ -183,7 +183,7 @@ class MultitaskExperiment:
 
     def evaluate_shipped(self) -> pd.DataFrame:
         """The shipped policies of these tasks, evaluated again in the real tasks; empty where none came with the world model."""
-        if not self.shipped:
+        if not self.shipped or not self.shipped.policies():
             return pd.DataFrame()
         jobs = [Job(t.name, shipped_policy_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
         return pd.DataFrame([line for result in self._run(jobs, "shipped policies") for line in result.value])
