@@ -96,7 +96,7 @@ class _RecordedSHAC:
         env = DifferentiableEnv(ENV, scale.envs, seed=seed)
         self.learner = SHAC(env, scale.shac, seed=seed, spread=False, record=self._record)
 
-    def _record(self, obs: Tensor, action: Tensor, reward: Tensor, final_obs: Tensor, ended: Tensor) -> None:
+    def _record(self, obs: Tensor, action: Tensor, reward: Tensor, final_obs: Tensor, *ends: Tensor) -> None:
         self.stream.append(torch.cat([obs, final_obs, action, reward[..., None]], -1))
 
     @property

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -13,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from .ball_wall import BALL_WALL_SCALES, BallWallScale
 from .config import PWMConfig, WorldModelTraining
 from .double_pendulum import DOUBLE_PENDULUM_SCALES, DoublePendulumScale, Study, run_study
+from .envs import ENVS
 from .jobs import Engine, default_workers
 from .model_fidelity import fidelity_study
 from .multitask import MultitaskExperiment
@@ -22,10 +24,21 @@ from .paths import resolve, writable_folder
 from .runs import digest, plain, resolve_device
 from .scales import MULTITASK_SCALES, MultitaskScale
 from .shipped import SHIPPED, Artefacts
+from .single_task.ablations import ABLATIONS, ablation_experiments
+from .single_task.experiment import SingleTaskExperiment
+from .single_task.runner import Algorithm, SingleTaskSettings
+from .single_task.scales import settings_for
 from .tasks import STRATIFIED, Task, select_tasks
 from .toys.ball_wall import BallWall
 
-__all__ = ["BallWallParameters", "DoublePendulumParameters", "LessonParameters", "MultitaskParameters"]
+__all__ = [
+    "AblationParameters",
+    "BallWallParameters",
+    "DoublePendulumParameters",
+    "LessonParameters",
+    "MultitaskParameters",
+    "SingleTaskParameters",
+]
 
 Scale = Annotated[Literal["quick", "laptop", "paper"], Field(description="how much is computed: quick (a check), laptop, or paper")]
 Names = Annotated[list[str], BeforeValidator(parse_list)]
@@ -168,6 +181,91 @@ class LessonParameters(_OnTheCPU):
         if value == 1:
             raise ValueError("a variance needs at least 2")
         return value
+
+
+class SingleTaskParameters(_Folders):
+    """notebooks/02_single_task.ipynb."""
+
+    tasks: Names = Field(description='environments of the simulator, e.g. ["hopper", "ant"]')
+    algorithms: Names = Field(description='learners, e.g. ["shac", "pwm_scratch", "ppo"]')
+    train_seeds: int = Field(ge=0, le=100, description="the number of training seeds of each; 0 means 2 at scale quick, else 5")
+    stiffness: float = Field(gt=0, description="factor on the stiffness and damping of contacts (Fig. 7a)")
+    engine: Engine = Field(description="where jobs run: local or ray")
+    workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
+
+    @field_validator("tasks")
+    @classmethod
+    def _environments(cls, value: list[str]) -> list[str]:
+        return _all_of(value, [name for name in ENVS if name != "double_pendulum"], "environment")
+
+    @field_validator("algorithms")
+    @classmethod
+    def _learners(cls, value: list[str]) -> list[str]:
+        return _all_of(value, get_args(Algorithm), "algorithm")
+
+    @model_validator(mode="after")
+    def _overrides_exist(self) -> SingleTaskParameters:
+        self.settings()
+        return self
+
+    def settings(self) -> dict[str, SingleTaskSettings]:
+        """The sizes on each task with this notebook's changes."""
+        return {name: override(settings_for(self.scale, name), self.overrides) for name in self.tasks}
+
+    def experiment(self, *, progress: bool = True) -> SingleTaskExperiment:
+        """The experiment of these parameters, its folder checked."""
+        return SingleTaskExperiment(
+            tasks=tuple(self.tasks),
+            algorithms=tuple(self.algorithms),
+            settings=self.settings(),
+            train_seeds=self.train_seeds or (2 if self.scale == "quick" else 5),
+            runs_dir=self.runs_folder(),
+            stiffness=self.stiffness,
+            device=str(resolve_device(self.device)),
+            workers=self.workers or default_workers(),
+            engine=self.engine,
+            progress=progress,
+        )
+
+
+class AblationParameters(_Folders):
+    """notebooks/04_ablations.ipynb."""
+
+    ablations: Names = Field(description=f"questions to answer: any of {', '.join(ABLATIONS)}")
+    train_seeds: int = Field(ge=0, le=100, description="the number of training seeds of each variation; 0 means 1 at scale quick, else 3")
+    engine: Engine = Field(description="where jobs run: local or ray")
+    workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
+
+    @field_validator("ablations")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        return _all_of(value, list(ABLATIONS), "ablation")
+
+    @model_validator(mode="after")
+    def _overrides_exist(self) -> AblationParameters:
+        override(settings_for(self.scale, "hopper"), self.overrides)
+        return self
+
+    def experiments(self, name: str, *, progress: bool = True) -> dict[str, SingleTaskExperiment]:
+        """The experiments of one ablation, by variation."""
+        return ablation_experiments(
+            name,
+            self.scale,
+            self.train_seeds or (1 if self.scale == "quick" else 3),
+            self.runs_folder(),
+            changes=self.overrides,
+            device=str(resolve_device(self.device)),
+            workers=self.workers or default_workers(),
+            engine=self.engine,
+            progress=progress,
+        )
+
+
+def _all_of(values: list[str], known: Sequence[str], kind: str) -> list[str]:
+    unknown = [v for v in values if v not in known]
+    if unknown or not values:
+        raise ValueError(f"no {kind} {', '.join(map(repr, unknown)) or 'given'}; known: {', '.join(known)}")
+    return list(dict.fromkeys(values))
 
 
 class MultitaskParameters(_Folders):

@@ -76,6 +76,36 @@ def test_01_double_pendulum(tmp_path):
     assert "lower variance than the true dynamics" in json.dumps(notebook["cells"])
 
 
+SMALL_RUNS = {
+    "pwm.actor_critic.updates": 2,
+    "pwm.pretraining_updates": 3,
+    "pwm.first_model_updates": 3,
+    "replay.updates": 2,
+    "envs": 8,
+    "eval_episodes": 2,
+    "evaluate_every": 1,
+}
+
+
+def test_02_single_task(tmp_path):
+    changes = {**SMALL_RUNS, "shac.updates": 2, "ppo.updates": 2, "sac.updates": 2}
+    algorithms = ["shac", "pwm", "pwm_scratch", "ppo", "sac"]
+    notebook = execute("02_single_task", tmp_path, algorithms=algorithms, train_seeds=2, overrides=changes)
+    (path,) = (tmp_path / "runs").rglob("results.csv")
+    results = pd.read_csv(path)
+    assert results.groupby("algorithm").size().to_dict() == dict.fromkeys(algorithms, 2) and results["status"].eq("finished").all()
+    assert {p.stem for p in (tmp_path / "figures").glob("*.png")} == {"fig13_hopper", "fig05_hopper", "gaits_hopper"}
+    assert pictures(notebook) == 3 and "4837" in json.dumps(notebook["cells"]), "SHAC on Hopper as printed in Table 4"
+    assert "To do at most: 1 task(s) x 5 algorithm(s) x 2 seed(s)" in printed(notebook)
+
+
+def test_04_ablations(tmp_path):
+    notebook = execute("04_ablations", tmp_path, ablations=["detach", "stiffness"], overrides={**SMALL_RUNS, "shac.updates": 2})
+    assert {p.stem for p in (tmp_path / "figures").glob("*.png")} == {"ablation_detach", "ablation_stiffness"} and pictures(notebook) == 2
+    curves = pd.read_csv(tmp_path / "runs" / "ablation_stiffness.csv")
+    assert curves["variation"].nunique() == 4 and curves.groupby("variation")["gradient_cosine"].count().gt(0).sum() == 2
+
+
 def test_05_gradient_estimators(tmp_path):
     notebook = execute("05_gradient_estimators", tmp_path, samples=50)
     pictures = [o for c in notebook["cells"] for o in c.get("outputs", []) if "image/png" in o.get("data", {})]

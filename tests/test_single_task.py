@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pwmlib.baselines.shac import SHAC, evaluate_policy
+from pwmlib.baselines.sb3_config import SB3Config
+from pwmlib.baselines.shac import SHAC, SHACConfig, evaluate_policy
 from pwmlib.envs import DifferentiableEnv
+from pwmlib.single_task.ablations import ABLATIONS, ablation_experiments, run_ablation
 from pwmlib.single_task.model_env import ModelEnv
 from pwmlib.single_task.pwm_online import OnlinePWM, OnlinePWMConfig
 from pwmlib.single_task.replay import Replay
+from pwmlib.single_task.runner import SingleTaskSettings, run_single_task, single_task_run
 from pwmlib.world_model import WorldModel, WorldModelConfig, world_model_loss
 
 SMALL = WorldModelConfig(latent_dim=16, encoder_hidden=(16,), dynamics_hidden=(16,), reward_hidden=(16,), task_dim=0, two_hot=None)
@@ -166,3 +169,134 @@ def test_control_the_actor_critic_of_pwm_learns_on_the_simulators_own_gradients(
         if learner.step % 50 == 0:
             best = max(best, float(evaluate_policy(learner.actor, "hopper", episodes=16).mean()))
     assert best >= 2500
+
+
+@pytest.fixture
+def settings():
+    config = tiny().config
+    shac = SHACConfig(updates=4, horizon=4, actor_hidden=(16,), critic_hidden=(16,))
+    pwm = dataclasses.replace(config, pretraining_updates=3)
+    sb3 = SB3Config(updates=4, steps=4, hidden=(16,), minibatch=8, batch=8, buffer=200)
+    return SingleTaskSettings(
+        shac=shac, pwm=pwm, replay=shac, ppo=sb3, sac=sb3, envs=4, eval_episodes=2, evaluate_every=2, checkpoint_every=2
+    )
+
+
+PWM_STEPS = [0, 128, 256, 384]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "steps"), [("shac", [32, 64]), ("pwm_scratch", PWM_STEPS), ("pwm", PWM_STEPS), ("ppo", [32, 64]), ("sac", [32, 64])]
+)
+def test_a_run_has_a_curve_against_steps_and_time(algorithm, steps, settings, tmp_path):
+    result = run_single_task(algorithm, "hopper", 0, settings, tmp_path)
+    curve = result["curve"]
+    assert [row["env_steps"] for row in curve] == steps and result["status"] == "finished"
+    assert all(a["cpu_s"] <= b["cpu_s"] for a, b in zip(curve, curve[1:], strict=False))
+    assert result["last"] == curve[-1]["mean_return"] and result["best"] == max(row["mean_return"] for row in curve)
+    assert run_single_task(algorithm, "hopper", 0, settings, tmp_path) == result
+
+
+def test_a_run_that_was_cut_ends_as_the_whole_one(settings, tmp_path, monkeypatch):
+    whole = run_single_task("pwm", "hopper", 0, settings, tmp_path / "whole")
+    update, done = OnlinePWM.update, []
+
+    def dies(self):
+        done.append(1)
+        if len(done) == 8:
+            raise KeyboardInterrupt
+        return update(self)
+
+    monkeypatch.setattr(OnlinePWM, "update", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_single_task("pwm", "hopper", 0, settings, tmp_path / "cut")
+    cut = run_single_task("pwm", "hopper", 0, settings, tmp_path / "cut")
+    assert [row["mean_return"] for row in cut["curve"]] == [row["mean_return"] for row in whole["curve"]]
+
+
+def test_a_diverging_run_is_kept_with_its_reason(settings, tmp_path):
+    exploding = run_single_task("shac", "hopper", 0, dataclasses.replace(settings, largest_value=1e-6), tmp_path)
+    assert exploding["status"] == "diverged" and "update 1: the critic loss is" in exploding["reason"]
+    wild = dataclasses.replace(settings, shac=dataclasses.replace(settings.shac, reward_scale=float("nan")))
+    broken = run_single_task("shac", "hopper", 1, wild, tmp_path)
+    assert broken["status"] == "diverged" and "nan" in broken["reason"]
+    with pytest.raises(ValueError, match="algorithm must be one of shac, pwm, pwm_scratch, ppo, sac, got 'ppo2'"):
+        run_single_task("ppo2", "hopper", 0, settings, tmp_path)
+
+
+def test_the_gradient_check_is_one_for_the_simulators_own_gradient(monkeypatch):
+    """With the simulator in the model's place cosine and norm ratio are 1; a model that was never trained is far off."""
+    from pwmlib.envs import EnvDynamics
+    from pwmlib.single_task import gradient_check as checked
+
+    policy = lambda obs, noise: torch.zeros(len(obs), 3)  # noqa: E731
+    model = WorldModel(11, 3, config=SMALL)
+    untrained = checked.gradient_check(model, policy, "hopper", samples=16, horizon=4, warm_up=5)
+    assert abs(untrained["gradient_cosine"]) < 0.7
+
+    class Perfect(EnvDynamics):
+        def __init__(self, model, **options):
+            super().__init__("hopper", 16)
+
+        def encode(self, obs):
+            return self.start
+
+        def reward(self, state, action, next_state):
+            return super().reward(state, action, self.advance(state, action) if next_state is None else next_state)
+
+    env = DifferentiableEnv("hopper", 16, seed=30_000)
+    generator, obs = torch.Generator().manual_seed(30_000), env.reset()
+    for _ in range(5):
+        obs = env.step((policy(obs, None) + 0.24 * torch.randn(16, 3, generator=generator)).clamp(-1, 1)).obs
+    Perfect.start = env.state.detach().clone()
+    monkeypatch.setattr(checked, "FrozenWorldModel", Perfect)
+    perfect = checked.gradient_check(model, policy, "hopper", samples=16, horizon=4, warm_up=5)
+    assert perfect.pop("reward_rmse") == pytest.approx(0.0, abs=1e-3) and untrained["reward_rmse"] > 0.1
+    assert perfect == pytest.approx({"gradient_cosine": 1.0, "gradient_batch_cosine": 1.0, "gradient_norm_ratio": 1.0}, abs=1e-4)
+
+
+def test_actor_objectives_are_the_ones_they_are_called():
+    """By hand from the recorded rewards and values: n-step returns, the wrong exponent, and lambda-returns."""
+    from pwmlib.returns import td_lambda
+
+    losses, c = {}, SHACConfig(horizon=5, actor_hidden=(16,), critic_hidden=(16,))
+    for name, changes in {
+        "n": {}, "wrong": {"terminal_discount": "gamma^(H+1)"}, "lambda": {"actor_objective": "td_lambda"},
+    }.items():  # fmt: skip
+        learner = SHAC(DifferentiableEnv("hopper", 8, seed=0), dataclasses.replace(c, **changes), seed=0)
+        loss, seen = learner._actor_loss()
+        losses[name] = -5 * float(loss.detach())
+    assert not (seen["terminated"] | seen["truncated"]).any()
+    weight = 0.99 ** torch.arange(5.0)[:, None]
+    rewards, last = (weight * seen["reward"]).sum(0), seen["next_value"][-1]
+    assert losses["n"] == pytest.approx(float((rewards + 0.99**5 * last).mean()), rel=1e-5)
+    assert losses["wrong"] == pytest.approx(float((rewards + 0.99**6 * last).mean()), rel=1e-5)
+    by_hand = td_lambda(seen["reward"], seen["next_value"], gamma=0.99, lam=0.95)[0].mean()
+    assert losses["lambda"] == pytest.approx(float(by_hand), rel=1e-5)
+    assert len({round(x, 6) for x in losses.values()}) == 3
+
+
+def test_every_variation_of_every_ablation_builds_and_is_another_run(settings, tmp_path):
+    folders = set()
+    for name, ablation in ABLATIONS.items():
+        experiments = ablation_experiments(name, "quick", 1, tmp_path)
+        assert list(experiments) == [v.label for v in ablation.variations]
+        for experiment in experiments.values():
+            (arguments,) = experiment.runs()
+            folders.add(single_task_run(**arguments).folder)
+    variations = sum(len(a.variations) for a in ABLATIONS.values())
+    assert len(folders) == variations - 7, "PWM as it is stands in eight of them (in that of the batch, with its size named)"
+    with pytest.raises(ValueError, match="no ablation 'colour'; known: stiffness, batch"):
+        ablation_experiments("colour", "quick", 1, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["regularisation", "reward_head"])
+def test_an_ablation_runs_and_names_its_variations(name, settings, tmp_path):
+    changes = {
+        "pwm.actor_critic.updates": 2, "pwm.pretraining_updates": 2, "replay.updates": 2, "replay.horizon": 8, "envs": 4,
+        "eval_episodes": 2, "evaluate_every": 1, "pwm.model_updates": 1,
+    }  # fmt: skip
+    experiments = ablation_experiments(name, "quick", 1, tmp_path, changes=changes, workers=1, progress=False)
+    results, curves = run_ablation(name, experiments)
+    assert results["variation"].tolist() == list(experiments) and results["status"].eq("finished").all()
+    assert curves.groupby("variation").size().eq(3).all() and curves["gradient_cosine"].notna().all()

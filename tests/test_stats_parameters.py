@@ -1,10 +1,12 @@
 """Aggregates and notebook parameters: right numbers, and errors that say what was given."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from pwmlib.notebooks import BallWallParameters, MultitaskParameters
+from pwmlib.notebooks import AblationParameters, BallWallParameters, MultitaskParameters, SingleTaskParameters
 from pwmlib.parameters import ParameterError, injected_names, override
 from pwmlib.scales import MULTITASK_SCALES
 from pwmlib.stats import aggregate, performance_profile, score_matrix
@@ -115,3 +117,34 @@ def test_one_seed_is_refused_where_an_interval_is_shown():
     )  # fmt: skip
     with pytest.raises(ParameterError, match="seeds=1 is not allowed: an interval over seeds needs at least 2"):
         BallWallParameters.validate_cell(given)
+
+
+SINGLE = dict(
+    scale="quick", tasks=["hopper"], algorithms=["shac"], train_seeds=0, stiffness=1.0, engine="local", workers=1, device="cpu",
+    runs_dir="runs", figures_dir="", overrides={},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": ["cheetah"]}, "no environment 'cheetah'; known: hopper, ant, anymal, humanoid, snu_like"),
+        ({"algorithms": "dreamer"}, "no algorithm 'dreamer'; known: shac, pwm, pwm_scratch, ppo, sac"),
+        ({"stiffness": 0.0}, "stiffness=0.0 is not allowed"),
+        ({"overrides": {"shac.updatez": 1}}, "no setting 'shac.updatez'"),
+    ],
+)
+def test_wrong_parameters_of_the_single_tasks_are_one_paragraph(change, message):
+    with pytest.raises(ParameterError, match=re.escape(message)) as error:
+        SingleTaskParameters.validate_cell({**SINGLE, **change})
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_parameters_of_the_ablations_are_one_paragraph():
+    given = {k: v for k, v in SINGLE.items() if k not in ("tasks", "algorithms", "stiffness")}
+    assert list(AblationParameters.validate_cell({**given, "ablations": "detach"}).experiments("detach")) == [
+        "policy sees sg(z)",
+        "full gradient",
+    ]
+    with pytest.raises(ParameterError, match="no ablation 'colour'; known: stiffness, batch, regularisation"):
+        AblationParameters.validate_cell({**given, "ablations": ["colour"]})

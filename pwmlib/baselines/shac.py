@@ -46,6 +46,10 @@ class SHACConfig:
     critic_value: Literal["mean", "min"] = "mean"
     """How several critics give one value."""
     critic_grad_norm: float = 1.0
+    actor_objective: Literal["n_step", "td_lambda"] = "n_step"
+    """What the actor maximises: rewards and the last value, or the lambda-return of each environment's first state (Fig. 19)."""
+    terminal_discount: Literal["gamma^H", "gamma^(H+1)"] = "gamma^H"
+    """Weight of the value after the window; the released PWM advances gamma once too often."""
     detach_policy_input: bool = False
     """The policy sees sg(s): da/ds drops out of the gradient (released PWM)."""
     normalise_obs: bool = True
@@ -93,8 +97,8 @@ class NormalisedActor(nn.Module):
 class SHAC:
     """The learner; `update` is one policy update and its critic fits. `state_dict` continues it bit-identically.
 
-    record: called with (obs [H, E, n], action [H, E, m], reward [H, E], final_obs [H, E, n], ended [H, E]) of each update, e.g. to keep
-    the replay.
+    record: called with (obs [H, E, n], action [H, E, m], reward [H, E], final_obs [H, E, n], terminated [H, E], truncated [H, E]) of
+    each update, e.g. to keep the replay.
     """
 
     def __init__(
@@ -147,13 +151,18 @@ class SHAC:
         discount, total = torch.ones(env.count, device=obs.device), torch.zeros(env.count, device=obs.device)
         names = ("obs", "action", "reward", "next_value", "final_obs", "terminated", "truncated")
         kept: dict[str, list[Tensor]] = {name: [] for name in names}
+        path: list[tuple[Tensor, Tensor]] = []
         for t in range(c.horizon):
             action = self.actor(obs.detach() if c.detach_policy_input else obs, noise[t])
             step = env.step(action)
             value = self.target.value(self.actor.normalise(step.final_obs))
             bootstrap = ~step.terminated if t == c.horizon - 1 else step.truncated
             reward = c.reward_scale * step.reward
-            total = total + discount * (reward + c.gamma * torch.where(bootstrap, value, 0.0))
+            path.append((reward, value))
+            beyond = c.gamma * value
+            if t == c.horizon - 1 and c.terminal_discount == "gamma^(H+1)":
+                beyond = c.gamma * beyond
+            total = total + discount * (reward + torch.where(bootstrap, beyond, 0.0))
             discount = torch.where(step.terminated | step.truncated, 1.0, discount * c.gamma)
             row = (obs, action, reward, value, step.final_obs, step.terminated, step.truncated)
             for name, x in zip(names, row, strict=True):
@@ -161,8 +170,12 @@ class SHAC:
             obs = step.obs
         seen = {name: torch.stack(x) for name, x in kept.items()}
         if self.record is not None:
-            ended = seen["terminated"] | seen["truncated"]
-            self.record(seen["obs"], seen["action"], seen["reward"] / c.reward_scale, seen["final_obs"], ended)
+            flags = (seen["terminated"], seen["truncated"])
+            self.record(seen["obs"], seen["action"], seen["reward"] / c.reward_scale, seen["final_obs"], *flags)
+        if c.actor_objective == "td_lambda":
+            rewards, values = (torch.stack(x) for x in zip(*path, strict=True))
+            flags = {name: seen[name] for name in ("terminated", "truncated")}
+            total = td_lambda(rewards, values, gamma=c.gamma, lam=c.lam, **flags)[0]
         return -total.mean() / c.horizon, seen
 
     def _fit_critic(self, seen: dict[str, Tensor]) -> float:

@@ -14,10 +14,11 @@ from gymnasium.vector.utils import batch_space
 from .env import DifferentiableEnv
 from .render import render_frames
 
-__all__ = ["GymEnv", "GymVectorEnv"]
+__all__ = ["GymEnv", "GymVectorEnv", "spaces"]
 
 
-def _spaces(env: DifferentiableEnv) -> tuple[Box, Box]:
+def spaces(env: DifferentiableEnv) -> tuple[Box, Box]:
+    """Observation and action space of one environment."""
     observation = Box(-np.inf, np.inf, (env.obs_dim,), np.float32)
     return observation, Box(-1.0, 1.0, (env.action_dim,), np.float32)
 
@@ -34,7 +35,7 @@ class GymVectorEnv(VectorEnv):
         _check_render_mode(render_mode)
         self.env = DifferentiableEnv(name, num_envs, **options)
         self.num_envs, self.render_mode = num_envs, render_mode
-        self.single_observation_space, self.single_action_space = _spaces(self.env)
+        self.single_observation_space, self.single_action_space = spaces(self.env)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
@@ -65,7 +66,7 @@ class GymEnv(gymnasium.Env):
     def __init__(self, name: str = "hopper", *, render_mode: str | None = None, **options: Any):
         _check_render_mode(render_mode)
         self.env, self.render_mode = DifferentiableEnv(name, 1, **options), render_mode
-        self.observation_space, self.action_space = _spaces(self.env)
+        self.observation_space, self.action_space = spaces(self.env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)

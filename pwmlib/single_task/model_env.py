@@ -25,24 +25,29 @@ class ModelEnv:
     prediction. "open_loop": the model runs on its own from E(s_0) for the whole window (released code); the real environments follow
     the same actions and say when an episode ends.
     real_reward: rewards have their real value and the model's gradient; else both are the model's.
+    reward_symexp: a two-hot head's rewards in their own units; False leaves them in symlog space (the paper).
     replay: where every real step is kept.
     """
 
     def __init__(
-        self, env: DifferentiableEnv, model: WorldModel, replay: Replay, *, imagination: Imagination = "reencode", real_reward: bool = False
-    ):
+        self, env: DifferentiableEnv, model: WorldModel, replay: Replay, *, imagination: Imagination = "reencode",
+        real_reward: bool = False, reward_symexp: bool = True,
+    ):  # fmt: skip
         if imagination not in ("reencode", "open_loop"):
             raise ValueError(f"ModelEnv: imagination must be 'reencode' or 'open_loop', got {imagination!r}")
         if (model.obs_dim, model.action_dim) != (env.obs_dim, env.action_dim):
             sizes = (env.obs_dim, env.action_dim)
             raise ValueError(f"ModelEnv: {env.name} has {sizes} observations and actions, the model {model.obs_dim, model.action_dim}")
+        if real_reward and not reward_symexp:
+            raise ValueError("ModelEnv: real_reward=True gives rewards in their own units; reward_symexp must be True with it")
         self.env, self.model, self.replay, self.imagination, self.real_reward = env, model, replay, imagination, real_reward
+        self.reward_symexp = reward_symexp
         self.count, self.obs_dim, self.action_dim, self.simulator = env.count, model.latent_dim, env.action_dim, env.simulator
         self.refresh()
 
     def refresh(self) -> None:
         """Take over the model's present weights; after every training of it."""
-        self.view = FrozenWorldModel(self.model, reward_symexp=True)
+        self.view = FrozenWorldModel(self.model, reward_symexp=self.reward_symexp)
 
     def encode(self, obs: Tensor) -> Tensor:
         """z = E(s), without gradient."""

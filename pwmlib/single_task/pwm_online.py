@@ -50,6 +50,7 @@ class OnlinePWMConfig:
     """Of the world model after each policy update."""
     imagination: Imagination = "reencode"
     real_reward: bool = False
+    reward_symexp: bool = True
     replay_steps: int = 20_000
     """Steps of each environment that the replay holds."""
     ending_share: float = 0.25
@@ -80,7 +81,9 @@ class OnlinePWM:
         else:
             self._act_at_random(seed)
         self._standardise()
-        self.world = ModelEnv(env, self.model, self.replay, imagination=c.imagination, real_reward=c.real_reward)
+        self.world = ModelEnv(
+            env, self.model, self.replay, imagination=c.imagination, real_reward=c.real_reward, reward_symexp=c.reward_symexp
+        )
         self.shac = SHAC(self.world, c.actor_critic, seed=seed)
 
     @property

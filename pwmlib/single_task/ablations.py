@@ -1,0 +1,150 @@
+"""Section 4.3 and Appendix F as variations of single-task runs: one question each, everything else equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..jobs import Engine
+from ..parameters import override
+from ..twohot import TwoHot
+from .experiment import SingleTaskExperiment
+from .runner import Algorithm
+from .scales import settings_for
+
+__all__ = ["ABLATIONS", "Ablation", "Variation", "ablation_experiments", "run_ablation"]
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A learner with some settings changed."""
+
+    label: str
+    algorithm: Algorithm = "pwm"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """By dotted names of `SingleTaskSettings`."""
+    stiffness: float = 1.0
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Variations that answer one question of the paper."""
+
+    figure: str
+    question: str
+    variations: tuple[Variation, ...]
+    task: str = "hopper"
+
+
+_AC, _MODEL = "pwm.actor_critic", "pwm.model"
+
+ABLATIONS: dict[str, Ablation] = {
+    "stiffness": Ablation(
+        "Fig. 7a",
+        "Does stiff contact hurt SHAC and not PWM?",
+        tuple(
+            Variation(f"{name}, contacts {factor:g}x", algorithm, stiffness=factor)
+            for algorithm, name in (("shac", "SHAC"), ("pwm", "PWM"))
+            for factor in (1.0, 4.0)
+        ),
+    ),
+    "batch": Ablation(
+        "Fig. 7b",
+        "Do small policy batches suffice?",
+        tuple(Variation(f"{n} trajectories", overrides={"envs": n}) for n in (16, 32, 64, 128)),
+    ),
+    "regularisation": Ablation(
+        "Fig. 8a, 17",
+        "Does the more regularised world model give the better policy, although it is less accurate?",
+        (
+            Variation("ReLU", overrides={f"{_MODEL}.activation": "relu", f"{_MODEL}.layer_norm": False, f"{_MODEL}.latent_norm": "none"}),
+            Variation("LayerNorm + Mish", overrides={f"{_MODEL}.latent_norm": "none"}),
+            Variation("LayerNorm + Mish + SimNorm"),
+            Variation(
+                "spectral norm, ReLU",
+                overrides={
+                    f"{_MODEL}.activation": "relu",
+                    f"{_MODEL}.layer_norm": False,
+                    f"{_MODEL}.latent_norm": "none",
+                    f"{_MODEL}.spectral_norm": True,
+                },
+            ),
+        ),
+    ),
+    "td_lambda_actor": Ablation(
+        "Fig. 19",
+        "Does the actor gain from the lambda-return?",
+        (Variation("n-step return"), Variation("lambda-return", overrides={f"{_AC}.actor_objective": "td_lambda"})),
+    ),
+    "detach": Ablation(
+        "none: the released code's choice",
+        "What does da/ds in the gradient change?",
+        (Variation("policy sees sg(z)"), Variation("full gradient", overrides={f"{_AC}.detach_policy_input": False})),
+    ),
+    "terminal_discount": Ablation(
+        "none: the released code's choice",
+        "Is the wrong exponent of gamma felt?",
+        (Variation("gamma^H"), Variation("gamma^(H+1)", overrides={f"{_AC}.terminal_discount": "gamma^(H+1)"})),
+    ),
+    "reward_head": Ablation(
+        "none: App. C omits SymExp",
+        "Scalar reward, two-hot with and without SymExp?",
+        (
+            Variation("scalar"),
+            *(
+                Variation(
+                    f"two-hot, {name}",
+                    overrides={
+                        f"{_MODEL}.two_hot": TwoHot(),
+                        "pwm.training.loss.normalise_reward": False,
+                        "pwm.reward_symexp": symexp,
+                    },
+                )
+                for name, symexp in (("SymExp", True), ("symlog space", False))
+            ),
+        ),
+    ),
+    "critic_value": Ablation(
+        "none: the released code's choice",
+        "Minimum or mean of the critics?",
+        (Variation("minimum"), Variation("mean", overrides={f"{_AC}.critic_value": "mean"})),
+    ),
+    "imagination": Ablation(
+        "none: the released code's choice",
+        "Re-encode each real step, or let the model run for the whole window?",
+        (Variation("re-encode"), Variation("open loop", overrides={"pwm.imagination": "open_loop"})),
+    ),
+}
+"""Name -> question. Variations of PWM start from the same SHAC replay where their seed is the same."""
+
+
+def ablation_experiments(
+    name: str, scale: str, train_seeds: int, runs_dir: Path, *, changes: dict[str, Any] | None = None, device: str = "cpu",
+    workers: int = 2, engine: Engine = "local", progress: bool = True,
+) -> dict[str, SingleTaskExperiment]:  # fmt: skip
+    """One experiment a variation, by its label. changes: settings of the scale replaced in all of them."""
+    if name not in ABLATIONS:
+        raise ValueError(f"no ablation {name!r}; known: {', '.join(ABLATIONS)}")
+    ablation = ABLATIONS[name]
+    common = override(settings_for(scale, ablation.task), changes or {})
+    runner = {"device": device, "workers": workers, "engine": engine, "progress": progress}
+    return {
+        v.label: SingleTaskExperiment(
+            tasks=(ablation.task,), algorithms=(v.algorithm,), settings={ablation.task: override(common, v.overrides)},
+            train_seeds=train_seeds, runs_dir=runs_dir, stiffness=v.stiffness, **runner,
+        )
+        for v in ablation.variations
+    }  # fmt: skip
+
+
+def run_ablation(name: str, experiments: dict[str, SingleTaskExperiment]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Results and curves of all variations, with the columns ablation and variation."""
+    parts = [
+        (e.results().assign(ablation=name, variation=label), e.curves().assign(ablation=name, variation=label))
+        for label, e in experiments.items()
+    ]
+    results, curves = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    return results, curves

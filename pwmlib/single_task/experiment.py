@@ -1,0 +1,126 @@
+"""Algorithms x tasks x seeds as jobs: their table, their curves, and what is about to be spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ..checkpoints import write_atomic
+from ..jobs import Engine, Job, run_jobs
+from ..runs import digest
+from ..sweep import note_plan
+from .runner import Algorithm, SingleTaskSettings, load_policy, run_single_task, single_task_run
+
+__all__ = ["SingleTaskExperiment"]
+
+RELATIVE = {"hopper": 1.0, "ant": 1.3, "anymal": 1.5, "humanoid": 3.0, "snu_like": 6.0}
+"""Cost of an update on a task, relative to Hopper's."""
+
+
+@dataclass(frozen=True)
+class SingleTaskExperiment:
+    """Every method does only what is missing."""
+
+    tasks: tuple[str, ...]
+    algorithms: tuple[Algorithm, ...]
+    settings: dict[str, SingleTaskSettings]
+    """Task -> sizes."""
+    train_seeds: int
+    runs_dir: Path
+    stiffness: float = 1.0
+    device: str = "cpu"
+    workers: int = 2
+    engine: Engine = "local"
+    progress: bool = True
+
+    def runs(self) -> list[dict[str, object]]:
+        """The arguments of each run."""
+        return [
+            {
+                "algorithm": a,
+                "task": t,
+                "seed": s,
+                "settings": self.settings[t],
+                "stiffness": self.stiffness,
+                "runs_dir": str(self.runs_dir),
+            }
+            for t in self.tasks
+            for a in self.algorithms
+            for s in range(self.train_seeds)
+        ]
+
+    def cost(self) -> str:
+        """What is about to be run, and about how long it takes on this number of processes, from recorded costs on Hopper."""
+        seconds = self.train_seeds * sum(RELATIVE[t] * hopper_seconds(a, self.settings[t]) for t in self.tasks for a in self.algorithms)
+        each = f"{len(self.tasks)} task(s) x {len(self.algorithms)} algorithm(s) x {self.train_seeds} seed(s)"
+        return f"To do at most: {each}; about {seconds / 60 / max(1, self.workers):.1f} min on {self.workers} processes, without a GPU."
+
+    def save(self, name: str, table: pd.DataFrame) -> Path:
+        """Write a table into the experiment's folder, named by what was run; returns its path."""
+        folder = self.runs_dir / f"single_task-{digest(self.runs())}"
+        path = folder / f"{name}.csv"
+        write_atomic(path, table.to_csv(index=False))
+        return path
+
+    def policy(self, algorithm: Algorithm, task: str, seed: int):
+        """The last policy of one of the runs: (observations, None) -> actions."""
+        return load_policy(algorithm, task, seed, self.settings[task], self.runs_dir, stiffness=self.stiffness, device=self.device)
+
+    def train(self) -> list[dict[str, object]]:
+        """All runs; a diverged one is among them with its reason, and one whose job crashed is listed as failed."""
+        each = self.runs()
+        note_plan(self.runs_dir, "single tasks", [single_task_run(**arguments) for arguments in each])
+        names = [f"{run['task']} {run['algorithm']} seed {run['seed']}" for run in each]
+        jobs = [Job(n, run_single_task, {**run, "device": self.device}) for n, run in zip(names, each, strict=True)]
+        done = run_jobs(jobs, workers=self.workers, progress=self.progress, description="runs", engine=self.engine)
+        lines = []
+        for run, result in zip(each, done, strict=True):
+            head = {"task": run["task"], "algorithm": run["algorithm"], "train_seed": run["seed"], "stiffness": self.stiffness}
+            failed = {
+                **head,
+                "status": "failed",
+                "reason": result.error,
+                "last": float("nan"),
+                "best": float("nan"),
+                "updates": 0,
+                "curve": [],
+            }
+            lines.append(failed if result.error else result.value)
+        return lines
+
+    def results(self) -> pd.DataFrame:
+        """One line a run: task, algorithm, train_seed, status, reason, last, best, updates, and what it cost."""
+        lines = []
+        for line in self.train():
+            end = line["curve"][-1] if line["curve"] else {}
+            cost = {name: end.get(name) for name in ("env_steps", "wall_s", "cpu_s")}
+            lines.append({**{k: v for k, v in line.items() if k != "curve"}, **cost})
+        return pd.DataFrame(lines)
+
+    def curves(self) -> pd.DataFrame:
+        """One line an evaluation: task, algorithm, train_seed, env_steps, wall_s, cpu_s, mean_return."""
+        scores = ("mean_return", "std_over_episodes", "gradient_cosine", "gradient_batch_cosine", "gradient_norm_ratio", "reward_rmse")
+        columns = ("env_steps", "wall_s", "cpu_s", *scores)
+        return pd.DataFrame(
+            [
+                {**{k: line[k] for k in ("task", "algorithm", "train_seed")}, **{k: row.get(k) for k in columns}}
+                for line in self.train()
+                for row in line["curve"]
+            ]
+        )
+
+
+def hopper_seconds(algorithm: Algorithm, settings: SingleTaskSettings) -> float:
+    """CPU-seconds of one run on Hopper with 64 environments, one core of a Xeon; from measured costs of an update."""
+    pwm = settings.pwm.actor_critic
+    model = 0.02 * settings.pwm.training.horizon / 5 * settings.pwm.training.batch / 128
+    online = pwm.updates * (0.1 + settings.pwm.model_updates * model)
+    return {
+        "shac": settings.shac.updates * settings.shac.horizon * 0.0045,
+        "pwm": settings.replay.updates * settings.replay.horizon * 0.0045 + settings.pwm.pretraining_updates * model + online,
+        "pwm_scratch": settings.pwm.first_model_updates * model + online,
+        "ppo": settings.ppo.updates * settings.ppo.steps * 64 / 12_500,
+        "sac": settings.sac.updates * settings.sac.steps * (0.01 + 0.012 * settings.sac.gradient_steps),
+    }[algorithm]

@@ -1,0 +1,223 @@
+"""One training run: an algorithm on a task with a seed, resumable, with its learning curve and its fate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+from torch import Tensor
+
+from ..baselines.sb3_config import SB3Config
+from ..baselines.shac import SHAC, SHACConfig, evaluate_policy
+from ..envs import DifferentiableEnv, env_spec
+from ..errors import ExplainedError
+from ..pwm import NonFiniteError
+from ..runs import Run, train
+from .gradient_check import gradient_check
+from .pwm_online import OnlinePWM, OnlinePWMConfig
+from .replay import Replay
+
+__all__ = ["Algorithm", "DivergedError", "SingleTaskSettings", "load_policy", "run_single_task", "single_task_run"]
+
+Algorithm = Literal["shac", "pwm", "pwm_scratch", "ppo", "sac"]
+"""pwm: the world model is pre-trained on the replay of a SHAC run (the paper); pwm_scratch: on random actions only."""
+
+
+class DivergedError(ExplainedError):
+    """Training went where no return can follow; the message says which number and what its bound is."""
+
+
+class Learner(Protocol):
+    """What a run drives."""
+
+    step: int
+    actor: Callable[[Tensor, None], Tensor]
+
+    def update(self) -> dict[str, float]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class SingleTaskSettings:
+    """Sizes of one scale. updates are those of the policy."""
+
+    shac: SHACConfig = SHACConfig()
+    pwm: OnlinePWMConfig = OnlinePWMConfig()
+    ppo: SB3Config = SB3Config()
+    sac: SB3Config = SB3Config(hidden=(256, 256))
+    replay: SHACConfig = SHACConfig(horizon=16, updates=300)
+    """The SHAC run whose replay PWM's world model is pre-trained on."""
+    envs: int | None = None
+    """Environments at once; None: the task's number."""
+    eval_episodes: int = 32
+    evaluate_every: int = 50
+    checkpoint_every: int = 100
+    largest_value: float = 1e6
+    """A critic loss beyond its square ends the run as diverged."""
+
+
+def run_single_task(
+    algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettings, runs_dir: str | Path, *, stiffness: float = 1.0,
+    device: str = "cpu",
+) -> dict[str, Any]:  # fmt: skip
+    """Train, evaluating the deterministic policy in other environments as it goes. Returns the run's line of the results.
+
+    status: "finished" or "diverged" (with the reason; what was learned until then is kept and shown). last, best: mean return of the
+    evaluation episodes; curve: one line per evaluation with env_steps, wall_s, cpu_s, mean_return, and for PWM `gradient_check`.
+    """
+
+    def work(run: Run) -> dict[str, Any]:
+        learner, updates, per_update = _make(algorithm, task, seed, settings, Path(runs_dir), stiffness, device)
+        watched = _Watched(learner, settings.largest_value)
+
+        def evaluate(step: int) -> dict[str, Any]:
+            if step < 0:
+                return {}  # the world model alone is being trained
+            returns = evaluate_policy(watched.policy, task, episodes=settings.eval_episodes)
+            scores = {"mean_return": float(returns.mean()), "std_over_episodes": float(returns.std())}
+            if isinstance(learner, OnlinePWM):
+                scores |= gradient_check(learner.model, learner.actor, task, stiffness=stiffness)
+            return scores | {"env_steps": step * per_update, "wall_s": watched.wall, "cpu_s": watched.cpu}
+
+        status, reason = "finished", ""
+        every = {"checkpoint_every": settings.checkpoint_every, "evaluate_every": settings.evaluate_every}
+        try:
+            train(run, watched, updates, evaluate=evaluate, **every)
+        except (NonFiniteError, DivergedError) as error:
+            status, reason = "diverged", str(error)
+        curve = [row for row in run.rows if "mean_return" in row]
+        found = [row["mean_return"] for row in curve] or [float("nan")]
+        line = {"task": task, "algorithm": algorithm, "train_seed": seed, "stiffness": stiffness, "status": status, "reason": reason}
+        return {**line, "last": found[-1], "best": max(found), "updates": watched.step, "curve": curve}
+
+    return single_task_run(algorithm, task, seed, settings, runs_dir, stiffness=stiffness).execute(work)
+
+
+def single_task_run(
+    algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettings, runs_dir: str | Path, *, stiffness: float = 1.0
+) -> Run:
+    """The run of `run_single_task`; it depends on the sizes of its own algorithm only."""
+    used = {"pwm": ("pwm", "replay"), "pwm_scratch": ("pwm",)}.get(algorithm, (algorithm,))
+    common = ("envs", "eval_episodes", "evaluate_every", "largest_value")
+    sizes = {name: getattr(settings, name, None) for name in (*used, *common)}
+    params = {"algorithm": algorithm, "task": task, "seed": seed, "stiffness": stiffness, **sizes}
+    return Run(runs_dir, "single_task", f"{task}-{algorithm}-seed{seed}", params)
+
+
+def load_policy(
+    algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettings, runs_dir: str | Path, *, stiffness: float = 1.0,
+    device: str = "cpu",
+) -> Callable[[Tensor, None], Tensor]:  # fmt: skip
+    """The last policy of a run: (observations [n, obs_dim], None) -> actions."""
+    run = single_task_run(algorithm, task, seed, settings, runs_dir, stiffness=stiffness)
+    saved = run.load_checkpoint()
+    if saved is None:
+        raise FileNotFoundError(f"{run.folder}: no checkpoint; run_single_task first")
+    learner, _, _ = _make(algorithm, task, seed, settings, Path(runs_dir), stiffness, device)
+    learner.load_state_dict(saved["learner"])
+    return learner.actor
+
+
+def shac_replay(task: str, seed: int, config: SHACConfig, count: int, runs_dir: Path, *, stiffness: float, device: str) -> Replay:
+    """Every step of a SHAC run from its beginning, as a resumable run: the trajectories of varying quality that PWM starts from."""
+    params = {"task": task, "seed": seed, "shac": config, "stiffness": stiffness, "count": count}
+    run = Run(runs_dir, "shac_replay", f"{task}-seed{seed}", params)
+    env = DifferentiableEnv(task, count, stiffness=stiffness, seed=seed, device=device)
+    replay = Replay(config.updates * config.horizon, count, env.obs_dim, env.action_dim)
+
+    def work(run: Run) -> dict[str, int]:
+        recording = _Recording(env, config, seed, replay)
+        train(run, recording, config.updates, checkpoint_every=max(1, config.updates // 3))
+        return {"steps": len(replay) * count}
+
+    run.execute(work)
+    replay.load_state_dict(run.load_checkpoint()["replay"])
+    return replay
+
+
+class _Recording:
+    """A SHAC learner that keeps what it lives through."""
+
+    def __init__(self, env: DifferentiableEnv, config: SHACConfig, seed: int, replay: Replay):
+        self.replay = replay
+        self.shac = SHAC(env, config, seed=seed, record=self._record)
+
+    @property
+    def step(self) -> int:
+        return self.shac.step
+
+    def update(self) -> dict[str, float]:
+        return self.shac.update()
+
+    def _record(self, obs: Tensor, action: Tensor, reward: Tensor, final_obs: Tensor, terminated: Tensor, truncated: Tensor) -> None:
+        for row in zip(obs, action, reward, final_obs, terminated, truncated, strict=True):
+            self.replay.add(*(x.cpu() for x in row))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"shac": self.shac.state_dict(), "replay": self.replay.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.shac.load_state_dict(state["shac"])
+        self.replay.load_state_dict(state["replay"])
+
+
+class _Watched:
+    """A learner whose critic must stay within bounds, and whose updates are timed."""
+
+    def __init__(self, learner: Learner, largest_value: float):
+        self.learner, self.largest_value = learner, largest_value
+        self.wall, self.cpu = 0.0, 0.0
+        """Seconds of all updates so far, those before an interruption included; evaluations are not."""
+
+    @property
+    def step(self) -> int:
+        return self.learner.step
+
+    @property
+    def policy(self) -> Callable[[Tensor, None], Tensor]:
+        return self.learner.actor
+
+    def update(self) -> dict[str, float]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        metrics = self.learner.update()
+        self.wall, self.cpu = self.wall + time.perf_counter() - wall, self.cpu + time.process_time() - cpu
+        if metrics.get("critic_loss", 0.0) > self.largest_value**2:
+            raise DivergedError(
+                f"update {self.step}: the critic loss is {metrics['critic_loss']:.3g}, beyond {self.largest_value:.0e} squared; the run "
+                "is kept as diverged"
+            )
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"learner": self.learner.state_dict(), "wall": self.wall, "cpu": self.cpu}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.wall, self.cpu = state["wall"], state["cpu"]
+
+
+def _make(
+    algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettings, runs_dir: Path, stiffness: float, device: str
+) -> tuple[Learner, int, int]:
+    """The learner, its policy updates, and the real steps that one costs."""
+    count = settings.envs or env_spec(task).count
+    env = DifferentiableEnv(task, count, stiffness=stiffness, seed=seed, device=device)
+    if algorithm == "shac":
+        return SHAC(env, settings.shac, seed=seed), settings.shac.updates, settings.shac.horizon * count
+    if algorithm in ("ppo", "sac"):
+        from ..baselines.sb3 import SB3Learner
+
+        config = getattr(settings, algorithm)
+        return SB3Learner(algorithm, env, config, seed=seed), config.updates, config.steps * count
+    if algorithm not in ("pwm", "pwm_scratch"):
+        raise ValueError(f"algorithm must be one of {', '.join(get_args(Algorithm))}, got {algorithm!r}")
+    given, config = None, settings.pwm
+    if algorithm == "pwm":
+        given = shac_replay(task, seed, settings.replay, count, runs_dir, stiffness=stiffness, device=device)
+        config = replace(config, replay_steps=max(config.replay_steps, given.capacity + config.actor_critic.updates * 16))
+    learner = OnlinePWM(env, config, seed=seed, given=given)
+    return learner, config.actor_critic.updates, config.actor_critic.horizon * count

@@ -1,0 +1,159 @@
+"""Figures of Section 4.1: learning curves (Fig. 13), aggregates and profile (Fig. 5), in our numbers."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from scipy.stats import trim_mean
+
+from .envs import DifferentiableEnv
+from .envs.render import render_frames
+from .single_task.experiment import SingleTaskExperiment
+from .stats import aggregate, performance_profile
+
+__all__ = ["NAMES", "ablation_curves", "aggregates_and_profile", "beside_published", "gaits", "learning_curves"]
+
+NAMES = {
+    "shac": "SHAC",
+    "pwm": "PWM, SHAC replay",
+    "pwm_scratch": "PWM, from scratch",
+    "ppo": "PPO",
+    "sac": "SAC",
+    "tdmpc2": "TD-MPC2",
+}
+_COLOURS = dict(zip(NAMES.values(), sns.color_palette("colorblind", len(NAMES)), strict=True))
+
+
+def _iqm(values: np.ndarray) -> float:
+    """Interquartile mean."""
+    return float(trim_mean(values, 0.25))
+
+
+def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Return of the deterministic policy against environment steps and against training time; a row a task.
+
+    Lines are IQMs over seeds with 95 % bootstrap intervals over seeds, where there are several. Dotted: published final IQM of PWM.
+    """
+    tasks = list(dict.fromkeys(curves["task"]))
+    figure, axes = plt.subplots(len(tasks), 2, figsize=(9.5, 2.9 * len(tasks)), layout="constrained", squeeze=False, sharey="row")
+    shown = curves.assign(algorithm=curves["algorithm"].map(NAMES), minutes=curves["cpu_s"] / 60)
+    # Seeds take slightly different times: the mean time of each evaluation.
+    shown["minutes"] = shown.groupby(["task", "algorithm", "env_steps"])["minutes"].transform("mean")
+    for row, task in zip(axes, tasks, strict=True):
+        part = shown[shown["task"] == task]
+        for ax, x, label in zip(row, ("env_steps", "minutes"), ("environment steps", "CPU-minutes of training"), strict=True):
+            sns.lineplot(
+                part, x=x, y="mean_return", hue="algorithm", palette=_COLOURS, estimator=_iqm, errorbar=("ci", 95), seed=0, ax=ax,
+                legend=ax is axes[0, 0],
+            )  # fmt: skip
+            level = published.query("algorithm == 'pwm' and task == @task")["final_iqm"]
+            if len(level) and np.isfinite(level.iloc[0]):
+                ax.axhline(level.iloc[0], color="0.5", ls=":", lw=1)
+            ax.set(xlabel=label, ylabel=f"{task}\nreturn")
+            ax.grid(alpha=0.3)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    axes[0, 0].get_legend().remove()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+    return figure
+
+
+def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Fig. 5: IQM of returns over the published score of PPO, at the end of training and at its peak, and the profile at the end.
+
+    results: one line a run with `last` and `best`; a diverged run counts with what it had, one without a return with 0.
+    """
+    ppo = published[published["algorithm"] == "ppo"].set_index("task")["ppo_norm"]
+    scored = results.assign(**{point: (results[point] / results["task"].map(ppo)).fillna(0.0) for point in ("last", "best")})
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.3), layout="constrained")
+    algorithms = list(dict.fromkeys(results["algorithm"]))
+    for i, name in enumerate(algorithms):
+        part = scored[scored["algorithm"] == name]
+        for point, shift, solid in (("last", -0.2, True), ("best", 0.2, False)):
+            a = aggregate(part, score=point)["iqm"]
+            colour = _COLOURS[NAMES[name]]
+            left.bar(i + shift, a.value, width=0.38, facecolor=colour if solid else "none", edgecolor=colour, lw=1.5)
+            if a.low is not None:
+                left.errorbar(i + shift, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=3, lw=1)
+        profile = performance_profile(part, np.linspace(0, 1.5, 61), score="last")
+        right.plot(profile["threshold"], profile["fraction"], color=_COLOURS[NAMES[name]], label=NAMES[name])
+        right.fill_between(profile["threshold"], profile["low"], profile["high"], color=_COLOURS[NAMES[name]], alpha=0.15, lw=0)
+    left.set_xticks(range(len(algorithms)), [NAMES[a].replace(", ", "\n") for a in algorithms], fontsize=8)
+    left.set(ylabel="return / published PPO", title="IQM: at the end (filled), at the peak (hollow)")
+    right.set(xlabel="return / published PPO", ylabel="share of runs above", title="at the end of training", ylim=(-0.02, 1.02))
+    right.legend(fontsize=8)
+    for ax in (left, right):
+        ax.title.set_fontsize(9)
+        ax.grid(axis="y", alpha=0.3)
+    return figure
+
+
+def beside_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Tables 3 and 4: one line a task and algorithm, ours (end and peak of training) beside the printed and the recomputed numbers."""
+    lines = []
+    for (task, algorithm), runs in results.groupby(["task", "algorithm"], sort=False):
+        paper = published[(published["task"] == task) & (published["algorithm"] == algorithm.removesuffix("_scratch"))].iloc[0]
+        last = runs["last"].dropna()
+        ours = {"ours_end": _iqm(last), "ours_std": last.std(), "ours_peak": _iqm(runs["best"].dropna()), "seeds": len(runs)}
+        diverged = {"diverged": int((runs["status"] != "finished").sum())}
+        names = {"printed": "paper_t4_iqm", "printed_std": "paper_t4_std", "end": "final_iqm", "end_std": "final_std", "peak": "peak_iqm"}
+        lines.append({"task": task, "algorithm": NAMES[algorithm], **ours, **diverged, **{k: paper[v] for k, v in names.items()}})
+    return pd.DataFrame(lines)
+
+
+def gaits(experiment: SingleTaskExperiment, task: str, *, frames: int = 8, seed: int = 0) -> Figure:
+    """Frames, an eighth of a second apart, of the last policy of each algorithm on a task; three seconds after the episode's start."""
+    figure, axes = plt.subplots(
+        len(experiment.algorithms), 1, figsize=(9.5, 1.45 * len(experiment.algorithms)), layout="constrained", squeeze=False
+    )
+    for ax, algorithm in zip(axes[:, 0], experiment.algorithms, strict=True):
+        env = DifferentiableEnv(task, 1, seed=20_000, stiffness=experiment.stiffness)
+        policy, obs, states = experiment.policy(algorithm, task, seed), env.reset(), []
+        for _ in range(180 + 8 * frames):
+            states.append(env.state[0].detach().clone())
+            with torch.no_grad():
+                obs = env.step(policy(obs, None)).obs
+        images = render_frames(env.model, torch.stack(states[180:]), stride=8, size=(2.4, 1.9))[:frames]
+        ax.imshow(np.concatenate(list(images), 1))
+        ax.set_axis_off()
+        ax.set_title(NAMES[algorithm], loc="left", fontsize=9)
+    return figure
+
+
+def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) -> Figure:
+    """Return against environment steps by variation; the last return of every seed; and, where a world model is learned, its error in
+    rewards and the cosine of its gradient to the simulator's, at the end."""
+    order = list(dict.fromkeys(results["variation"]))
+    palette = dict(zip(order, sns.color_palette("colorblind", len(order)), strict=True))
+    learned = curves["gradient_cosine"].notna().any()
+    figure, axes = plt.subplots(
+        1,
+        4 if learned else 2,
+        figsize=(12.5 if learned else 8.0, 3.2),
+        layout="constrained",
+        width_ratios=[2, 1, 1, 1][: 4 if learned else 2],
+    )
+    sns.lineplot(
+        curves, x="env_steps", y="mean_return", hue="variation", palette=palette, estimator=_iqm, errorbar=("ci", 95), seed=0, ax=axes[0]
+    )
+    axes[0].set(xlabel="environment steps", ylabel="return", title=question)
+    axes[0].legend(fontsize=7, title=None)
+    ends = curves.groupby(["variation", "train_seed"], sort=False).last().reset_index()
+    panels = [
+        ("last", "last return", results),
+        ("reward_rmse", "reward error, 16 steps", ends),
+        ("gradient_cosine", "cosine to the simulator", ends),
+    ]
+    for ax, (column, label, table) in zip(axes[1:], panels, strict=False):
+        sns.stripplot(
+            table, x="variation", y=column, hue="variation", order=order, palette=palette, jitter=False, size=6, ax=ax, legend=False
+        )
+        ax.set_xticks(range(len(order)), [str(i + 1) for i in range(len(order))])
+        ax.set(xlabel="variation, in the legend's order", ylabel=label)
+    for ax in axes:
+        ax.title.set_fontsize(9)
+        ax.grid(axis="y", alpha=0.3)
+    return figure
