@@ -101,11 +101,13 @@ _SMALL_MODEL = WorldModelConfig(latent_dim=64, encoder_hidden=(128,), dynamics_h
 _SMALL_POLICY = PWMConfig(updates=300, critic_lr=3e-3, actor_lr=1e-3, actor_hidden=(128, 64), critic_hidden=(128, 64), critic_value="min")
 _SMALL_ONE_POLICY = replace(_SMALL_POLICY, updates=1500, batch=256, actor_hidden=(256, 128), critic_hidden=(256, 128))
 _SMALL_TDMPC2 = TDMPC2Config(updates=2000, batch=128, hidden=(128, 128))
+# cheetah-run: above 400 within 20 episodes; with Table 1's rates 317 after 48.
+_FAST_AGENT = replace(_AGENT, policy=replace(_AGENT.policy, critic_lr=3e-3, actor_lr=1e-3))
 _LAPTOP_TRAINING = replace(_SMALL_TRAINING, updates=20_000, horizon=16, batch=256, lr=3e-4, final_lr=3e-5, precision="bfloat16")
 
 MULTITASK_SCALES: dict[str, MultitaskScale] = {
     "quick": MultitaskScale(
-        data=DataPlan(replay=replace(_AGENT, episodes=15, policy=replace(_AGENT.policy, updates=900))),
+        data=DataPlan(replay=replace(_FAST_AGENT, episodes=15, policy=replace(_FAST_AGENT.policy, updates=900))),
         model=_SMALL_MODEL,
         training=_SMALL_TRAINING,
         policy=_SMALL_POLICY,
@@ -131,7 +133,7 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
         checkpoint_every=500,
     ),
     "paper": MultitaskScale(
-        data=DataPlan(replay=replace(_AGENT, episodes=200)),
+        data=DataPlan(replay=replace(_FAST_AGENT, episodes=200)),
         model=WORLD_MODEL_SIZES["48M"],
         training=WorldModelTraining(),
         policy=PWMConfig(),

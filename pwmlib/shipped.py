@@ -28,7 +28,7 @@ from .tasks import Task, task
 from .twohot import TwoHot
 from .world_model import WorldModel, WorldModelConfig
 
-__all__ = ["SHIPPED", "Artefacts", "ship"]
+__all__ = ["SHIPPED", "Artefacts", "ship", "ship_policies"]
 
 SHIPPED = PROJECT / "data" / "models" / "mt80"
 """The world model of all 80 tasks at scale laptop."""
@@ -118,6 +118,12 @@ class Artefacts:
         return pd.read_csv(path)
 
 
+def ship_policies(folder: Path, policies: Mapping[str, Mapping[int, Actor]], *, command: str = "") -> None:
+    """Add policies (task name -> training seed -> policy) to a folder of artefacts; command: what they were extracted with."""
+    actors = {name: {str(seed): actor.state_dict() for seed, actor in seeds.items()} for name, seeds in policies.items()}
+    save_state(folder / "policies.safetensors", {"command": command, "policies": actors, **environment_stamp()})
+
+
 def ship(
     folder: Path, model: WorldModel, stores: Sequence[EpisodeStore], *, tables: Mapping[str, pd.DataFrame],
     settings: Mapping[str, Any], command: str, policies: Mapping[str, Mapping[int, Actor]] | None = None, states: int = 600,
@@ -134,8 +140,7 @@ def ship(
         starts[t.name] = SliceSampler([t], [store.arrays()]).start_observations(0, states, rng)
     save_state(folder / "starts.safetensors", starts)
     if policies:
-        actors = {name: {str(seed): actor.state_dict() for seed, actor in seeds.items()} for name, seeds in policies.items()}
-        save_state(folder / "policies.safetensors", {"policies": actors})
+        ship_policies(folder, policies)
     for name, table in tables.items():
         write_atomic(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
     card = {"tasks": [t.name for t in tasks], "settings": plain(settings), "command": command, **environment_stamp()}
