@@ -7,6 +7,7 @@ import pytest
 
 from pwmlib.paths import PROJECT
 from pwmlib.perfect_model import SETTINGS, gradient_reach
+from pwmlib.shipped import SHIPPED
 
 RESULTS = PROJECT / "data" / "results"
 README = " ".join((PROJECT / "README.md").read_text().split())
@@ -59,14 +60,29 @@ def test_multitask_quick_says_what_the_readme_says():
     assert (reach["score"] == 0).all() and (reach["planning_score"] == 0).all()
 
 
-def test_multitask_shipped_says_what_the_readme_says():
-    table = pd.read_csv(RESULTS / "multitask_shipped.csv").set_index("task")
-    assert len(table) == 16 and (table["train_seed"] == 0).all()
-    for name in ("cartpole-balance", "cup-catch", "pendulum-spin", "pendulum-swingup", "reacher-easy", "cartpole-swingup", "cheetah-run"):
-        assert f"{name} {table.loc[name, 'score']:.0f}" in README
-    assert (table.loc[["walker-stand", "walker-walk"], "score"] < 10).all()
-    metaworld = table[table["suite"] == "metaworld"]
-    assert len(metaworld) == 7 and list(metaworld[metaworld["score"] > 0].index) == ["mw-drawer-close"]
+def test_multitask_80_says_what_the_readme_says():
+    table = pd.read_csv(RESULTS / "multitask_80.csv")
+    assert len(table) == 240 and table.groupby("task").size().eq(3).all()
+    mean = table.groupby("task").agg(
+        {"suite": "first", "mean_return": "mean", "data_p90": "first", "score": "mean", "random_score": "first"}
+    )
+    good = mean[mean["mean_return"] >= 0.7 * mean["data_p90"]]
+    count = good.groupby("suite").size()
+    assert f"On {len(good)} tasks, {count['dm_control']} of dm_control and {count['metaworld']} of MetaWorld" in README
+    for name in ("cartpole-swingup", "pendulum-swingup"):
+        assert f"{name} {mean.loc[name, 'mean_return']:.0f}" in README
+    metaworld = mean[mean["suite"] == "metaworld"]
+    assert f"MetaWorld success {metaworld['score'].mean():.0f} % on average (random {metaworld['random_score'].mean():.1f} %)" in README
+
+
+def test_collection_says_what_the_readme_says():
+    collected = pd.read_csv(SHIPPED / "collections.csv")
+    data, quality = (pd.read_csv(SHIPPED / f"{name}.csv").set_index("task") for name in ("data", "quality"))
+    first = collected[(collected["round"] == 1) & (collected["updates"] == 240)].set_index("task")
+    metaworld = first[first.index.str.startswith("mw-")]["score"].mean()
+    enough = (first["mean_return"] >= 0.7 * data["data_p90"]).sum()
+    assert f"policies reach 70 % on {enough} tasks and {metaworld:.0f} % success in MetaWorld" in README
+    assert f"*down* to {quality['correlation_last'].median():.2f}" in README
 
 
 def test_every_table_has_its_command_and_is_described():

@@ -115,11 +115,11 @@ class SingleTaskExperiment:
 def hopper_seconds(algorithm: Algorithm, settings: SingleTaskSettings) -> float:
     """CPU-seconds of one run on Hopper with 64 environments, one core of a Xeon; from measured costs of an update."""
     pwm = settings.pwm.actor_critic
-    model = 0.02 * settings.pwm.training.horizon / 5 * settings.pwm.training.batch / 128
-    online = pwm.updates * (0.1 + settings.pwm.model_updates * model)
+    model = 0.016 * settings.pwm.training.horizon / 5 * settings.pwm.training.batch / 128
+    online = pwm.updates * (0.125 + settings.pwm.model_updates * model)
     return {
-        "shac": settings.shac.updates * settings.shac.horizon * 0.0045,
-        "pwm": settings.replay.updates * settings.replay.horizon * 0.0045 + settings.pwm.pretraining_updates * model + online,
+        "shac": settings.shac.updates * settings.shac.horizon * 0.0055,
+        "pwm": settings.replay.updates * settings.replay.horizon * 0.0055 + settings.pwm.pretraining_updates * model + online,
         "pwm_scratch": settings.pwm.first_model_updates * model + online,
         "ppo": settings.ppo.updates * settings.ppo.steps * 64 / 12_500,
         "sac": settings.sac.updates * settings.sac.steps * (0.01 + 0.012 * settings.sac.gradient_steps),

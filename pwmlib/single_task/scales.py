@@ -31,7 +31,8 @@ _PAPER_PWM = replace(
 SINGLE_TASK_SCALES: dict[str, SingleTaskSettings] = {
     "quick": SingleTaskSettings(
         shac=SHACConfig(horizon=16, updates=300),
-        pwm=replace(_PWM, actor_critic=replace(_PWM.actor_critic, updates=200)),
+        pwm=replace(_PWM, actor_critic=replace(_PWM.actor_critic, updates=200), pretraining_updates=1000),
+        replay=SHACConfig(horizon=16, updates=150),
         ppo=SB3Config(updates=200),
         sac=SB3Config(updates=40, hidden=(256, 256), gradient_steps=1),
     ),
