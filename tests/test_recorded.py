@@ -53,11 +53,13 @@ def test_offline_cartpole_says_what_the_readme_says():
 
 def test_multitask_quick_says_what_the_readme_says():
     table = pd.read_csv(RESULTS / "multitask_quick.csv").set_index("task")
-    assert (table.loc["cartpole-swingup", "mean_return"] > table.loc["cartpole-swingup", "data_p90"]).all()
-    assert (table.loc["cartpole-balance", "mean_return"] > table.loc["cartpole-balance", "data_p90"]).all()
+    assert table.groupby("task").size().eq(3).all()
+    swingup, balance = (table.loc[f"cartpole-{name}", "mean_return"] for name in ("swingup", "balance"))
+    assert f"cartpole-swingup {swingup.min():.0f} to {swingup.max():.0f} of 1000" in README
+    assert f"cartpole-balance {balance.min():.0f} to {balance.max():.0f}," in README
     drawer, reach = table.loc["mw-drawer-close"], table.loc["mw-reach"]
-    assert f"succeeds in {3 * drawer['success'].sum():.0f} of {3 * len(drawer)} evaluation episodes" in README
-    assert (reach["score"] == 0).all() and (reach["planning_score"] == 0).all()
+    assert f"succeeds in {5 * drawer['success'].sum():.0f} of {5 * len(drawer)} evaluation episodes (one seed fails in all)" in README
+    assert (drawer["success"] == 0).sum() == 1 and (reach["score"] == 0).all() and (reach["planning_score"] == 0).all()
 
 
 def test_multitask_80_says_what_the_readme_says():
