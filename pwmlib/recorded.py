@@ -3,6 +3,7 @@
 python -m pwmlib.recorded perfect_model     closed-form cartpole and pendulum, 5 seeds
 python -m pwmlib.recorded offline_cartpole  cartpole-swingup on dm_control, offline from replay, 5 seeds
 python -m pwmlib.recorded ball_wall         the ball-wall study at laptop scale, 50 seeds
+python -m pwmlib.recorded online            PWM online on cheetah-run and walker-walk, two world models, 3 seeds
 python -m pwmlib.recorded figures           draw them, and the table of notebook 03 at scale quick
 """
 
@@ -20,15 +21,16 @@ from . import ball_wall as ball_wall_study
 from .jobs import Job, default_workers, run_jobs
 from .multitask import MultitaskExperiment
 from .multitask_jobs import gate_job, policy_job
+from .online_study import online_seed
 from .paths import PROJECT, writable_folder
 from .perfect_model import SETTINGS, gradient_reach, run_setting
 from .results import RESULTS, save_table
-from .scales import OFFLINE_CARTPOLE
+from .scales import OFFLINE_CARTPOLE, ONLINE
 from .stats import multitask_aggregates
 from .tasks import task
 from .toys.ball_wall import BallWall
 
-__all__ = ["RESULTS", "ball_wall", "figures", "main", "offline_cartpole", "perfect_model"]
+__all__ = ["RESULTS", "ball_wall", "figures", "main", "offline_cartpole", "online", "perfect_model"]
 
 
 def collect(jobs: list[Job], workers: int, description: str) -> list[Any]:
@@ -91,6 +93,18 @@ def ball_wall(workers: int, runs_dir: Path) -> None:
     save_table("ball_wall_found", ball_wall_study.found_table(table), "python -m pwmlib.recorded ball_wall")
 
 
+def online(workers: int, runs_dir: Path, seeds: int = 3) -> None:
+    """PWM online on single dm_control tasks."""
+    jobs = [
+        Job(f"{name}, {model}, seed {seed}", online_seed, {"name": name, "model": model, "seed": seed, "runs_dir": str(runs_dir)})
+        for name in ("cheetah-run", "walker-walk")
+        for model in ONLINE
+        for seed in range(seeds)
+    ]
+    curves = collect(jobs, workers, "online")
+    save_table("online", pd.DataFrame([row for curve in curves for row in curve]), "python -m pwmlib.recorded online")
+
+
 def figures() -> None:
     """Draw the recorded tables into figures/."""
     from . import figures as drawing
@@ -129,19 +143,20 @@ def figures() -> None:
     drawing.save_figure(figure, folder, "multitask_quick", paper="four tasks of Fig. 15, small", inputs=[quick], command=command)
 
 
+EXPERIMENTS = {"perfect_model": perfect_model, "offline_cartpole": offline_cartpole, "ball_wall": ball_wall, "online": online}
+
+
 def main() -> None:
     """Run one experiment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", choices=["perfect_model", "offline_cartpole", "ball_wall", "figures"])
+    parser.add_argument("experiment", choices=[*EXPERIMENTS, "figures"])
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--runs-dir", default="runs/recorded")
     arguments = parser.parse_args()
     if arguments.experiment == "figures":
         return figures()
     runs_dir = writable_folder(f"{arguments.runs_dir}/{arguments.experiment}", "runs-dir")
-    {"perfect_model": perfect_model, "offline_cartpole": offline_cartpole, "ball_wall": ball_wall}[arguments.experiment](
-        arguments.workers, runs_dir
-    )
+    EXPERIMENTS[arguments.experiment](arguments.workers, runs_dir)
 
 
 if __name__ == "__main__":

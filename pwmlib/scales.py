@@ -17,7 +17,7 @@ from .online import OnlineConfig
 from .planning import PlannerConfig
 from .world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
 
-__all__ = ["MULTITASK_SCALES", "OFFLINE_CARTPOLE", "CollectionPlan", "DataPlan", "MultitaskScale", "differences"]
+__all__ = ["MULTITASK_SCALES", "OFFLINE_CARTPOLE", "ONLINE", "CollectionPlan", "DataPlan", "MultitaskScale", "differences"]
 
 
 @dataclass(frozen=True)
@@ -175,3 +175,17 @@ OFFLINE_CARTPOLE: dict[str, MultitaskScale] = {
     "H = 8, lr 1e-3": replace(_CARTPOLE, training=replace(_CARTPOLE.training, horizon=8, lr=1e-3)),
 }
 """The recorded offline experiment on cartpole-swingup: one replay, the paper's SimNorm model trained in three ways."""
+
+
+ONLINE: dict[str, OnlineConfig] = {
+    "SimNorm": OnlineConfig(
+        episodes=60,
+        model=WorldModelConfig(latent_dim=128, encoder_hidden=(128,), dynamics_hidden=(128, 128), reward_hidden=(128, 128), task_dim=0),
+        training=_AGENT.training,
+        policy=_FAST_AGENT.policy,
+        model_updates=150,
+        policy_updates=40,
+    ),
+    "state-space": replace(_FAST_AGENT, episodes=60),
+}
+"""PWM online: the paper's latent, and the residual state-space model that makes data (a deviation)."""

@@ -73,3 +73,26 @@ def test_one_policy_sees_each_task_as_the_model_does(peers):
         z, e, mask = state.split(many._sizes, -1)
         torch.testing.assert_close(z, FrozenWorldModel(model, i).encode(obs))
         assert torch.equal(e[0, 0], model.task_embedding.weight[i].detach()) and mask[0, 0].sum() == t.action_dim
+
+
+def test_an_online_run_continues_where_it_was_cut(tmp_path, monkeypatch):
+    from pwmlib import online_study
+    from pwmlib.online import OnlineAgent
+
+    few = {"episodes": 3, "random_episodes": 1, "model_updates": 2, "policy_updates": 2, "first_model_updates": 3}
+    monkeypatch.setitem(online_study.ONLINE, "tiny", dataclasses.replace(online_study.ONLINE["SimNorm"], **few))
+    monkeypatch.setattr(online_study, "EVALUATE_EVERY", 2)
+    whole = online_study.online_seed("pendulum-spin", "tiny", 0, tmp_path / "whole")
+    assert [row["episodes"] for row in whole] == [2, 4] and all(0 <= row["mean_return"] <= 1000 for row in whole)
+    advance, done = OnlineAgent.advance, []
+
+    def dies(self):
+        done.append(1)
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        return advance(self)
+
+    monkeypatch.setattr(OnlineAgent, "advance", dies)
+    with pytest.raises(KeyboardInterrupt):
+        online_study.online_seed("pendulum-spin", "tiny", 0, tmp_path / "cut")
+    assert online_study.online_seed("pendulum-spin", "tiny", 0, tmp_path / "cut") == whole
