@@ -14,7 +14,6 @@ import torch
 from tqdm.auto import tqdm
 
 from .checkpoints import write_atomic
-from .config import PWMConfig, WorldModelTraining
 from .episodes import EpisodeStore, SliceSampler
 from .episodes.published import import_chunks
 from .episodes.sampler import padded_sizes
@@ -24,6 +23,7 @@ from .foreign import read_torch_file
 from .frozen import FrozenWorldModel
 from .generation import behaviour_quantiles, data_quantiles, generate_task
 from .jobs import Engine, Job, JobResult, run_jobs
+from .multitask_cost import cost_line
 from .multitask_jobs import collection_job, gate_job, policy_job, random_job, shipped_policy_job, stacked_job
 from .online import replay_starts
 from .pretrain import held_out_fit, pretrain_world_model
@@ -39,21 +39,6 @@ __all__ = ["MultitaskExperiment", "StageFailedError"]
 
 HELD_OUT = 0.05
 """Fraction of each task's episodes that the world model never trains on (at least one), for the reward correlation."""
-
-
-COST = {
-    "update_ms": 60.0,
-    "dm_control_episode_s": 0.2,
-    "metaworld_episode_s": 0.2,
-    "dm_control_planning_s": 22.0,
-    "metaworld_planning_s": 5.5,
-    "dm_control_data_s": 2.4,
-    "metaworld_data_s": 0.1,
-    "model_update_ms": 88.0,
-}
-"""CPU time of one policy update (batch 64, H = 16, latent 128), of one evaluated, planned or generated episode (planners included), and of
-one world-model update (0.6M weights, batch 256, H = 16), measured at scale laptop; one core of a Xeon."""
-
 
 STACK = 80
 """Policies that are extracted together."""
@@ -88,37 +73,7 @@ class MultitaskExperiment:
 
     def cost(self) -> str:
         """What is about to be run, and about how long that takes on this number of processes, from the recorded costs."""
-        policies, dims = len(self.tasks) * self.train_seeds, self.scale.model.latent_dim
-
-        def update_s(c: PWMConfig) -> float:
-            return COST["update_ms"] * (c.batch / 64) * (c.horizon / 16) * max(1.0, dims / 128) / 1000
-
-        c, update = self.scale.policy, update_s(self.scale.policy)
-        checks = -(-c.updates // self.scale.evaluate_every)
-        seconds = sum(
-            self.train_seeds * (c.updates * update + checks * self.scale.eval_episodes * COST[f"{t.suite}_episode_s"])
-            + self.scale.planner_episodes * COST[f"{t.suite}_planning_s"]
-            for t in self.tasks
-        )
-        workers = max(1, self.workers)
-        minutes = seconds / 60 / workers
-        todo = f"{policies} policies of {c.updates} updates; planning in the model and policies take about {minutes:.0f} min"
-        if self.shipped or self.chunks:
-            return f"To do at most: {todo} on {self.workers} processes."
-        plan, rounds = self.scale.data, self.scale.collection
-        episodes = {"dm_control": sum(plan.dm_control.values()), "metaworld": sum(plan.metaworld.values())}
-        data = sum(episodes[t.suite] * COST[f"{t.suite}_data_s"] for t in self.tasks) / 60 / workers
-        model = self._model_minutes(self.scale.training)
-        if rounds:
-            each = sum(rounds.policy.updates * update_s(rounds.policy) + rounds.episodes * COST[f"{t.suite}_episode_s"] for t in self.tasks)
-            model += rounds.rounds * (each / 60 / workers + self._model_minutes(rounds.training))
-        trained = "a world model with its rounds of collection" if rounds else "a world model"
-        first = f"episodes, about {data:.0f} min" + (" and those of a learning agent" if plan.replay else "")
-        return f"To do at most: {first}; {trained}, about {model:.0f} min; {todo} on {self.workers} processes."
-
-    def _model_minutes(self, training: WorldModelTraining) -> float:
-        size = (self.scale.model.latent_dim / 128) * (training.batch / 256) * (training.horizon / 16)
-        return training.updates * size * COST["model_update_ms"] / 60_000
+        return cost_line(self)
 
     def data(self) -> pd.DataFrame:
         """The quality of the data, one line a task; generates what is missing, or reads the shipped table."""
