@@ -25,3 +25,21 @@ def test_the_world_model_of_all_80_tasks_loads_and_fits_its_quality_table():
         assert bool(torch.isfinite(z).all()) and float((z.view(8, -1, 8).sum(-1) - 1).abs().max()) < 1e-4  # SimNorm groups
     data = artefacts.table("data")
     assert (data["data_p10"] <= data["data_p90"]).all() and data["episodes"].ge(50).all()
+
+
+def test_a_shipped_policy_gets_the_recorded_score(tmp_path):
+    import pandas as pd
+
+    from pwmlib.multitask import MultitaskExperiment
+    from pwmlib.results import RESULTS
+    from pwmlib.scales import MULTITASK_SCALES
+    from pwmlib.tasks import task
+
+    t = task("mw-handle-press-side")
+    experiment = MultitaskExperiment(
+        (t,), MULTITASK_SCALES["quick"], 1, tmp_path, tmp_path, device="cpu", workers=1, progress=False, shipped=Artefacts(SHIPPED)
+    )
+    found = experiment.evaluate_shipped()
+    table = pd.read_csv(RESULTS / "multitask_80.csv").set_index(["task", "train_seed"])
+    assert len(found) == 1 and found["mean_return"][0] == pytest.approx(table.loc[(t.name, 0), "mean_return"], rel=1e-2)
+    assert found["score"][0] == table.loc[(t.name, 0), "score"] and set(Artefacts(SHIPPED).policies()) == {t.name for t in MT80}
