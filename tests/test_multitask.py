@@ -132,13 +132,12 @@ def test_kill_9_in_any_stage_gives_the_same_table(stage, whole, tmp_path):
     )
     script = tmp_path / "run.py"
     script.write_text(code)
-    process = subprocess.Popen([sys.executable, str(script), os.path.dirname(__file__), str(tmp_path)])
+    process = subprocess.Popen([sys.executable, str(script), os.path.dirname(__file__), str(tmp_path)], start_new_session=True)
     deadline = time.time() + 120
     while not list(tmp_path.glob(STAGES[stage])) and time.time() < deadline:
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)  # its workers too
     process.wait()
-    time.sleep(2)  # its workers notice and leave
     if stage == "episodes":
         assert not list(tmp_path.glob("runs/world_model/*")), "the stage had ended before it could be killed"
     else:

@@ -31,7 +31,7 @@ def test_continues_bit_identically_from_its_state():
 
 def test_actor_loss_is_the_discounted_reward_with_values_only_where_an_episode_goes_on():
     agent, seen = learner(), {}
-    agent.record = lambda obs, action, reward, final_obs, ended: seen.update(reward=reward, final_obs=final_obs, ended=ended)
+    agent.record = lambda obs, action, reward, final_obs, *ends: seen.update(reward=reward, final_obs=final_obs, ended=ends[0] | ends[1])
     for _ in range(4):
         loss, kept = agent._actor_loss()
     gamma, expected = SMALL.gamma, torch.zeros(8)
