@@ -87,6 +87,12 @@ def test_collection_says_what_the_readme_says():
     assert f"*down* to {quality['correlation_last'].median():.2f}" in README
 
 
+def test_inference_time_says_what_the_readme_says():
+    table = pd.read_csv(RESULTS / "inference_time.csv").set_index(["size", "way"])["in_policy_decisions"]
+    small, middle, large = (f"{table[size, 'TD-MPC2 planner']:.0f}" for size in ("1M", "5M", "48M"))
+    assert f"as much as {small} of PWM's policy at the 1M size, {middle} at 5M, {large} at 48M" in README
+
+
 def test_every_table_has_its_command_and_is_described():
     provenance, described = json.loads((RESULTS / "provenance.json").read_text()), (RESULTS / "README.md").read_text()
     for path in RESULTS.glob("*.csv"):
