@@ -7,7 +7,7 @@ Both run in this process, interleaved, with the same sizes, batch 64, H = 16 and
 * ours: `pwmlib.pwm.PolicyLearner`, in float32 and with bfloat16 matrix products.
 
 The first actor loss of both is compared, so that they are known to compute the same thing.
-Run: python benchmarks/policy_update.py [--sizes 5M 48M] [--repeats 7] [--device cpu] [--csv data/results/policy_update.csv]
+Run: python benchmarks/policy_update.py [--sizes 1M 5M 48M] [--repeats 7] [--device cpu] [--csv data/results/policy_update.csv]
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _device_name(device: torch.device) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sizes", nargs="+", default=["5M", "48M"], choices=sorted(WORLD_MODEL_SIZES))
+    parser.add_argument("--sizes", nargs="+", default=["1M", "5M", "48M"], choices=sorted(WORLD_MODEL_SIZES))
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--csv", help="where to write the table")
