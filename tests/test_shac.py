@@ -69,3 +69,8 @@ def test_observation_statistics_are_those_of_all_observations():
 def test_evaluation_stops_counting_when_an_episode_ends():
     still = evaluate_policy(lambda obs, noise: torch.zeros(len(obs), 3), "hopper", episodes=16)
     assert still.shape == (16,) and (still < 400).all(), "a hopper without torque falls: later episodes must not be added"
+
+
+def test_a_policy_is_judged_on_the_contacts_that_are_asked_for():
+    still = [evaluate_policy(lambda obs, noise: torch.zeros(len(obs), 3), "hopper", episodes=4, stiffness=s) for s in (1.0, 1.0, 4.0)]
+    assert torch.equal(still[0], still[1]) and not torch.equal(still[0], still[2])

@@ -63,7 +63,7 @@ class OnlinePWMConfig:
 class OnlinePWM:
     """One policy update on the model's gradients, with the real environments driving, and `model_updates` of the model, per `update`.
 
-    given: a replay of another learner, which the world model is pre-trained on (`pretrain`) and goes on to learn from.
+    given: a replay of another learner, which the world model is pre-trained on (`pretraining_updates`) and goes on to learn from.
     """
 
     def __init__(self, env: DifferentiableEnv, config: OnlinePWMConfig | None = None, *, seed: int = 0, given: Replay | None = None):

@@ -77,7 +77,7 @@ def run_single_task(
         def evaluate(step: int) -> dict[str, Any]:
             if step < 0:
                 return {}  # the world model alone is being trained
-            returns = evaluate_policy(watched.policy, task, episodes=settings.eval_episodes)
+            returns = evaluate_policy(watched.policy, task, episodes=settings.eval_episodes, stiffness=stiffness)
             scores = {"mean_return": float(returns.mean()), "std_over_episodes": float(returns.std())}
             if isinstance(learner, OnlinePWM):
                 scores |= gradient_check(learner.model, learner.actor, task, stiffness=stiffness)

@@ -57,7 +57,7 @@ SINGLE_TASK_SCALES: dict[str, SingleTaskSettings] = {
 
 
 def settings_for(scale: str, task: str) -> SingleTaskSettings:
-    """The sizes of a scale on one task: the larger robots get longer runs of the same learners."""
+    """The sizes of a scale on one task: SHAC runs on the dearer robots are shorter, the rest is Hopper's."""
     settings = SINGLE_TASK_SCALES[scale]
     if task == "hopper" or scale == "paper":
         return settings
