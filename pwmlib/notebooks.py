@@ -27,7 +27,7 @@ from .shipped import SHIPPED, Artefacts
 from .single_task.ablations import ABLATIONS, ablation_experiments
 from .single_task.experiment import SingleTaskExperiment
 from .single_task.runner import Algorithm, SingleTaskSettings
-from .single_task.scales import settings_for
+from .single_task.scales import DEFAULT_ALGORITHMS, settings_for
 from .tasks import STRATIFIED, Task, select_tasks
 from .toys.ball_wall import BallWall
 
@@ -187,7 +187,7 @@ class SingleTaskParameters(_Folders):
     """notebooks/02_single_task.ipynb."""
 
     tasks: Names = Field(description='environments of the simulator, e.g. ["hopper", "ant"]')
-    algorithms: Names = Field(description='learners, e.g. ["shac", "pwm_scratch", "ppo"]')
+    algorithms: Names = Field(description='learners, e.g. ["shac", "pwm"]; empty means what the scale affords')
     train_seeds: int = Field(ge=0, le=100, description="the number of training seeds of each; 0 means 2 at scale quick, else 5")
     stiffness: float = Field(gt=0, description="factor on the stiffness and damping of contacts (Fig. 7a)")
     engine: Engine = Field(description="where jobs run: local or ray")
@@ -201,7 +201,7 @@ class SingleTaskParameters(_Folders):
     @field_validator("algorithms")
     @classmethod
     def _learners(cls, value: list[str]) -> list[str]:
-        return _all_of(value, get_args(Algorithm), "algorithm")
+        return _all_of(value, get_args(Algorithm), "algorithm") if value else []
 
     @model_validator(mode="after")
     def _overrides_exist(self) -> SingleTaskParameters:
@@ -216,7 +216,7 @@ class SingleTaskParameters(_Folders):
         """The experiment of these parameters, its folder checked."""
         return SingleTaskExperiment(
             tasks=tuple(self.tasks),
-            algorithms=tuple(self.algorithms),
+            algorithms=tuple(self.algorithms) or DEFAULT_ALGORITHMS[self.scale],
             settings=self.settings(),
             train_seeds=self.train_seeds or (2 if self.scale == "quick" else 5),
             runs_dir=self.runs_folder(),

@@ -21,8 +21,8 @@ class SliceSource(Protocol):
     """Anything that gives training slices; `pwmlib.episodes.SliceSampler` does."""
 
     def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
-        """obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch], task [batch], and [horizon, batch] 0 where
-        the episode has ended before, if slices may run into that."""
+        """obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch], task [batch]. Where slices may run into the
+        end of an episode also valid [horizon, batch], 0 where it has ended before, and terminated [horizon, batch], boolean."""
         ...
 
 
@@ -51,7 +51,7 @@ class WorldModelTrainer:
         device = self.model.obs_mean.device
         rng_state = self.rng.bit_generator.state
         batch = [x.to(device) for x in self.data.slices(c.batch, c.horizon, self.rng)]
-        valid = batch.pop() if len(batch) == 5 else None
+        batch, valid = batch[:4], (batch[4] if len(batch) > 4 else None)
         with torch.autocast(device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
             loss, parts = world_model_loss(self.model, *batch, c.loss, valid=valid)
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)

@@ -4,6 +4,7 @@ python -m pwmlib.recorded perfect_model     closed-form cartpole and pendulum, 5
 python -m pwmlib.recorded offline_cartpole  cartpole-swingup on dm_control, offline from replay, 5 seeds
 python -m pwmlib.recorded ball_wall         the ball-wall study at laptop scale, 50 seeds
 python -m pwmlib.recorded online            PWM online on cheetah-run and walker-walk, two world models, 3 seeds
+python -m pwmlib.recorded hopper            SHAC, PWM, PPO, SAC, TD-MPC2 on Hopper at laptop scale; likewise ant, robots
 python -m pwmlib.recorded figures           draw them, and the table of notebook 03 at scale quick
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,9 @@ from .paths import PROJECT, writable_folder
 from .perfect_model import SETTINGS, gradient_reach, run_setting
 from .results import RESULTS, save_table
 from .scales import OFFLINE_CARTPOLE, ONLINE
+from .single_task.experiment import SingleTaskExperiment
+from .single_task.runner import Algorithm
+from .single_task.scales import settings_for
 from .stats import multitask_aggregates
 from .tasks import task
 from .toys.ball_wall import BallWall
@@ -105,6 +111,28 @@ def online(workers: int, runs_dir: Path, seeds: int = 3) -> None:
     save_table("online", pd.DataFrame([row for curve in curves for row in curve]), "python -m pwmlib.recorded online")
 
 
+SINGLE_TASK: dict[str, list[tuple[tuple[str, ...], tuple[Algorithm, ...], int]]] = {
+    "hopper": [(("hopper",), ("shac", "pwm", "pwm_state_space"), 5), (("hopper",), ("ppo",), 3), (("hopper",), ("sac", "tdmpc2"), 2)],
+    "ant": [(("ant",), ("shac", "pwm", "pwm_state_space", "ppo"), 3)],
+    "robots": [(("anymal", "humanoid", "snu_like"), ("shac",), 2)],
+}
+"""Recorded runs: tasks, algorithms, seeds of each."""
+
+
+def single_task(name: str, workers: int, runs_dir: Path) -> None:
+    """Runs of `SINGLE_TASK[name]` at laptop scale: one line a run, and one line an evaluation."""
+    results, curves = [], []
+    for tasks, algorithms, seeds in SINGLE_TASK[name]:
+        settings = {t: settings_for("laptop", t) for t in tasks}
+        experiment = SingleTaskExperiment(tasks, algorithms, settings, seeds, runs_dir, workers=workers)
+        print(experiment.cost())
+        results.append(experiment.results())
+        curves.append(experiment.curves())
+    command = f"python -m pwmlib.recorded {name}"
+    save_table(f"single_task_{name}", pd.concat(results, ignore_index=True), command)
+    save_table(f"single_task_{name}_curves", pd.concat(curves, ignore_index=True), command)
+
+
 def figures() -> None:
     """Draw the recorded tables into figures/."""
     from . import figures as drawing
@@ -143,7 +171,13 @@ def figures() -> None:
     drawing.save_figure(figure, folder, "multitask_quick", paper="four tasks of Fig. 15, small", inputs=[quick], command=command)
 
 
-EXPERIMENTS = {"perfect_model": perfect_model, "offline_cartpole": offline_cartpole, "ball_wall": ball_wall, "online": online}
+EXPERIMENTS: dict[str, Callable[[int, Path], None]] = {
+    "perfect_model": perfect_model,
+    "offline_cartpole": offline_cartpole,
+    "ball_wall": ball_wall,
+    "online": online,
+    **{name: partial(single_task, name) for name in SINGLE_TASK},
+}
 
 
 def main() -> None:
@@ -155,7 +189,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.experiment == "figures":
         return figures()
-    runs_dir = writable_folder(f"{arguments.runs_dir}/{arguments.experiment}", "runs-dir")
+    folder = "single_task" if arguments.experiment in SINGLE_TASK else arguments.experiment
+    runs_dir = writable_folder(f"{arguments.runs_dir}/{folder}", "runs-dir")
     EXPERIMENTS[arguments.experiment](arguments.workers, runs_dir)
 
 

@@ -21,6 +21,7 @@ NAMES = {
     "shac": "SHAC",
     "pwm": "PWM, SHAC replay",
     "pwm_scratch": "PWM, from scratch",
+    "pwm_state_space": "PWM, from scratch, state-space model",
     "ppo": "PPO",
     "sac": "SAC",
     "tdmpc2": "TD-MPC2",
@@ -95,7 +96,7 @@ def beside_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataF
     """Tables 3 and 4: one line a task and algorithm, ours (end and peak of training) beside the printed and the recomputed numbers."""
     lines = []
     for (task, algorithm), runs in results.groupby(["task", "algorithm"], sort=False):
-        paper = published[(published["task"] == task) & (published["algorithm"] == algorithm.removesuffix("_scratch"))].iloc[0]
+        paper = published[(published["task"] == task) & (published["algorithm"] == algorithm.partition("_")[0])].iloc[0]
         last = runs["last"].dropna()
         ours = {"ours_end": _iqm(last), "ours_std": last.std(), "ours_peak": _iqm(runs["best"].dropna()), "seeds": len(runs)}
         diverged = {"diverged": int((runs["status"] != "finished").sum())}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
@@ -87,6 +88,7 @@ class SB3Learner:
             )  # fmt: skip
         else:
             raise ValueError(f"SB3Learner: algorithm must be 'ppo' or 'sac', got {algorithm!r}")
+        self.model.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder in the system's temporary one
         torch_state = torch.get_rng_state()
         torch.manual_seed(seed)
         self._torch = torch.get_rng_state()
@@ -139,7 +141,7 @@ class SB3Learner:
             buffer = m.replay_buffer
             size = buffer.buffer_size if buffer.full else buffer.pos
             arrays = {name: _tensor(getattr(buffer, name)[:size]) for name in _BUFFER}
-            state["buffer"] = {"arrays": arrays, "pos": buffer.pos, "full": buffer.full}
+            state["replay"] = {"arrays": arrays, "pos": buffer.pos, "full": buffer.full}
             state["log_ent_coef"] = m.log_ent_coef.detach().clone()
         return state
 
@@ -151,10 +153,11 @@ class SB3Learner:
         if self.algorithm == "sac":
             with torch.no_grad():
                 m.log_ent_coef.copy_(state["log_ent_coef"])
-            buffer = m.replay_buffer
-            for name, rows in state["buffer"]["arrays"].items():
-                getattr(buffer, name)[: len(rows)] = rows.numpy()
-            buffer.pos, buffer.full = int(state["buffer"]["pos"]), bool(state["buffer"]["full"])
+            if "replay" in state:  # the policy of a run that is over acts without it
+                buffer, saved = m.replay_buffer, state["replay"]
+                for name, rows in saved["arrays"].items():
+                    getattr(buffer, name)[: len(rows)] = rows.numpy()
+                buffer.pos, buffer.full = int(saved["pos"]), bool(saved["full"])
         for optimiser, saved in zip(self._optimisers(), state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         for name, rms in (("obs", n.obs_rms), ("ret", n.ret_rms)):

@@ -1,6 +1,7 @@
 """TD-MPC2 (Hansen et al. 2024), the paper's model-based peer: the same world model with a Q-ensemble and a policy prior learned jointly.
 
-Offline on multi-task slices as in Section 4.2; acting is by planning (`pwmlib.baselines.tdmpc2_planner`) or by the prior alone.
+Offline on multi-task slices as in Section 4.2, or on slices of a growing replay that may run into an episode's end (Section 4.1,
+`pwmlib.single_task.tdmpc2_online`); acting is by planning (`pwmlib.baselines.tdmpc2_planner`) or by the prior alone.
 Coefficients are those of the published method.
 """
 
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nets import MLPEnsemble, mlp
@@ -51,6 +53,8 @@ class TDMPC2Config:
     hidden: tuple[int, ...] = (512, 512)
     """Of Q-functions and policy prior."""
     log_std: tuple[float, float] = (-10.0, 2.0)
+    termination_coef: float = 0.0
+    """Of a head that says whether a state ends the episode, for tasks where that happens; 0 for no such head."""
 
 
 class TDMPC2(nn.Module):
@@ -68,6 +72,7 @@ class TDMPC2(nn.Module):
         nn.init.zeros_(self.q.weights[-1])
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
         self.prior = mlp(state, c.hidden, 2 * model.action_dim)
+        self.ending = mlp(model.latent_dim, c.hidden[:1], 1) if c.termination_coef else None
 
     def inputs(self, z: Tensor, task: Tensor) -> Tensor:
         """[z | e], shape [..., latent_dim + task_dim]."""
@@ -87,6 +92,10 @@ class TDMPC2(nn.Module):
         action = torch.tanh(mean + log_std.exp() * noise)
         log_density = -0.5 * noise.square() - log_std - 0.9189385 - torch.log(torch.relu(1 - action.square()) + 1e-6)
         return action * mask, -(log_density * mask).sum(-1)
+
+    def goes_on(self, z: Tensor) -> Tensor:
+        """1 where the episode goes on in z [..., latent_dim], 0 where the head says that it has ended; shape [...]."""
+        return torch.ones(z.shape[:-1], device=z.device) if self.ending is None else (self.ending(z).squeeze(-1) < 0).to(z.dtype)
 
     def values(self, z: Tensor, action: Tensor, task: Tensor, *, target: bool = False) -> Tensor:
         """Logits of every Q-function, [members, ..., bins]."""
@@ -112,7 +121,8 @@ class TDMPC2Trainer:
         c = self.config = self.agent.config
         self.data, self.discounts = data, discounts.to(model.obs_mean.device)
         encoder = list(model.encoder.parameters())
-        rest = [p for p in (*model.parameters(), *self.agent.q.parameters()) if not any(p is e for e in encoder)]
+        ending = self.agent.ending.parameters() if self.agent.ending is not None else ()
+        rest = [p for p in (*model.parameters(), *self.agent.q.parameters(), *ending) if not any(p is e for e in encoder)]
         self.parameters = [*rest, *encoder]
         groups = [{"params": rest, "lr": c.lr}, {"params": encoder, "lr": c.lr * c.encoder_lr_scale}]
         self.optimiser = torch.optim.Adam(groups, fused=True)
@@ -128,11 +138,11 @@ class TDMPC2Trainer:
         c, agent = self.config, self.agent
         random = (self.rng.bit_generator.state, self.generator.get_state())
         try:
-            terms, latents, task = self._model_losses()
+            terms, latents, task, counted = self._model_losses()
             loss = sum(getattr(c, f"{name}_coef") * term for name, term in terms.items())
             gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
             norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
-            prior_loss, scale = self._prior_loss(latents.detach(), task)
+            prior_loss, scale = self._prior_loss(latents.detach(), task, counted)
             prior_gradients = torch.autograd.grad(prior_loss, self.prior_parameters)
             check_finite(self.step + 1, loss=loss, gradient_norm=norm, prior_loss=prior_loss)
         except NonFiniteError:
@@ -154,15 +164,21 @@ class TDMPC2Trainer:
         logged = {f"{name}_loss": float(term.detach()) for name, term in terms.items()}
         return {**logged, "prior_loss": float(prior_loss.detach()), "grad_norm": float(norm), "value_scale": float(scale)}
 
-    def _model_losses(self) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Consistency, reward and value loss of a batch of slices; the latents of the rollout [H + 1, batch, ...]; the tasks."""
+    def _model_losses(self) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor | float]:
+        """Losses of a batch of slices; the latents of the rollout [H + 1, batch, ...]; the tasks; which latents count [H + 1, batch]."""
         c, agent, model = self.config, self.agent, self.agent.model
-        obs, action, reward, task = (x.to(self.discounts.device) for x in self.data.slices(c.batch, c.horizon, self.rng))
+        batch = [x.to(self.discounts.device) for x in self.data.slices(c.batch, c.horizon, self.rng)]
+        obs, action, reward, task = batch[:4]
+        valid = terminated = None
+        if len(batch) > 4:
+            valid, terminated = batch[4:]
         weight = c.rho ** torch.arange(c.horizon, device=obs.device, dtype=obs.dtype)
         with torch.no_grad():
             following = model.encode(obs[1:], task)
             chosen, _ = agent.policy(following, task, self._noise(following))
             next_value = agent.value(following, chosen, task, self._pair(), target=True, reduction="min")
+            if terminated is not None:
+                next_value = next_value * ~terminated
             targets = reward + self.discounts[task] * next_value
             check_finite(self.step + 1, value_targets=targets.sum())
         zs = [model.encode(obs[0], task)]
@@ -170,11 +186,20 @@ class TDMPC2Trainer:
             zs.append(model.next(zs[-1], a, task))
         latents = torch.stack(zs)
         parts = {
-            "consistency": (latents[1:] - following).square().mean((-2, -1)),
+            "consistency": (latents[1:] - following).square().mean(-1),
             "reward": self._cross_entropy(model.reward_logits(latents[:-1], action, task), reward),
             "value": self._cross_entropy(agent.values(latents[:-1], action, task), targets.expand(c.members, -1, -1)).mean(0),
         }
-        return {name: (weight * part).sum() / c.horizon for name, part in parts.items()}, latents, task
+        if agent.ending is not None:
+            if terminated is None:
+                raise ValueError("TDMPC2Trainer: termination_coef is set, but the data does not say which steps end an episode")
+            logits = agent.ending(latents[1:]).squeeze(-1)
+            parts["termination"] = F.binary_cross_entropy_with_logits(logits, terminated.to(logits.dtype), reduction="none")
+        counted: Tensor | float = 1.0
+        if valid is not None:
+            parts = {name: part * valid for name, part in parts.items()}
+            counted = torch.cat([valid, (valid[-1] * ~terminated[-1])[None]])
+        return {name: (weight * part.mean(-1)).sum() / c.horizon for name, part in parts.items()}, latents, task, counted
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -196,19 +221,19 @@ class TDMPC2Trainer:
         self.generator.set_state(state["generator"])
         self.scale, self.step = state["scale"], int(state["step"])
 
-    def _prior_loss(self, latents: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
-        """Minus the value of the prior's actions (scaled) and its entropy, weighted rho^t; and the new scale."""
+    def _prior_loss(self, latents: Tensor, task: Tensor, counted: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Minus the value of the prior's actions (scaled) and its entropy, weighted rho^t, where `counted`; and the new scale."""
         c, agent = self.config, self.agent
         action, entropy = agent.policy(latents, task, self._noise(latents))
         value = agent.value(latents, action, task, self._pair())
         low, high = torch.quantile(value[0].detach(), torch.tensor([0.05, 0.95], device=value.device))
         scale = torch.lerp(self.scale, (high - low).clamp(min=1.0), c.tau)
         weight = c.rho ** torch.arange(len(latents), device=value.device, dtype=value.dtype)
-        return -(weight * (value / scale + c.entropy_coef * entropy).mean(-1)).mean(), scale
+        return -(weight * (counted * (value / scale + c.entropy_coef * entropy)).mean(-1)).mean(), scale
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Two-hot cross-entropy, mean over the batch: [..., H, batch, bins], [..., H, batch] -> [..., H]."""
-        return self.agent.two_hot.cross_entropy(logits, target).mean(-1)
+        """Two-hot cross-entropy: [..., H, batch, bins], [..., H, batch] -> [..., H, batch]."""
+        return self.agent.two_hot.cross_entropy(logits, target)
 
     def _noise(self, z: Tensor) -> Tensor:
         return torch.randn(*z.shape[:-1], self.agent.model.action_dim, generator=self.generator, device=z.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .tdmpc2 import TDMPC2
 
-__all__ = ["TDMPC2Planner", "TDMPC2PlannerConfig", "prior_actor"]
+__all__ = ["PlanSearch", "TDMPC2Planner", "TDMPC2PlannerConfig", "prior_actor"]
 
 
 @dataclass(frozen=True)
@@ -34,33 +34,56 @@ class TDMPC2Planner:
         self, agent: TDMPC2, task: int, obs_dim: int, action_dim: int, discount: float, config: TDMPC2PlannerConfig | None = None, *,
         seed: int = 0,
     ):  # fmt: skip
-        self.agent, self.obs_dim, self.action_dim, self.discount = agent, obs_dim, action_dim, discount
+        self.obs_dim, self.action_dim = obs_dim, action_dim
+        self.search = PlanSearch(agent, task, 1, discount, config, seed=seed)
+
+    @torch.no_grad()
+    def __call__(self, obs: np.ndarray, step: int) -> np.ndarray:
+        z = _encode(self.search.agent, obs[None], self.obs_dim, self.search.task)
+        return self.search(z)[0][0, : self.action_dim].clamp(-1, 1).cpu().numpy()
+
+
+class PlanSearch:
+    """MPPI from `count` states at once, each with its own plan, which goes on where the last decision's ended.
+
+    Called with latents [count, latent_dim]; returns mean and standard deviation of the first action, [count, action_dim] each.
+    """
+
+    def __init__(
+        self, agent: TDMPC2, task: int, count: int, discount: float, config: TDMPC2PlannerConfig | None = None, *, seed: int = 0
+    ):
+        self.agent, self.count, self.discount = agent, count, discount
         self.config, self.device = config or TDMPC2PlannerConfig(), agent.model.obs_mean.device
         self.task = torch.tensor(task, device=self.device)
         self.mask = agent.model.action_mask[self.task]
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.mean = torch.zeros(self.config.horizon, agent.model.action_dim, device=self.device)
+        self.mean = torch.zeros(self.config.horizon, count, agent.model.action_dim, device=self.device)
+
+    def forget(self, which: Tensor) -> None:
+        """Begin anew where an episode has: which [count], boolean."""
+        self.mean[:, which] = 0.0
 
     @torch.no_grad()
-    def __call__(self, obs: np.ndarray, step: int) -> np.ndarray:
-        c, model = self.config, self.agent.model
-        z = _encode(self.agent, obs[None], self.obs_dim, self.task)
-        prior = self._prior_plans(z.expand(c.prior_samples, -1))
-        start = z.expand(c.samples, -1)
+    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        c = self.config
+        prior = self._prior_plans(z.repeat_interleave(c.prior_samples, 0)).unflatten(1, (self.count, -1))
+        start = z.repeat_interleave(c.samples, 0)
         mean = torch.cat([self.mean[1:], torch.zeros_like(self.mean[:1])])
         std = torch.full_like(mean, c.max_std)
         for _ in range(c.iterations):
-            shape = (c.horizon, c.samples - c.prior_samples, model.action_dim)
+            shape = (c.horizon, self.count, c.samples - c.prior_samples, mean.shape[-1])
             noise = torch.randn(shape, generator=self.generator, device=self.device)
-            sampled = (mean[:, None] + std[:, None] * noise).clamp(-1, 1)
-            plans = torch.cat([prior, sampled], 1) * self.mask
-            best = self._value(start, plans).nan_to_num(0.0).topk(c.elites)
-            chosen = plans[:, best.indices]
-            weight = torch.softmax(c.temperature * (best.values - best.values[0]), 0)
-            mean = (weight[:, None] * chosen).sum(1)
-            std = (weight[:, None] * (chosen - mean[:, None]).square()).sum(1).sqrt().clamp(c.min_std, c.max_std) * self.mask
+            sampled = (mean.unsqueeze(2) + std.unsqueeze(2) * noise).clamp(-1, 1)
+            plans = torch.cat([prior, sampled], 2) * self.mask
+            value = self._value(start, plans.flatten(1, 2)).nan_to_num(0.0).unflatten(0, (self.count, -1))
+            best = value.topk(c.elites, 1)
+            chosen = plans.gather(2, best.indices[None, :, :, None].expand(c.horizon, -1, -1, plans.shape[-1]))
+            weight = torch.softmax(c.temperature * (best.values - best.values[:, :1]), 1)[:, :, None]
+            mean = (weight * chosen).sum(2)
+            variance = (weight * (chosen - mean.unsqueeze(2)).square()).sum(2)
+            std = variance.sqrt().clamp(c.min_std, c.max_std) * self.mask
         self.mean = mean
-        return mean[0, : self.action_dim].clamp(-1, 1).cpu().numpy()
+        return mean[0], std[0]
 
     def _prior_plans(self, z: Tensor) -> Tensor:
         plans = []
@@ -71,11 +94,12 @@ class TDMPC2Planner:
         return torch.stack(plans)
 
     def _value(self, z: Tensor, plans: Tensor) -> Tensor:
-        """Return of each plan with the value of the state that it ends in, [samples]."""
-        total, weight = torch.zeros(len(z), device=z.device), 1.0
+        """Return of each plan with the value of the state that it ends in: plans [horizon, n, action_dim], result [n]."""
+        total, weight = torch.zeros(len(z), device=z.device), torch.ones(len(z), device=z.device)
         for action in plans:
             total = total + weight * self.agent.model.reward(z, action, self.task, symexp=True)
-            z, weight = self.agent.model.next(z, action, self.task), weight * self.discount
+            z = self.agent.model.next(z, action, self.task)
+            weight = weight * self.discount * self.agent.goes_on(z)
         noise = torch.randn(len(z), self.agent.model.action_dim, generator=self.generator, device=z.device)
         action, _ = self.agent.policy(z, self.task, noise)
         pair = torch.randperm(self.agent.config.members, generator=self.generator, device=z.device)[:2]

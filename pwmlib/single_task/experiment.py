@@ -11,6 +11,7 @@ from ..checkpoints import write_atomic
 from ..jobs import Engine, Job, run_jobs
 from ..runs import digest
 from ..sweep import note_plan
+from .pwm_online import OnlinePWMConfig
 from .runner import Algorithm, SingleTaskSettings, load_policy, run_single_task, single_task_run
 
 __all__ = ["SingleTaskExperiment"]
@@ -114,13 +115,18 @@ class SingleTaskExperiment:
 
 def hopper_seconds(algorithm: Algorithm, settings: SingleTaskSettings) -> float:
     """CPU-seconds of one run on Hopper with 64 environments, one core of a Xeon; from measured costs of an update."""
-    pwm = settings.pwm.actor_critic
-    model = 0.016 * settings.pwm.training.horizon / 5 * settings.pwm.training.batch / 128
-    online = pwm.updates * (0.125 + settings.pwm.model_updates * model)
+    def online(config: OnlinePWMConfig, first: int) -> float:
+        """Of a PWM run with `first` updates of the model before the policy's."""
+        model = 0.016 * config.training.horizon / 5 * config.training.batch / 128 * (0.5 if config.model.residual else 1.0)
+        return first * model + config.actor_critic.updates * (0.125 + config.model_updates * model)
+
+    td = settings.tdmpc2
     return {
         "shac": settings.shac.updates * settings.shac.horizon * 0.0055,
-        "pwm": settings.replay.updates * settings.replay.horizon * 0.0055 + settings.pwm.pretraining_updates * model + online,
-        "pwm_scratch": settings.pwm.first_model_updates * model + online,
+        "pwm": settings.replay.updates * settings.replay.horizon * 0.0055 + online(settings.pwm, settings.pwm.pretraining_updates),
+        "pwm_scratch": online(settings.pwm, settings.pwm.first_model_updates),
+        "pwm_state_space": online(settings.state_space, settings.state_space.first_model_updates),
+        "tdmpc2": td.updates * td.steps * (td.envs * td.planner.samples * td.planner.iterations * 3.3e-5 + td.model_updates * 0.038),
         "ppo": settings.ppo.updates * settings.ppo.steps * 64 / 12_500,
         "sac": settings.sac.updates * settings.sac.steps * (0.01 + 0.012 * settings.sac.gradient_steps),
     }[algorithm]

@@ -129,7 +129,9 @@ class OnlinePWM:
         return {"shac": self.shac.state_dict(), "trainer": self.trainer.state_dict(), "replay": self.replay.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.replay.load_state_dict(state["replay"])
+        """Continue from there; without a "replay" (of a run that is over) the policy can act, but nothing can be learned."""
+        if "replay" in state:
+            self.replay.load_state_dict(state["replay"])
         self.trainer.load_state_dict(state["trainer"])
         self.world.refresh()
         self.shac.load_state_dict(state["shac"])

@@ -14,7 +14,7 @@ __all__ = ["Replay"]
 class Replay:
     """A ring of `capacity` steps of `count` environments; the oldest steps give way.
 
-    add: one step of all environments. `slices` is a `SliceSource` whose batches end with `valid`, so that slices may run into the end of
+    add: one step of all environments. `slices` is a `SliceSource` whose batches have `valid`, so that slices may run into the end of
     an episode: what comes after it counts for nothing.
     ending_share: fraction of the slices that hold the termination of an episode. Early policies end theirs all the time and late ones
     never do; a model that forgets what falling is like gets exploited there.
@@ -44,9 +44,9 @@ class Replay:
         self.terminated[i], self.ended[i] = terminated, terminated | truncated
         self.written += 1
 
-    def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch], task (zeros) [batch],
-        valid [horizon, batch]."""
+    def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch], task (zeros) [batch], valid and
+        terminated [horizon, batch]."""
         age, env = self._places(batch, horizon, rng)
         oldest = self.written - len(self)
         rows = (oldest + age[None] + np.arange(horizon)[:, None]) % self.capacity
@@ -54,7 +54,7 @@ class Replay:
         obs = torch.cat([self.obs[at[0][0], at[1][0]][None], self.next_obs[at]])
         ended = self.ended[at].float()
         valid = torch.cat([torch.ones(1, batch), torch.cumprod(1.0 - ended, 0)[:-1]])
-        return obs, self.action[at], self.reward[at], torch.zeros(batch, dtype=torch.long), valid
+        return obs, self.action[at], self.reward[at], torch.zeros(batch, dtype=torch.long), valid, self.terminated[at]
 
     def start_observations(self, batch: int, rng: np.random.Generator) -> Tensor:
         """Observations of random steps, [batch, n]."""

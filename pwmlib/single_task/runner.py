@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,11 +20,13 @@ from ..runs import Run, train
 from .gradient_check import gradient_check
 from .pwm_online import OnlinePWM, OnlinePWMConfig
 from .replay import Replay
+from .tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config
 
 __all__ = ["Algorithm", "DivergedError", "SingleTaskSettings", "load_policy", "run_single_task", "single_task_run"]
 
-Algorithm = Literal["shac", "pwm", "pwm_scratch", "ppo", "sac"]
-"""pwm: the world model is pre-trained on the replay of a SHAC run (the paper); pwm_scratch: on random actions only."""
+Algorithm = Literal["shac", "pwm", "pwm_scratch", "pwm_state_space", "tdmpc2", "ppo", "sac"]
+"""pwm: the world model is pre-trained on the replay of a SHAC run (the paper); pwm_scratch: on random actions only; pwm_state_space: the
+same with a model whose latent is the observation itself, predicting its change (a deviation from the paper)."""
 
 
 class DivergedError(ExplainedError):
@@ -47,6 +50,8 @@ class SingleTaskSettings:
 
     shac: SHACConfig = SHACConfig()
     pwm: OnlinePWMConfig = OnlinePWMConfig()
+    state_space: OnlinePWMConfig = OnlinePWMConfig()
+    tdmpc2: OnlineTDMPC2Config = OnlineTDMPC2Config()
     ppo: SB3Config = SB3Config()
     sac: SB3Config = SB3Config(hidden=(256, 256))
     replay: SHACConfig = SHACConfig(horizon=16, updates=300)
@@ -67,28 +72,37 @@ def run_single_task(
     """Train, evaluating the deterministic policy in other environments as it goes. Returns the run's line of the results.
 
     status: "finished" or "diverged" (with the reason; what was learned until then is kept and shown). last, best: mean return of the
-    evaluation episodes; curve: one line per evaluation with env_steps, wall_s, cpu_s, mean_return, and for PWM `gradient_check`.
+    evaluation episodes; curve: one line per evaluation with env_steps, wall_s, cpu_s (all three count the given replay's), mean_return, for PWM `gradient_check`, for TD-MPC2
+    prior_return (mean_return is with planning, in fewer episodes).
     """
 
     def work(run: Run) -> dict[str, Any]:
-        learner, updates, per_update = _make(algorithm, task, seed, settings, Path(runs_dir), stiffness, device)
-        watched = _Watched(learner, settings.largest_value)
+        made = _make(algorithm, task, seed, settings, Path(runs_dir), stiffness, device)
+        learner, before = made.learner, made.before
+        watched = _Watched(learner, settings.largest_value, before)
 
         def evaluate(step: int) -> dict[str, Any]:
             if step < 0:
                 return {}  # the world model alone is being trained
-            returns = evaluate_policy(watched.policy, task, episodes=settings.eval_episodes, stiffness=stiffness)
-            scores = {"mean_return": float(returns.mean()), "std_over_episodes": float(returns.std())}
+            policy, episodes, scores = learner.actor, settings.eval_episodes, {}
+            if isinstance(learner, OnlineTDMPC2):
+                prior = evaluate_policy(policy, task, episodes=episodes, stiffness=stiffness)
+                episodes, scores = settings.tdmpc2.planned_episodes, {"prior_return": float(prior.mean())}
+                policy = learner.planning_policy(episodes)
+            returns = evaluate_policy(policy, task, episodes=episodes, stiffness=stiffness)
+            scores |= {"mean_return": float(returns.mean()), "std_over_episodes": float(returns.std())}
             if isinstance(learner, OnlinePWM):
                 scores |= gradient_check(learner.model, learner.actor, task, stiffness=stiffness)
-            return scores | {"env_steps": step * per_update, "wall_s": watched.wall, "cpu_s": watched.cpu}
+            return scores | {"env_steps": before.env_steps + step * made.steps, "wall_s": watched.wall, "cpu_s": watched.cpu}
 
         status, reason = "finished", ""
         every = {"checkpoint_every": settings.checkpoint_every, "evaluate_every": settings.evaluate_every}
         try:
-            train(run, watched, updates, evaluate=evaluate, **every)
+            train(run, watched, made.updates, evaluate=evaluate, **every)
         except (NonFiniteError, DivergedError) as error:
             status, reason = "diverged", str(error)
+        else:
+            run.save_checkpoint(watched.policy_state())
         curve = [row for row in run.rows if "mean_return" in row]
         found = [row["mean_return"] for row in curve] or [float("nan")]
         line = {"task": task, "algorithm": algorithm, "train_seed": seed, "stiffness": stiffness, "status": status, "reason": reason}
@@ -101,7 +115,7 @@ def single_task_run(
     algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettings, runs_dir: str | Path, *, stiffness: float = 1.0
 ) -> Run:
     """The run of `run_single_task`; it depends on the sizes of its own algorithm only."""
-    used = {"pwm": ("pwm", "replay"), "pwm_scratch": ("pwm",)}.get(algorithm, (algorithm,))
+    used = {"pwm": ("pwm", "replay"), "pwm_scratch": ("pwm",), "pwm_state_space": ("state_space",)}.get(algorithm, (algorithm,))
     common = ("envs", "eval_episodes", "evaluate_every", "largest_value")
     sizes = {name: getattr(settings, name, None) for name in (*used, *common)}
     params = {"algorithm": algorithm, "task": task, "seed": seed, "stiffness": stiffness, **sizes}
@@ -117,26 +131,38 @@ def load_policy(
     saved = run.load_checkpoint()
     if saved is None:
         raise FileNotFoundError(f"{run.folder}: no checkpoint; run_single_task first")
-    learner, _, _ = _make(algorithm, task, seed, settings, Path(runs_dir), stiffness, device)
+    learner = _make(algorithm, task, seed, settings, Path(runs_dir), stiffness, device).learner
     learner.load_state_dict(saved["learner"])
     return learner.actor
 
 
-def shac_replay(task: str, seed: int, config: SHACConfig, count: int, runs_dir: Path, *, stiffness: float, device: str) -> Replay:
-    """Every step of a SHAC run from its beginning, as a resumable run: the trajectories of varying quality that PWM starts from."""
+@dataclass(frozen=True)
+class Spent:
+    """What was spent before a learner's own first step."""
+
+    env_steps: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+
+def shac_replay(
+    task: str, seed: int, config: SHACConfig, count: int, runs_dir: Path, *, stiffness: float, device: str
+) -> tuple[Replay, Spent]:
+    """Every step of a SHAC run from its beginning, as a resumable run: the trajectories of varying quality that PWM starts from; and
+    what they cost."""
     params = {"task": task, "seed": seed, "shac": config, "stiffness": stiffness, "count": count}
     run = Run(runs_dir, "shac_replay", f"{task}-seed{seed}", params)
     env = DifferentiableEnv(task, count, stiffness=stiffness, seed=seed, device=device)
     replay = Replay(config.updates * config.horizon, count, env.obs_dim, env.action_dim)
 
-    def work(run: Run) -> dict[str, int]:
-        recording = _Recording(env, config, seed, replay)
-        train(run, recording, config.updates, checkpoint_every=max(1, config.updates // 3))
-        return {"steps": len(replay) * count}
+    def work(run: Run) -> dict[str, float]:
+        watched = _Watched(_Recording(env, config, seed, replay), math.inf)
+        train(run, watched, config.updates, checkpoint_every=max(1, config.updates // 3))
+        return {"env_steps": len(replay) * count, "wall_s": watched.wall, "cpu_s": watched.cpu}
 
-    run.execute(work)
-    replay.load_state_dict(run.load_checkpoint()["replay"])
-    return replay
+    spent = run.execute(work)
+    replay.load_state_dict(run.load_checkpoint()["learner"]["replay"])
+    return replay, Spent(**spent)
 
 
 class _Recording:
@@ -168,18 +194,15 @@ class _Recording:
 class _Watched:
     """A learner whose critic must stay within bounds, and whose updates are timed."""
 
-    def __init__(self, learner: Learner, largest_value: float):
+    def __init__(self, learner: Learner, largest_value: float, before: Spent | None = None):
+        before = before or Spent()
         self.learner, self.largest_value = learner, largest_value
-        self.wall, self.cpu = 0.0, 0.0
+        self.wall, self.cpu = before.wall_s, before.cpu_s
         """Seconds of all updates so far, those before an interruption included; evaluations are not."""
 
     @property
     def step(self) -> int:
         return self.learner.step
-
-    @property
-    def policy(self) -> Callable[[Tensor, None], Tensor]:
-        return self.learner.actor
 
     def update(self) -> dict[str, float]:
         wall, cpu = time.perf_counter(), time.process_time()
@@ -195,29 +218,48 @@ class _Watched:
     def state_dict(self) -> dict[str, Any]:
         return {"learner": self.learner.state_dict(), "wall": self.wall, "cpu": self.cpu}
 
+    def policy_state(self) -> dict[str, Any]:
+        """What is left to keep of a run that is over: not its replay, which is most of the file."""
+        state = self.state_dict()
+        return {**state, "learner": {name: part for name, part in state["learner"].items() if name != "replay"}}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
         self.wall, self.cpu = state["wall"], state["cpu"]
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A learner, its policy updates, the real steps that one costs, and what was spent before."""
+
+    learner: Learner
+    updates: int
+    steps: int
+    before: Spent = Spent()
+
+
 def _make(
     algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettings, runs_dir: Path, stiffness: float, device: str
-) -> tuple[Learner, int, int]:
-    """The learner, its policy updates, and the real steps that one costs."""
-    count = settings.envs or env_spec(task).count
+) -> _Made:
+    count = settings.tdmpc2.envs if algorithm == "tdmpc2" else settings.envs or env_spec(task).count
     env = DifferentiableEnv(task, count, stiffness=stiffness, seed=seed, device=device)
     if algorithm == "shac":
-        return SHAC(env, settings.shac, seed=seed), settings.shac.updates, settings.shac.horizon * count
+        return _Made(SHAC(env, settings.shac, seed=seed), settings.shac.updates, settings.shac.horizon * count)
     if algorithm in ("ppo", "sac"):
         from ..baselines.sb3 import SB3Learner
 
         config = getattr(settings, algorithm)
-        return SB3Learner(algorithm, env, config, seed=seed), config.updates, config.steps * count
-    if algorithm not in ("pwm", "pwm_scratch"):
+        return _Made(SB3Learner(algorithm, env, config, seed=seed), config.updates, config.steps * count)
+    if algorithm == "tdmpc2":
+        config = settings.tdmpc2
+        before = Spent(env_steps=config.random_steps * count)
+        return _Made(OnlineTDMPC2(env, config, seed=seed), config.updates, config.steps * count, before)
+    if algorithm not in ("pwm", "pwm_scratch", "pwm_state_space"):
         raise ValueError(f"algorithm must be one of {', '.join(get_args(Algorithm))}, got {algorithm!r}")
-    given, config = None, settings.pwm
+    given, config = None, settings.state_space if algorithm == "pwm_state_space" else settings.pwm
+    before = Spent(env_steps=config.random_steps * count)
     if algorithm == "pwm":
-        given = shac_replay(task, seed, settings.replay, count, runs_dir, stiffness=stiffness, device=device)
+        given, before = shac_replay(task, seed, settings.replay, count, runs_dir, stiffness=stiffness, device=device)
         config = replace(config, replay_steps=max(config.replay_steps, given.capacity + config.actor_critic.updates * 16))
     learner = OnlinePWM(env, config, seed=seed, given=given)
-    return learner, config.actor_critic.updates, config.actor_critic.horizon * count
+    return _Made(learner, config.actor_critic.updates, config.actor_critic.horizon * count, before)

@@ -6,11 +6,22 @@ from dataclasses import replace
 
 from ..baselines.sb3_config import SB3Config
 from ..baselines.shac import SHACConfig
+from ..baselines.tdmpc2 import TDMPC2Config
+from ..baselines.tdmpc2_planner import TDMPC2PlannerConfig
+from ..twohot import TwoHot
 from ..world_model import WorldModelConfig
 from .pwm_online import OnlinePWMConfig
-from .runner import SingleTaskSettings
+from .runner import Algorithm, SingleTaskSettings
+from .tdmpc2_online import OnlineTDMPC2Config
 
-__all__ = ["SINGLE_TASK_SCALES", "settings_for"]
+__all__ = ["DEFAULT_ALGORITHMS", "SINGLE_TASK_SCALES", "settings_for"]
+
+DEFAULT_ALGORITHMS: dict[str, tuple[Algorithm, ...]] = {
+    "quick": ("shac", "pwm_state_space", "ppo"),
+    "laptop": ("shac", "pwm", "pwm_state_space", "ppo"),
+    "paper": ("shac", "pwm", "tdmpc2", "ppo", "sac"),
+}
+"""What each scale can afford."""
 
 _PWM = OnlinePWMConfig()
 _PAPER_PWM = replace(
@@ -28,24 +39,44 @@ _PAPER_PWM = replace(
     first_model_updates=5000,
 )  # fmt: skip
 
+# One step of the observation is easier to learn than a latent's course: short slices, more updates of them.
+_STATE_SPACE = replace(
+    _PWM,
+    actor_critic=replace(_PWM.actor_critic, updates=1200),
+    model=replace(_PWM.model, residual=True),
+    training=replace(_PWM.training, horizon=4, lr=5e-4, loss=replace(_PWM.training.loss, dynamics_coef=200.0)),
+    model_updates=8,
+)
+
 SINGLE_TASK_SCALES: dict[str, SingleTaskSettings] = {
     "quick": SingleTaskSettings(
         shac=SHACConfig(horizon=16, updates=300),
         pwm=replace(_PWM, actor_critic=replace(_PWM.actor_critic, updates=200), pretraining_updates=1000),
+        state_space=replace(_STATE_SPACE, actor_critic=replace(_STATE_SPACE.actor_critic, updates=300)),
         replay=SHACConfig(horizon=16, updates=150),
+        tdmpc2=OnlineTDMPC2Config(updates=10),
         ppo=SB3Config(updates=200),
         sac=SB3Config(updates=40, hidden=(256, 256), gradient_steps=1),
     ),
     "laptop": SingleTaskSettings(
         shac=SHACConfig(horizon=32, updates=2000),
-        pwm=_PWM,
-        ppo=SB3Config(updates=2000),
-        sac=SB3Config(updates=500, hidden=(256, 256)),
+        pwm=replace(_PWM, actor_critic=replace(_PWM.actor_critic, updates=1500)),
+        state_space=_STATE_SPACE,
+        tdmpc2=OnlineTDMPC2Config(
+            updates=300, planner=TDMPC2PlannerConfig(iterations=3, samples=96, prior_samples=16, elites=16), planned_episodes=4
+        ),
+        ppo=SB3Config(updates=1500),
+        sac=SB3Config(updates=250, hidden=(256, 256)),
         evaluate_every=100,
     ),
     "paper": SingleTaskSettings(
         shac=SHACConfig(horizon=32, updates=5000, critic_iterations=16),
         pwm=_PAPER_PWM,
+        state_space=replace(_STATE_SPACE, actor_critic=replace(_STATE_SPACE.actor_critic, updates=5000)),
+        tdmpc2=OnlineTDMPC2Config(
+            updates=10_000, envs=64, agent=TDMPC2Config(termination_coef=1.0), model=replace(_PAPER_PWM.model, two_hot=TwoHot()),
+            planner=TDMPC2PlannerConfig(), model_updates=8,
+        ),
         ppo=SB3Config(updates=20_000),
         sac=SB3Config(updates=10_000, hidden=(256, 256)),
         replay=SHACConfig(horizon=32, updates=2000, critic_iterations=16),
