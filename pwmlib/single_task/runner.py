@@ -72,8 +72,8 @@ def run_single_task(
     """Train, evaluating the deterministic policy in other environments as it goes. Returns the run's line of the results.
 
     status: "finished" or "diverged" (with the reason; what was learned until then is kept and shown). last, best: mean return of the
-    evaluation episodes; curve: one line per evaluation with env_steps, wall_s, cpu_s (all three count the given replay's), mean_return, for PWM `gradient_check`, for TD-MPC2
-    prior_return (mean_return is with planning, in fewer episodes).
+    evaluation episodes; curve: one line per evaluation with env_steps, wall_s, cpu_s (all three count the given replay's), mean_return,
+    for PWM `gradient_check`, for TD-MPC2 prior_return (mean_return is with planning, in fewer episodes).
     """
 
     def work(run: Run) -> dict[str, Any]:
