@@ -8,54 +8,52 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from scipy.stats import trim_mean
 
 from .envs import DifferentiableEnv
 from .envs.render import render_frames
 from .single_task.experiment import SingleTaskExperiment
+from .single_task.tables import NAMES, iqm
 from .stats import aggregate, performance_profile
 
-__all__ = ["NAMES", "ablation_curves", "aggregates_and_profile", "beside_published", "gaits", "learning_curves"]
+__all__ = ["ablation_curves", "aggregates_and_profile", "gaits", "learning_curves"]
 
-NAMES = {
-    "shac": "SHAC",
-    "pwm": "PWM, SHAC replay",
-    "pwm_scratch": "PWM, from scratch",
-    "pwm_state_space": "PWM, from scratch, state-space model",
-    "ppo": "PPO",
-    "sac": "SAC",
-    "tdmpc2": "TD-MPC2",
-}
 _COLOURS = dict(zip(NAMES.values(), sns.color_palette("colorblind", len(NAMES)), strict=True))
 
 
-def _iqm(values: np.ndarray) -> float:
-    """Interquartile mean."""
-    return float(trim_mean(values, 0.25))
-
-
 def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """Return of the deterministic policy against environment steps and against training time; a row a task.
+    """Return of the deterministic policy against environment steps and against training time, and what the world model's gradient is
+    worth meanwhile; a row a task.
 
     Lines are IQMs over seeds with 95 % bootstrap intervals over seeds, where there are several. Dotted: published final IQM of PWM.
     """
     tasks = list(dict.fromkeys(curves["task"]))
-    figure, axes = plt.subplots(len(tasks), 2, figsize=(9.5, 2.9 * len(tasks)), layout="constrained", squeeze=False, sharey="row")
+    learned = curves["gradient_cosine"].notna().any()
+    size = {"figsize": (12.5 if learned else 9.0, 2.9 * len(tasks)), "layout": "constrained", "squeeze": False}
+    figure, axes = plt.subplots(len(tasks), 3 if learned else 2, **size)
     shown = curves.assign(algorithm=curves["algorithm"].map(NAMES), minutes=curves["cpu_s"] / 60)
     # Seeds take slightly different times: the mean time of each evaluation.
     shown["minutes"] = shown.groupby(["task", "algorithm", "env_steps"])["minutes"].transform("mean")
+    present = list(dict.fromkeys(shown["algorithm"]))
+    panels = [
+        ("env_steps", "mean_return", "environment steps", "return"),
+        ("minutes", "mean_return", "CPU-minutes of training", "return"),
+        ("env_steps", "gradient_cosine", "environment steps", "cosine of the model's gradient\nto the simulator's"),
+    ]
     for row, task in zip(axes, tasks, strict=True):
-        part = shown[shown["task"] == task]
-        for ax, x, label in zip(row, ("env_steps", "minutes"), ("environment steps", "CPU-minutes of training"), strict=True):
+        for ax, (x, y, x_label, y_label) in zip(row, panels, strict=False):
+            part = shown[(shown["task"] == task) & shown[y].notna()]
             sns.lineplot(
-                part, x=x, y="mean_return", hue="algorithm", palette=_COLOURS, estimator=_iqm, errorbar=("ci", 95), seed=0, ax=ax,
+                part, x=x, y=y, hue="algorithm", hue_order=present, palette=_COLOURS, estimator=iqm, errorbar=("ci", 95), seed=0, ax=ax,
                 legend=ax is axes[0, 0],
             )  # fmt: skip
-            level = published.query("algorithm == 'pwm' and task == @task")["final_iqm"]
-            if len(level) and np.isfinite(level.iloc[0]):
-                ax.axhline(level.iloc[0], color="0.5", ls=":", lw=1)
-            ax.set(xlabel=label, ylabel=f"{task}\nreturn")
+            ax.set(xlabel=x_label, ylabel=f"{task}\n{y_label}" if ax is row[0] else y_label)
             ax.grid(alpha=0.3)
+            level = published.query("algorithm == 'pwm' and task == @task")["final_iqm"]
+            if y == "mean_return" and len(level) and np.isfinite(level.iloc[0]):
+                ax.axhline(level.iloc[0], color="0.5", ls=":", lw=1)
+        row[1].sharey(row[0])
+        if learned:
+            row[2].set_ylim(-0.3, 1.02)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, 0].get_legend().remove()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
@@ -92,19 +90,6 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
     return figure
 
 
-def beside_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Tables 3 and 4: one line a task and algorithm, ours (end and peak of training) beside the printed and the recomputed numbers."""
-    lines = []
-    for (task, algorithm), runs in results.groupby(["task", "algorithm"], sort=False):
-        paper = published[(published["task"] == task) & (published["algorithm"] == algorithm.partition("_")[0])].iloc[0]
-        last = runs["last"].dropna()
-        ours = {"ours_end": _iqm(last), "ours_std": last.std(), "ours_peak": _iqm(runs["best"].dropna()), "seeds": len(runs)}
-        diverged = {"diverged": int((runs["status"] != "finished").sum())}
-        names = {"printed": "paper_t4_iqm", "printed_std": "paper_t4_std", "end": "final_iqm", "end_std": "final_std", "peak": "peak_iqm"}
-        lines.append({"task": task, "algorithm": NAMES[algorithm], **ours, **diverged, **{k: paper[v] for k, v in names.items()}})
-    return pd.DataFrame(lines)
-
-
 def gaits(experiment: SingleTaskExperiment, task: str, *, frames: int = 8, seed: int = 0) -> Figure:
     """Frames, an eighth of a second apart, of the last policy of each algorithm on a task; three seconds after the episode's start."""
     figure, axes = plt.subplots(
@@ -138,7 +123,7 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
         width_ratios=[2, 1, 1, 1][: 4 if learned else 2],
     )
     sns.lineplot(
-        curves, x="env_steps", y="mean_return", hue="variation", palette=palette, estimator=_iqm, errorbar=("ci", 95), seed=0, ax=axes[0]
+        curves, x="env_steps", y="mean_return", hue="variation", palette=palette, estimator=iqm, errorbar=("ci", 95), seed=0, ax=axes[0]
     )
     axes[0].set(xlabel="environment steps", ylabel="return", title=question)
     axes[0].legend(fontsize=7, title=None)

@@ -88,15 +88,20 @@ SMALL_RUNS = {
 
 
 def test_02_single_task(tmp_path):
-    changes = {**SMALL_RUNS, "shac.updates": 2, "ppo.updates": 2, "sac.updates": 2}
-    algorithms = ["shac", "pwm", "pwm_scratch", "ppo", "sac"]
+    changes = {
+        **SMALL_RUNS, "shac.updates": 2, "ppo.updates": 2, "sac.updates": 2, "tdmpc2.updates": 2, "tdmpc2.steps": 2, "tdmpc2.envs": 2,
+        "tdmpc2.first_model_updates": 2, "tdmpc2.planned_episodes": 1, "tdmpc2.planner.samples": 8, "tdmpc2.planner.prior_samples": 2,
+        "tdmpc2.planner.elites": 2, "tdmpc2.planner.iterations": 1, "state_space.actor_critic.updates": 2,
+        "state_space.first_model_updates": 3,
+    }  # fmt: skip
+    algorithms = ["shac", "pwm", "pwm_scratch", "pwm_state_space", "tdmpc2", "ppo", "sac"]
     notebook = execute("02_single_task", tmp_path, algorithms=algorithms, train_seeds=2, overrides=changes)
     (path,) = (tmp_path / "runs").rglob("results.csv")
     results = pd.read_csv(path)
     assert results.groupby("algorithm").size().to_dict() == dict.fromkeys(algorithms, 2) and results["status"].eq("finished").all()
     assert {p.stem for p in (tmp_path / "figures").glob("*.png")} == {"fig13_hopper", "fig05_hopper", "gaits_hopper"}
     assert pictures(notebook) == 3 and "4837" in json.dumps(notebook["cells"]), "SHAC on Hopper as printed in Table 4"
-    assert "To do at most: 1 task(s) x 5 algorithm(s) x 2 seed(s)" in printed(notebook)
+    assert "To do at most: 1 task(s) x 7 algorithm(s) x 2 seed(s)" in printed(notebook)
 
 
 def test_04_ablations(tmp_path):

@@ -3,17 +3,24 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.baselines.shac import SHAC, SHACConfig, evaluate_policy
+from pwmlib.baselines.tdmpc2 import TDMPC2Config
+from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from pwmlib.envs import DifferentiableEnv
+from pwmlib.runs import Run
 from pwmlib.single_task.ablations import ABLATIONS, ablation_experiments, run_ablation
 from pwmlib.single_task.model_env import ModelEnv
 from pwmlib.single_task.pwm_online import OnlinePWM, OnlinePWMConfig
 from pwmlib.single_task.replay import Replay
-from pwmlib.single_task.runner import SingleTaskSettings, run_single_task, single_task_run
+from pwmlib.single_task.runner import SingleTaskSettings, load_policy, run_single_task, single_task_run
+from pwmlib.single_task.tables import equal_time
+from pwmlib.single_task.tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config
+from pwmlib.twohot import TwoHot
 from pwmlib.world_model import WorldModel, WorldModelConfig, world_model_loss
 
 SMALL = WorldModelConfig(latent_dim=16, encoder_hidden=(16,), dynamics_hidden=(16,), reward_hidden=(16,), task_dim=0, two_hot=None)
@@ -33,7 +40,7 @@ def lived(steps, count=3, capacity=50, **options):
 @pytest.mark.parametrize("steps", [20, 50, 173])
 def test_slices_are_what_was_lived_through_and_end_with_the_episode(steps):
     replay, horizon = lived(steps), 6
-    obs, action, reward, task, valid = replay.slices(400, horizon, np.random.default_rng(0))
+    obs, action, reward, task, valid, terminated = replay.slices(400, horizon, np.random.default_rng(0))
     assert obs.shape == (7, 400, 2) and valid.shape == (6, 400) and not task.any()
     first = obs[0, :, 1]
     assert first.min() >= steps - len(replay) and (first + horizon <= steps).all(), "only what is still held"
@@ -46,6 +53,7 @@ def test_slices_are_what_was_lived_through_and_end_with_the_episode(steps):
         e, t = int(obs[0, b, 0]), int(first[b])
         expected = [all(k % (5 + e) != 4 + e for k in range(t, t + h)) for h in range(horizon)]
         assert valid[:, b].bool().tolist() == expected
+        assert terminated[:, b].tolist() == [(t + h) % (5 + e) == 4 + e for h in range(horizon)]
 
 
 def test_the_asked_share_of_slices_holds_a_termination():
@@ -54,7 +62,7 @@ def test_the_asked_share_of_slices_holds_a_termination():
         ends = torch.tensor([t == 200, False])
         zeros = torch.zeros(2)
         rare.add(torch.zeros(2, 2), torch.zeros(2, 1), ends.float(), torch.zeros(2, 2), ends, zeros.bool())
-    *_, reward, _, _ = rare.slices(4000, 5, np.random.default_rng(0))
+    *_, reward, _, _, _ = rare.slices(4000, 5, np.random.default_rng(0))
     assert float(reward.amax(0).mean()) == pytest.approx(0.5, abs=0.04), "the one termination of 800 steps"
     with pytest.raises(ValueError, match="slices of 9 steps asked for, but it holds 4"):
         lived(4).slices(1, 9, np.random.default_rng(0))
@@ -177,17 +185,29 @@ def settings():
     shac = SHACConfig(updates=4, horizon=4, actor_hidden=(16,), critic_hidden=(16,))
     pwm = dataclasses.replace(config, pretraining_updates=3)
     sb3 = SB3Config(updates=4, steps=4, hidden=(16,), minibatch=8, batch=8, buffer=200)
+    state_space = dataclasses.replace(pwm, model=dataclasses.replace(SMALL, residual=True))
     return SingleTaskSettings(
-        shac=shac, pwm=pwm, replay=shac, ppo=sb3, sac=sb3, envs=4, eval_episodes=2, evaluate_every=2, checkpoint_every=2
-    )
+        shac=shac, pwm=pwm, state_space=state_space, replay=shac, ppo=sb3, sac=sb3, tdmpc2=TINY_TDMPC2, envs=4, eval_episodes=2,
+        evaluate_every=2, checkpoint_every=2,
+    )  # fmt: skip
 
 
-PWM_STEPS = [0, 128, 256, 384]
+TINY_TDMPC2 = OnlineTDMPC2Config(
+    updates=4, steps=2, envs=3, agent=TDMPC2Config(batch=8, hidden=(16,), termination_coef=1.0),
+    model=dataclasses.replace(SMALL, two_hot=TwoHot()), random_steps=10, first_model_updates=3, planned_episodes=2,
+    planner=TDMPC2PlannerConfig(iterations=2, samples=12, prior_samples=4, elites=3),
+)  # fmt: skip
+FROM_SCRATCH, FROM_REPLAY = [80, 208, 336, 464], [64, 192, 320, 448]
+"""4 environments x (20 random steps, or 4 updates of SHAC over 4 steps) before the first policy update, then 16 steps each."""
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "steps"), [("shac", [32, 64]), ("pwm_scratch", PWM_STEPS), ("pwm", PWM_STEPS), ("ppo", [32, 64]), ("sac", [32, 64])]
-)
+    ("algorithm", "steps"),
+    [
+        ("shac", [32, 64]), ("pwm_scratch", FROM_SCRATCH), ("pwm_state_space", FROM_SCRATCH), ("pwm", FROM_REPLAY), ("ppo", [32, 64]),
+        ("sac", [32, 64]), ("tdmpc2", [42, 54]),
+    ],
+)  # fmt: skip
 def test_a_run_has_a_curve_against_steps_and_time(algorithm, steps, settings, tmp_path):
     result = run_single_task(algorithm, "hopper", 0, settings, tmp_path)
     curve = result["curve"]
@@ -195,22 +215,25 @@ def test_a_run_has_a_curve_against_steps_and_time(algorithm, steps, settings, tm
     assert all(a["cpu_s"] <= b["cpu_s"] for a, b in zip(curve, curve[1:], strict=False))
     assert result["last"] == curve[-1]["mean_return"] and result["best"] == max(row["mean_return"] for row in curve)
     assert run_single_task(algorithm, "hopper", 0, settings, tmp_path) == result
+    policy, saved = load_policy(algorithm, "hopper", 0, settings, tmp_path), Run.checkpoint_in(next((tmp_path / "single_task").glob("h*")))
+    assert policy(torch.zeros(5, 11), None).shape == (5, 3) and "replay" not in saved["learner"]
 
 
-def test_a_run_that_was_cut_ends_as_the_whole_one(settings, tmp_path, monkeypatch):
-    whole = run_single_task("pwm", "hopper", 0, settings, tmp_path / "whole")
-    update, done = OnlinePWM.update, []
+@pytest.mark.parametrize(("algorithm", "learner", "at"), [("pwm", OnlinePWM, 8), ("tdmpc2", OnlineTDMPC2, 4)])
+def test_a_run_that_was_cut_ends_as_the_whole_one(algorithm, learner, at, settings, tmp_path, monkeypatch):
+    whole = run_single_task(algorithm, "hopper", 0, settings, tmp_path / "whole")
+    update, done = learner.update, []
 
     def dies(self):
         done.append(1)
-        if len(done) == 8:
+        if len(done) == at:
             raise KeyboardInterrupt
         return update(self)
 
-    monkeypatch.setattr(OnlinePWM, "update", dies)
+    monkeypatch.setattr(learner, "update", dies)
     with pytest.raises(KeyboardInterrupt):
-        run_single_task("pwm", "hopper", 0, settings, tmp_path / "cut")
-    cut = run_single_task("pwm", "hopper", 0, settings, tmp_path / "cut")
+        run_single_task(algorithm, "hopper", 0, settings, tmp_path / "cut")
+    cut = run_single_task(algorithm, "hopper", 0, settings, tmp_path / "cut")
     assert [row["mean_return"] for row in cut["curve"]] == [row["mean_return"] for row in whole["curve"]]
 
 
@@ -220,7 +243,7 @@ def test_a_diverging_run_is_kept_with_its_reason(settings, tmp_path):
     wild = dataclasses.replace(settings, shac=dataclasses.replace(settings.shac, reward_scale=float("nan")))
     broken = run_single_task("shac", "hopper", 1, wild, tmp_path)
     assert broken["status"] == "diverged" and "nan" in broken["reason"]
-    with pytest.raises(ValueError, match="algorithm must be one of shac, pwm, pwm_scratch, ppo, sac, got 'ppo2'"):
+    with pytest.raises(ValueError, match="algorithm must be one of shac, pwm, pwm_scratch, pwm_state_space, tdmpc2, ppo, sac, got 'ppo2'"):
         run_single_task("ppo2", "hopper", 0, settings, tmp_path)
 
 
@@ -300,3 +323,20 @@ def test_an_ablation_runs_and_names_its_variations(name, settings, tmp_path):
     results, curves = run_ablation(name, experiments)
     assert results["variation"].tolist() == list(experiments) and results["status"].eq("finished").all()
     assert curves.groupby("variation").size().eq(3).all() and curves["gradient_cosine"].notna().all()
+
+
+def test_equal_time_shows_what_was_known_by_then():
+    rows = [
+        ("shac", 0, 20, 1.0),
+        ("shac", 0, 50, 3.0),
+        ("shac", 1, 25, 2.0),
+        ("shac", 1, 55, 5.0),
+        ("pwm", 0, 70, 9.0),
+        ("pwm", 1, 130, 7.0),
+    ]
+    curves = pd.DataFrame(rows, columns=["algorithm", "train_seed", "cpu_s", "mean_return"]).assign(task="hopper")
+    table = equal_time(curves, minutes=(0.5, 1, 2, 4)).set_index("algorithm")
+    assert table.loc["SHAC", ["0.5 min", "1 min"]].tolist() == [1.5, 4.0] and table.loc["SHAC", ["2 min", "4 min"]].isna().all()
+    pwm = table.loc["PWM, SHAC replay"]
+    assert pwm[["0.5 min", "1 min", "2 min"]].isna().all() and pwm["4 min"] == 8.0, "both seeds must have been evaluated"
+    assert pwm["ended after, min"] == pytest.approx(130 / 60)

@@ -129,7 +129,7 @@ SINGLE = dict(
     ("change", "message"),
     [
         ({"tasks": ["cheetah"]}, "no environment 'cheetah'; known: hopper, ant, anymal, humanoid, snu_like"),
-        ({"algorithms": "dreamer"}, "no algorithm 'dreamer'; known: shac, pwm, pwm_scratch, ppo, sac"),
+        ({"algorithms": "dreamer"}, "no algorithm 'dreamer'; known: shac, pwm, pwm_scratch, pwm_state_space, tdmpc2, ppo, sac"),
         ({"stiffness": 0.0}, "stiffness=0.0 is not allowed"),
         ({"overrides": {"shac.updatez": 1}}, "no setting 'shac.updatez'"),
     ],

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pwmlib.baselines.tdmpc2 import TDMPC2, TDMPC2Config, TDMPC2Trainer, task_discount
-from pwmlib.baselines.tdmpc2_planner import TDMPC2Planner, TDMPC2PlannerConfig, prior_actor
+from pwmlib.baselines.tdmpc2_planner import PlanSearch, TDMPC2Planner, TDMPC2PlannerConfig, prior_actor
 from pwmlib.pwm import NonFiniteError
 from pwmlib.world_model import WorldModel, WorldModelConfig
 
@@ -77,6 +77,53 @@ def test_values_are_those_of_the_policy(trained):
     expected = 2 - 2 * (action[:, 0] - torch.tensor([0.3, 0.5])).square() + later
     torch.testing.assert_close(value, expected, rtol=0.15, atol=0.0)
     assert metrics["value_scale"] >= 1.0 and bool((action[:, 1] == 0).all())
+
+
+def test_plans_of_many_states_are_each_as_good_as_one_of_its_own(trained):
+    """Searched together: every state has its own best action, an episode that began anew forgets its plan, the others keep theirs."""
+    agent = trained[0].agent
+    x = torch.tensor([-0.8, -0.3, 0.2, 0.7])
+    z = agent.model.encode(torch.stack([x, torch.ones(4)], -1), torch.tensor(1))
+    search = PlanSearch(agent, 1, 4, 0.5, TDMPC2PlannerConfig(samples=128, elites=16, prior_samples=8), seed=0)
+    mean, std = search(z)
+    torch.testing.assert_close(mean[:, 0], -x, atol=0.25, rtol=0.0)
+    assert not mean[:, 1].any() and (std[:, 0] >= 0.05).all()
+    kept = search.mean[:, 1].clone()
+    search.forget(torch.tensor([True, False, False, True]))
+    assert not search.mean[:, [0, 3]].any() and torch.equal(search.mean[:, 1], kept)
+
+
+class Falling(Follow):
+    """The reward is 1; an episode ends when the first entry of the action is above 0, which the next observation shows."""
+
+    def slices(self, batch, horizon, rng):
+        action = rng.uniform(-1, 1, (horizon, batch, 2)).astype(np.float32)
+        terminated = action[..., 0] > 0
+        obs = np.zeros((horizon + 1, batch, 2), np.float32)
+        obs[1:, :, 0], obs[0, :, 1] = terminated, 1.0
+        obs[1:, :, 1] = 1.0
+        ended = np.concatenate([np.zeros((1, batch)), np.cumsum(terminated, 0)[:-1]]) > 0
+        obs[1:][ended], action[ended] = 9.0, 0.9  # what comes after the end must count for nothing
+        reward, task = np.where(ended, -50.0, 1.0).astype(np.float32), np.zeros(batch, np.int64)
+        arrays = (obs, action, reward, task, (~ended).astype(np.float32), terminated & ~ended)
+        return tuple(torch.from_numpy(np.ascontiguousarray(v)) for v in arrays)
+
+
+def test_an_episodes_end_has_no_value_beyond_it_and_is_recognised():
+    learner = trainer(updates=800, termination_coef=1.0, horizon=2)
+    learner.data = Falling()
+    learner.discounts = torch.tensor([0.8, 0.8])
+    for _ in range(800):
+        learner.update()
+    agent, task = learner.agent, torch.tensor(0)
+    z = agent.model.encode(torch.tensor([[0.0, 1.0]]), task).expand(2, -1)
+    actions = torch.tensor([[0.7, 0.0], [-0.7, 0.0]])
+    assert agent.goes_on(agent.model.next(z, actions, task)).tolist() == [0.0, 1.0]
+    falls, goes_on = agent.value(z, actions, task, torch.tensor([0, 1])).tolist()
+    assert falls == pytest.approx(1.0, abs=0.3), "the last reward and nothing after it"
+    assert goes_on == pytest.approx(5.0, rel=0.25), "1 / (1 - 0.8): the prior has learned not to fall"
+    with pytest.raises(ValueError, match="termination_coef is set, but the data does not say"):
+        trainer(termination_coef=1.0).update()
 
 
 def test_it_continues_bit_for_bit_and_targets_follow():

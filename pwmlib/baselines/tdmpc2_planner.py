@@ -49,9 +49,7 @@ class PlanSearch:
     Called with latents [count, latent_dim]; returns mean and standard deviation of the first action, [count, action_dim] each.
     """
 
-    def __init__(
-        self, agent: TDMPC2, task: int, count: int, discount: float, config: TDMPC2PlannerConfig | None = None, *, seed: int = 0
-    ):
+    def __init__(self, agent: TDMPC2, task: int, count: int, discount: float, config: TDMPC2PlannerConfig | None = None, *, seed: int = 0):
         self.agent, self.count, self.discount = agent, count, discount
         self.config, self.device = config or TDMPC2PlannerConfig(), agent.model.obs_mean.device
         self.task = torch.tensor(task, device=self.device)

@@ -115,6 +115,7 @@ class SingleTaskExperiment:
 
 def hopper_seconds(algorithm: Algorithm, settings: SingleTaskSettings) -> float:
     """CPU-seconds of one run on Hopper with 64 environments, one core of a Xeon; from measured costs of an update."""
+
     def online(config: OnlinePWMConfig, first: int) -> float:
         """Of a PWM run with `first` updates of the model before the policy's."""
         model = 0.016 * config.training.horizon / 5 * config.training.batch / 128 * (0.5 if config.model.residual else 1.0)

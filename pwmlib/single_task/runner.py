@@ -238,9 +238,7 @@ class _Made:
     before: Spent = Spent()
 
 
-def _make(
-    algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettings, runs_dir: Path, stiffness: float, device: str
-) -> _Made:
+def _make(algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettings, runs_dir: Path, stiffness: float, device: str) -> _Made:
     count = settings.tdmpc2.envs if algorithm == "tdmpc2" else settings.envs or env_spec(task).count
     env = DifferentiableEnv(task, count, stiffness=stiffness, seed=seed, device=device)
     if algorithm == "shac":

@@ -1,0 +1,59 @@
+"""Single-task runs as the tables that a reader compares: beside the published numbers, and at equal time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import trim_mean
+
+__all__ = ["NAMES", "beside_published", "equal_time", "iqm"]
+
+NAMES = {
+    "shac": "SHAC",
+    "pwm": "PWM, SHAC replay",
+    "pwm_scratch": "PWM, from scratch",
+    "pwm_state_space": "PWM, from scratch, state-space model",
+    "ppo": "PPO",
+    "sac": "SAC",
+    "tdmpc2": "TD-MPC2",
+}
+"""Algorithm -> what figures and tables call it."""
+
+
+def iqm(values: Sequence[float] | np.ndarray) -> float:
+    """Interquartile mean."""
+    return float(trim_mean(values, 0.25))
+
+
+def beside_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Tables 3 and 4: one line a task and algorithm, ours (end and peak of training) beside the printed and the recomputed numbers."""
+    lines = []
+    for (task, algorithm), runs in results.groupby(["task", "algorithm"], sort=False):
+        paper = published[(published["task"] == task) & (published["algorithm"] == algorithm.partition("_")[0])].iloc[0]
+        last = runs["last"].dropna()
+        ours = {"ours_end": iqm(last), "ours_std": last.std(), "ours_peak": iqm(runs["best"].dropna()), "seeds": len(runs)}
+        diverged = {"diverged": int((runs["status"] != "finished").sum())}
+        names = {"printed": "paper_t4_iqm", "printed_std": "paper_t4_std", "end": "final_iqm", "end_std": "final_std", "peak": "peak_iqm"}
+        lines.append({"task": task, "algorithm": NAMES[algorithm], **ours, **diverged, **{k: paper[v] for k, v in names.items()}})
+    return pd.DataFrame(lines)
+
+
+def equal_time(curves: pd.DataFrame, minutes: Sequence[float] = (0.5, 1, 2, 4, 8)) -> pd.DataFrame:
+    """IQM over seeds of the last evaluation within so many CPU-minutes of training, one line a task and algorithm.
+
+    curves: task, algorithm, train_seed, cpu_s, mean_return. Empty where a seed has no evaluation by then, and once every seed has ended
+    earlier (what a longer run would have reached is not known). A given replay's time counts.
+    """
+    lines = []
+    for (task, algorithm), part in curves.groupby(["task", "algorithm"], sort=False):
+        line: dict[str, object] = {"task": task, "algorithm": NAMES[algorithm]}
+        longest, before = part["cpu_s"].max() / 60, 0.0
+        for budget in minutes:
+            seen = part[part["cpu_s"] <= 60 * budget].sort_values("cpu_s").groupby("train_seed")["mean_return"].last()
+            complete = len(seen) == part["train_seed"].nunique() and before < longest
+            line[f"{budget:g} min"] = iqm(seen) if complete else np.nan
+            before = budget
+        lines.append({**line, "ended after, min": longest})
+    return pd.DataFrame(lines)
