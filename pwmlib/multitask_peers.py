@@ -137,7 +137,8 @@ class MultitaskPeers:
 
 
 def tdmpc2_job(peers: MultitaskPeers, index: int) -> dict[str, Any]:
-    """Scores of TD-MPC2 in one real task, with planning and with the prior alone; a resumable run."""
+    """Scores of TD-MPC2 in one real task, with planning (None where the scale has no planner_episodes) and with the prior alone; a
+    resumable run."""
     t, scale = peers.experiment.tasks[index], peers.experiment.scale
 
     def work(run: Run) -> dict[str, Any]:
@@ -149,10 +150,10 @@ def tdmpc2_job(peers: MultitaskPeers, index: int) -> dict[str, Any]:
         for i in range(scale.planner_episodes):
             planner = TDMPC2Planner(agent, index, *sizes, scale.tdmpc2_planner, seed=i)
             planned.append(record(envs[0], planner, seed=EVALUATION_SEED + i, behaviour="tdmpc2"))
-        planning = summarise(envs[0], planned)
+        planning = summarise(envs[0], planned) if planned else None
         return {
-            "task": t.name, "suite": t.suite, "planning_score": planning.score, "planning_return": planning.mean_return,
-            "prior_score": prior.score, "prior_return": prior.mean_return,
+            "task": t.name, "suite": t.suite, "planning_score": planning.score if planning else None,
+            "planning_return": planning.mean_return if planning else None, "prior_score": prior.score, "prior_return": prior.mean_return,
         }  # fmt: skip
 
     return peers.tdmpc2_evaluation_run(index).execute(work)

@@ -15,7 +15,7 @@ from .single_task.experiment import SingleTaskExperiment
 from .single_task.tables import NAMES, iqm
 from .stats import aggregate, performance_profile
 
-__all__ = ["ablation_curves", "aggregates_and_profile", "gaits", "learning_curves"]
+__all__ = ["ablation_curves", "aggregates_and_profile", "extraction_curves", "gaits", "learning_curves"]
 
 _COLOURS = dict(zip(NAMES.values(), sns.color_palette("colorblind", len(NAMES)), strict=True))
 
@@ -142,4 +142,22 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
     for ax in axes:
         ax.title.set_fontsize(9)
         ax.grid(axis="y", alpha=0.3)
+    return figure
+
+
+def extraction_curves(table: pd.DataFrame) -> Figure:
+    """Fig. 8b: return of policies that do not plan against updates of the world model; a panel a task, a dot a seed, lines are medians."""
+    tasks, methods = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["method"]))
+    palette = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(3.6 * len(tasks) + 1, 3.2), layout="constrained", squeeze=False, sharey=True)
+    for ax, task in zip(axes[0], tasks, strict=True):
+        part = table[table["task"] == task]
+        for method in methods:
+            of = part[part["method"] == method]
+            ax.plot(of["updates"], of["mean_return"], "o", color=palette[method], ms=4, alpha=0.6)
+            ax.plot(of.groupby("updates")["mean_return"].median(), color=palette[method], label=method)
+        ax.set(xscale="log", xlabel="updates of the world model", title=task, ylabel="return" if ax is axes[0, 0] else "")
+        ax.title.set_fontsize(9)
+        ax.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=8)
     return figure

@@ -105,8 +105,18 @@ def test_02_single_task(tmp_path):
 
 
 def test_04_ablations(tmp_path):
-    notebook = execute("04_ablations", tmp_path, ablations=["detach", "stiffness"], overrides={**SMALL_RUNS, "shac.updates": 2})
-    assert {p.stem for p in (tmp_path / "figures").glob("*.png")} == {"ablation_detach", "ablation_stiffness"} and pictures(notebook) == 2
+    few = {
+        "data.replay.episodes": 2, "data.replay.model_updates": 2, "data.replay.policy_updates": 2, "policy.updates": 2, "eval_episodes": 2,
+    }  # fmt: skip
+    changes = {**SMALL_RUNS, "shac.updates": 2, **{f"extraction.{name}": value for name, value in few.items()}}
+    chosen = {"ablations": ["detach", "stiffness"], "extraction_tasks": ["pendulum-spin"], "extraction_updates": [2, 4]}
+    notebook = execute("04_ablations", tmp_path, overrides=changes, **chosen)
+    names = {"ablation_detach", "ablation_stiffness", "fig08b_extraction"}
+    assert {p.stem for p in (tmp_path / "figures").glob("*.png")} == names and pictures(notebook) == 3
+    extracted = pd.read_csv(tmp_path / "runs" / "extraction.csv")
+    assert extracted.groupby(["method", "updates"]).size().to_dict() == {
+        ("PWM", 2): 1, ("PWM", 4): 1, ("TD-MPC2 without planning", 2): 1, ("TD-MPC2 without planning", 4): 1,
+    }  # fmt: skip
     curves = pd.read_csv(tmp_path / "runs" / "ablation_stiffness.csv")
     assert curves["variation"].nunique() == 4 and curves.groupby("variation")["gradient_cosine"].count().gt(0).sum() == 2
 

@@ -142,9 +142,17 @@ def test_wrong_parameters_of_the_single_tasks_are_one_paragraph(change, message)
 
 def test_wrong_parameters_of_the_ablations_are_one_paragraph():
     given = {k: v for k, v in SINGLE.items() if k not in ("tasks", "algorithms", "stiffness")}
+    given |= {"extraction_tasks": [], "extraction_updates": []}
     assert list(AblationParameters.validate_cell({**given, "ablations": "detach"}).experiments("detach")) == [
         "policy sees sg(z)",
         "full gradient",
     ]
     with pytest.raises(ParameterError, match="no ablation 'colour'; known: stiffness, batch, regularisation"):
         AblationParameters.validate_cell({**given, "ablations": ["colour"]})
+    for change, message in (
+        ({"extraction_tasks": ["mw-reach"]}, "no dm_control task 'mw-reach'; known: walker-stand"),
+        ({"extraction_updates": [0]}, "every number of updates must be at least 1"),
+        ({"overrides": {"extraction.policy.updatez": 1}}, "no setting 'policy.updatez'"),
+    ):
+        with pytest.raises(ParameterError, match=re.escape(message)):
+            AblationParameters.validate_cell({**given, "ablations": ["detach"], **change})
