@@ -184,7 +184,25 @@ class LessonParameters(_OnTheCPU):
         return value
 
 
-class SingleTaskParameters(_Folders):
+class _Robots(_Folders):
+    """Parameters of the notebooks whose small runs are faster on a CPU, with or without a GPU at hand."""
+
+    device: str = Field(
+        description="'by_scale' (the CPU, a GPU at scale paper where there is one), 'auto', 'cpu', 'cuda' or a torch device"
+    )
+
+    @field_validator("device")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        return value if value == "by_scale" else super()._usable(value)
+
+    def device_name(self) -> str:
+        """What torch calls the device."""
+        by_scale = "auto" if self.scale == "paper" else "cpu"
+        return str(resolve_device(by_scale if self.device == "by_scale" else self.device))
+
+
+class SingleTaskParameters(_Robots):
     """notebooks/02_single_task.ipynb."""
 
     tasks: Names = Field(description='environments of the simulator, e.g. ["hopper", "ant"]')
@@ -222,14 +240,14 @@ class SingleTaskParameters(_Folders):
             train_seeds=self.train_seeds or (2 if self.scale == "quick" else 5),
             runs_dir=self.runs_folder(),
             stiffness=self.stiffness,
-            device=str(resolve_device(self.device)),
+            device=self.device_name(),
             workers=self.workers or default_workers(),
             engine=self.engine,
             progress=progress,
         )
 
 
-class AblationParameters(_Folders):
+class AblationParameters(_Robots):
     """notebooks/04_ablations.ipynb."""
 
     ablations: Names = Field(description=f"questions to answer: any of {', '.join(ABLATIONS)}")
@@ -280,7 +298,7 @@ class AblationParameters(_Folders):
             runs_dir=self.runs_folder() / "extraction",
             data_dir=self.runs_folder() / "extraction" / "episodes",
             train_seeds=self.train_seeds or (1 if self.scale == "quick" else 3),
-            device=str(resolve_device(self.device)),
+            device=self.device_name(),
             workers=self.workers or default_workers(),
             engine=self.engine,
             progress=progress,
@@ -294,7 +312,7 @@ class AblationParameters(_Folders):
             self.train_seeds or (1 if self.scale == "quick" else 3),
             self.runs_folder(),
             changes=self._changes(False),
-            device=str(resolve_device(self.device)),
+            device=self.device_name(),
             workers=self.workers or default_workers(),
             engine=self.engine,
             progress=progress,

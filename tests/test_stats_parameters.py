@@ -131,6 +131,7 @@ SINGLE = dict(
         ({"tasks": ["cheetah"]}, "no environment 'cheetah'; known: hopper, ant, anymal, humanoid, snu_like"),
         ({"algorithms": "dreamer"}, "no algorithm 'dreamer'; known: shac, pwm, pwm_scratch, pwm_state_space, tdmpc2, ppo, sac"),
         ({"stiffness": 0.0}, "stiffness=0.0 is not allowed"),
+        ({"device": "abacus"}, "device='abacus' is not allowed"),
         ({"overrides": {"shac.updatez": 1}}, "no setting 'shac.updatez'"),
     ],
 )
@@ -156,3 +157,11 @@ def test_wrong_parameters_of_the_ablations_are_one_paragraph():
     ):
         with pytest.raises(ParameterError, match=re.escape(message)):
             AblationParameters.validate_cell({**given, "ablations": ["detach"], **change})
+
+
+@pytest.mark.parametrize("scale", ["quick", "laptop", "paper"])
+def test_small_robots_stay_on_the_cpu_and_paper_asks_for_a_gpu(scale, monkeypatch):
+    monkeypatch.setattr("pwmlib.notebooks.resolve_device", lambda name: f"asked for {name}")
+    params = SingleTaskParameters.validate_cell({**SINGLE, "scale": scale, "device": "by_scale"})
+    assert params.device_name() == ("asked for auto" if scale == "paper" else "asked for cpu")
+    assert SingleTaskParameters.validate_cell({**SINGLE, "scale": scale, "device": "meta"}).device_name() == "asked for meta"
