@@ -66,6 +66,8 @@ class PWMConfig:
     critic_sampling: Literal["uniform", "time_blocks"] = "uniform"
     """8 gradient steps, each on a uniform sample of a quarter of the data (paper), or 8 passes over 4 unshuffled blocks of time
     steps, 32 gradient steps (released)."""
+    continued: float = 0.0
+    """Share of the imagined trajectories that go on from where those of the last update ended, instead of from replay states (paper)."""
     start_states: Literal["all", "slice_start"] = "all"
     """Which replay states start imagined rollouts: all (s_1 ~ B), or none of an episode's last H (released: first of a slice)."""
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -76,6 +76,9 @@ class FrozenWorldModel:
             o = model.obs_dim
             self._encoder = _FrozenMLP(model.encoder, [slice(0, o)], embedding, slice(o, o + e), dtype)
         self._dynamics, self._reward = _FrozenMLP(model.dynamics, *step), _FrozenMLP(model.reward_head, *step)
+        self._termination = None
+        if model.termination_head is not None:
+            self._termination = _FrozenMLP(model.termination_head, [slice(0, z)], embedding, slice(z, z + e), dtype)
         self._mask = model.action_mask[task] if model.config.apply_action_mask else None
         if self._mask is not None and bool((self._mask == 1).all()):
             self._mask = None
@@ -98,9 +101,9 @@ class FrozenWorldModel:
         """R(z, a, e), shape [...]; the next state is not used."""
         return self.model.decode_reward(self._reward(state, self._masked(action)), symexp=self.reward_symexp)
 
-    def done(self, next_state: Tensor) -> None:
-        """Latent models of the multi-task suites never terminate."""
-        return None
+    def done(self, next_state: Tensor) -> Tensor | None:
+        """Bool [...], where a model with a termination head takes the episode to have ended; None without one."""
+        return None if self._termination is None else self._termination(next_state.detach()).squeeze(-1) > 0
 
 
 class FrozenMultiTaskModel:

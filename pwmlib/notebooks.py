@@ -187,9 +187,7 @@ class LessonParameters(_OnTheCPU):
 class _Robots(_Folders):
     """Parameters of the notebooks whose small runs are faster on a CPU, with or without a GPU at hand."""
 
-    device: str = Field(
-        description="'by_scale' (the CPU, a GPU at scale paper where there is one), 'auto', 'cpu', 'cuda' or a torch device"
-    )
+    device: str = Field(description="'by_scale' (the CPU; at scale paper a GPU where there is one), 'auto', 'cpu' or a torch device")
 
     @field_validator("device")
     @classmethod

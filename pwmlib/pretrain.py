@@ -51,9 +51,9 @@ class WorldModelTrainer:
         device = self.model.obs_mean.device
         rng_state = self.rng.bit_generator.state
         batch = [x.to(device) for x in self.data.slices(c.batch, c.horizon, self.rng)]
-        batch, valid = batch[:4], (batch[4] if len(batch) > 4 else None)
+        batch, ends = batch[:4], dict(zip(("valid", "terminated"), batch[4:], strict=False))
         with torch.autocast(device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
-            loss, parts = world_model_loss(self.model, *batch, c.loss, valid=valid)
+            loss, parts = world_model_loss(self.model, *batch, c.loss, **ends)
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         for p, g in zip(self.parameters, gradients, strict=True):
             p.grad = g

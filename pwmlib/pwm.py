@@ -99,6 +99,7 @@ class PolicyLearner:
         self.critic_optimiser = _FlatAdam(self.critics, c.critic_lr, c.betas)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.step = 0
+        self._ends: tuple[Tensor, Tensor] | None = None
         self._snapshot = _Snapshot()
         # Running moments of the returns for return_scaling="running_std": mean, variance, count.
         self.return_moments = torch.tensor([0.0, 1.0, 1e-4], dtype=torch.float64)
@@ -111,6 +112,8 @@ class PolicyLearner:
             metrics = self._improve_actor(roll)
             detached = Rollout(roll.states.detach(), roll.actions.detach(), roll.rewards.detach(), roll.terminated)
             metrics |= self._fit_critics(detached)
+            if self.config.continued:
+                self._ends = self._reached(detached)
         except NonFiniteError:
             self._snapshot.restore(self)
             raise
@@ -121,8 +124,18 @@ class PolicyLearner:
         """A batch of rollouts of the current policy, differentiable in the actor's parameters."""
         c = self.config
         start = self.starts(c.batch, self.generator)
+        if self._ends is not None:
+            states, alive = self._ends
+            goes_on = alive & (torch.rand(c.batch, generator=self.generator, device=self.device) < c.continued)
+            start = torch.where(goes_on[:, None], states, start)
         noise = torch.randn(c.horizon, c.batch, self.actor.action_dim, generator=self.generator, device=self.device)
         return rollout(self.dynamics, self.actor, start, noise=noise, detach_policy_input=c.detach_policy_input)
+
+    @staticmethod
+    def _reached(roll: Rollout) -> tuple[Tensor, Tensor]:
+        """Last states [batch, state_dim] of trajectories, and whether they go on from there [batch]."""
+        ended = torch.zeros_like(roll.rewards[0], dtype=torch.bool) if roll.terminated is None else roll.terminated.any(0)
+        return roll.states[-1], ~ended
 
     def actor_loss(self, roll: Rollout) -> Tensor:
         """Minus the (scaled) mean return, a scalar (Eq. 6)."""
@@ -148,6 +161,7 @@ class PolicyLearner:
             "return_moments": self.return_moments,
             "generator": self.generator.get_state(),
             "step": self.step,
+            **({} if self._ends is None else {"ends": list(self._ends)}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -159,6 +173,7 @@ class PolicyLearner:
         self.critic_optimiser.refresh()
         self.return_moments = state["return_moments"].clone()
         self.generator.set_state(state["generator"].cpu())
+        self._ends = tuple(state["ends"]) if "ends" in state else None
         self.step = int(state["step"])
 
     def _improve_actor(self, roll: Rollout) -> dict[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .nets import Activation, NormedLinear, SimNorm, mlp
@@ -41,6 +42,8 @@ class WorldModelConfig:
     """Reward head: two-hot classification (Eq. 10), or None for a scalar with squared error (released single-task code)."""
     apply_action_mask: bool = True
     """Zero the action entries that a task does not have; the released code builds the masks and never applies them."""
+    termination: bool = False
+    """A head that says whether a state ends the episode. The paper's tasks are treated as if none did; Hopper and Ant fall."""
     residual: bool = False
     """Dynamics predict z + F(z, a) and the state itself is the latent; a deviation from the paper, for small-scale comparisons."""
 
@@ -98,6 +101,7 @@ class WorldModel(nn.Module):
             self.encoder = mlp(obs_dim + e, config.encoder_hidden, self.latent_dim, output=self._latent_norm(), **common)
             self.dynamics = mlp(step_inputs, config.dynamics_hidden, self.latent_dim, output=self._latent_norm(), **common)
         self.reward_head = mlp(step_inputs, config.reward_hidden, config.two_hot.bins if config.two_hot else 1, **common)
+        self.termination_head = mlp(self.latent_dim + e, config.reward_hidden, 1, **common) if config.termination else None
         mask = torch.zeros(tasks, action_dim)
         for row, m in zip(mask, action_dims, strict=True):
             row[:m] = 1.0
@@ -120,6 +124,7 @@ class WorldModel(nn.Module):
         if self.task_embedding is not None:
             nn.init.uniform_(self.task_embedding.weight, -0.02, 0.02)
         last = [self.reward_head[-1]] + ([self.dynamics[-1]] if self.config.residual else [])
+        last += [self.termination_head[-1]] if self.termination_head is not None else []
         for layer in last:
             if not self.config.spectral_norm:
                 nn.init.zeros_(layer.weight)
@@ -163,6 +168,10 @@ class WorldModel(nn.Module):
         """R(z, a, e): shape [..., bins], or [..., 1] with a scalar head."""
         return self.reward_head(self._step_inputs(z, action, task))
 
+    def termination_logit(self, z: Tensor, task: Tensor) -> Tensor:
+        """Log-odds that the episode ends in z [..., latent_dim]; shape [...]. For a model with a termination head."""
+        return self.termination_head(torch.cat([z, *self._embed(task, z)], -1)).squeeze(-1)
+
     def reward(self, z: Tensor, action: Tensor, task: Tensor, *, symexp: bool = False) -> Tensor:
         """Predicted reward, shape [...]; symlog-space by default as in the paper, in reward units with symexp=True."""
         return self.decode_reward(self.reward_logits(z, action, task), symexp=symexp)
@@ -195,6 +204,8 @@ class WorldModelLossConfig:
     """Released: the discounted sums are divided by H, the (undiscounted) reward term by H once more."""
     reward_loss: Literal["cross_entropy", "broadcast_mse"] = "cross_entropy"
     """broadcast_mse: squared difference of every logit and the reward, what the released fine-tuning computes with a two-hot head."""
+    termination_coef: float = 1.0
+    """Of the cross-entropy of a model's termination head."""
     normalise_reward: bool = False
     """Learn (r - mean) / std clamped to +-5 (released single-task code)."""
 
@@ -211,12 +222,14 @@ def world_model_loss(
     config: WorldModelLossConfig | None = None,
     *,
     valid: Tensor | None = None,
+    terminated: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Eq. 10: auto-regressive over H steps from z_0 = E(s_0), targets sg(E(s_{t+1})), two-hot cross-entropy of the rewards.
 
     obs: [H + 1, batch, obs_dim]; action: [H, batch, action_dim]; reward: [H, batch]; task: long [batch].
     valid: [H, batch], 0 for the steps after an episode's end, which count for nothing.
-    Returns the scalar loss and its detached parts "dynamics", "reward" (before coefficients).
+    terminated: bool [H, batch], whether a step ended the episode; what a termination head learns.
+    Returns the scalar loss and its detached parts "dynamics", "reward" and, with such a head, "termination" (before coefficients).
     """
     config = config or WorldModelLossConfig()
     horizon = action.shape[0]
@@ -245,7 +258,14 @@ def world_model_loss(
     else:
         dynamics, rewards = (weight * per_step).sum(), (weight * reward_error).sum()
     loss = config.dynamics_coef * dynamics + config.reward_coef * rewards
-    return loss, {"dynamics": dynamics.detach(), "reward": rewards.detach()}
+    parts = {"dynamics": dynamics.detach(), "reward": rewards.detach()}
+    if model.termination_head is not None:
+        if terminated is None:
+            raise ValueError("world_model_loss: the model has a termination head, but the data does not say which steps end an episode")
+        logit = model.termination_logit(latents[1:], task).to(obs.dtype)
+        ends = (weight * kept(F.binary_cross_entropy_with_logits(logit, terminated.to(obs.dtype), reduction="none"))).sum()
+        loss, parts["termination"] = loss + config.termination_coef * ends, ends.detach()
+    return loss, parts
 
 
 def _reward_error(model: WorldModel, logits: Tensor, target: Tensor, kind: str) -> Tensor:

@@ -193,8 +193,8 @@ def settings():
 
 
 TINY_TDMPC2 = OnlineTDMPC2Config(
-    updates=4, steps=2, envs=3, agent=TDMPC2Config(batch=8, hidden=(16,), termination_coef=1.0),
-    model=dataclasses.replace(SMALL, two_hot=TwoHot()), random_steps=10, first_model_updates=3, planned_episodes=2,
+    updates=4, steps=2, envs=3, agent=TDMPC2Config(batch=8, hidden=(16,)),
+    model=dataclasses.replace(SMALL, two_hot=TwoHot(), termination=True), random_steps=10, first_model_updates=3, planned_episodes=2,
     planner=TDMPC2PlannerConfig(iterations=2, samples=12, prior_samples=4, elites=3),
 )  # fmt: skip
 FROM_SCRATCH, FROM_REPLAY = [80, 208, 336, 464], [64, 192, 320, 448]

@@ -1,5 +1,7 @@
 """TD-MPC2 on a problem whose best action is known; masks, continuation, wrong input."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -32,9 +34,9 @@ class Poisoned(Follow):
         return torch.full_like(obs, torch.nan), *rest
 
 
-def trainer(**changes):
+def trainer(*, termination=False, **changes):
     torch.manual_seed(0)
-    model = WorldModel(2, 2, tasks=2, action_dims=[1, 1], config=SMALL)
+    model = WorldModel(2, 2, tasks=2, action_dims=[1, 1], config=dataclasses.replace(SMALL, termination=termination))
     config = TDMPC2Config(**{**vars(CONFIG), **changes})
     return TDMPC2Trainer(model, Follow(), torch.tensor([0.5, 0.5]), config)
 
@@ -110,7 +112,7 @@ class Falling(Follow):
 
 
 def test_an_episodes_end_has_no_value_beyond_it_and_is_recognised():
-    learner = trainer(updates=800, termination_coef=1.0, horizon=2)
+    learner = trainer(updates=800, termination=True, horizon=2)
     learner.data = Falling()
     learner.discounts = torch.tensor([0.8, 0.8])
     for _ in range(800):
@@ -118,12 +120,12 @@ def test_an_episodes_end_has_no_value_beyond_it_and_is_recognised():
     agent, task = learner.agent, torch.tensor(0)
     z = agent.model.encode(torch.tensor([[0.0, 1.0]]), task).expand(2, -1)
     actions = torch.tensor([[0.7, 0.0], [-0.7, 0.0]])
-    assert agent.goes_on(agent.model.next(z, actions, task)).tolist() == [0.0, 1.0]
+    assert agent.goes_on(agent.model.next(z, actions, task), task).tolist() == [0.0, 1.0]
     falls, goes_on = agent.value(z, actions, task, torch.tensor([0, 1])).tolist()
     assert falls == pytest.approx(1.0, abs=0.3), "the last reward and nothing after it"
     assert goes_on == pytest.approx(5.0, rel=0.25), "1 / (1 - 0.8): the prior has learned not to fall"
-    with pytest.raises(ValueError, match="termination_coef is set, but the data does not say"):
-        trainer(termination_coef=1.0).update()
+    with pytest.raises(ValueError, match="has a termination head, but the data does not say"):
+        trainer(termination=True).update()
 
 
 def test_it_continues_bit_for_bit_and_targets_follow():

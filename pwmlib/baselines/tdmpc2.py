@@ -53,8 +53,8 @@ class TDMPC2Config:
     hidden: tuple[int, ...] = (512, 512)
     """Of Q-functions and policy prior."""
     log_std: tuple[float, float] = (-10.0, 2.0)
-    termination_coef: float = 0.0
-    """Of a head that says whether a state ends the episode, for tasks where that happens; 0 for no such head."""
+    termination_coef: float = 1.0
+    """Of the cross-entropy of a model's termination head, where it has one."""
 
 
 class TDMPC2(nn.Module):
@@ -72,7 +72,6 @@ class TDMPC2(nn.Module):
         nn.init.zeros_(self.q.weights[-1])
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
         self.prior = mlp(state, c.hidden, 2 * model.action_dim)
-        self.ending = mlp(model.latent_dim, c.hidden[:1], 1) if c.termination_coef else None
 
     def inputs(self, z: Tensor, task: Tensor) -> Tensor:
         """[z | e], shape [..., latent_dim + task_dim]."""
@@ -93,9 +92,11 @@ class TDMPC2(nn.Module):
         log_density = -0.5 * noise.square() - log_std - 0.9189385 - torch.log(torch.relu(1 - action.square()) + 1e-6)
         return action * mask, -(log_density * mask).sum(-1)
 
-    def goes_on(self, z: Tensor) -> Tensor:
-        """1 where the episode goes on in z [..., latent_dim], 0 where the head says that it has ended; shape [...]."""
-        return torch.ones(z.shape[:-1], device=z.device) if self.ending is None else (self.ending(z).squeeze(-1) < 0).to(z.dtype)
+    def goes_on(self, z: Tensor, task: Tensor) -> Tensor:
+        """1 where the episode goes on in z [..., latent_dim], 0 where the model takes it to have ended; shape [...]."""
+        if self.model.termination_head is None:
+            return torch.ones(z.shape[:-1], device=z.device)
+        return (self.model.termination_logit(z, task) < 0).to(z.dtype)
 
     def values(self, z: Tensor, action: Tensor, task: Tensor, *, target: bool = False) -> Tensor:
         """Logits of every Q-function, [members, ..., bins]."""
@@ -121,8 +122,7 @@ class TDMPC2Trainer:
         c = self.config = self.agent.config
         self.data, self.discounts = data, discounts.to(model.obs_mean.device)
         encoder = list(model.encoder.parameters())
-        ending = self.agent.ending.parameters() if self.agent.ending is not None else ()
-        rest = [p for p in (*model.parameters(), *self.agent.q.parameters(), *ending) if not any(p is e for e in encoder)]
+        rest = [p for p in (*model.parameters(), *self.agent.q.parameters()) if not any(p is e for e in encoder)]
         self.parameters = [*rest, *encoder]
         groups = [{"params": rest, "lr": c.lr}, {"params": encoder, "lr": c.lr * c.encoder_lr_scale}]
         self.optimiser = torch.optim.Adam(groups, fused=True)
@@ -190,10 +190,10 @@ class TDMPC2Trainer:
             "reward": self._cross_entropy(model.reward_logits(latents[:-1], action, task), reward),
             "value": self._cross_entropy(agent.values(latents[:-1], action, task), targets.expand(c.members, -1, -1)).mean(0),
         }
-        if agent.ending is not None:
+        if model.termination_head is not None:
             if terminated is None:
-                raise ValueError("TDMPC2Trainer: termination_coef is set, but the data does not say which steps end an episode")
-            logits = agent.ending(latents[1:]).squeeze(-1)
+                raise ValueError("TDMPC2Trainer: the model has a termination head, but the data does not say which steps end an episode")
+            logits = model.termination_logit(latents[1:], task)
             parts["termination"] = F.binary_cross_entropy_with_logits(logits, terminated.to(logits.dtype), reduction="none")
         counted: Tensor | float = 1.0
         if valid is not None:

@@ -97,7 +97,7 @@ class PlanSearch:
         for action in plans:
             total = total + weight * self.agent.model.reward(z, action, self.task, symexp=True)
             z = self.agent.model.next(z, action, self.task)
-            weight = weight * self.discount * self.agent.goes_on(z)
+            weight = weight * self.discount * self.agent.goes_on(z, self.task)
         noise = torch.randn(len(z), self.agent.model.action_dim, generator=self.generator, device=z.device)
         action, _ = self.agent.policy(z, self.task, noise)
         pair = torch.randperm(self.agent.config.members, generator=self.generator, device=z.device)[:2]

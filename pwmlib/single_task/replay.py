@@ -56,11 +56,20 @@ class Replay:
         valid = torch.cat([torch.ones(1, batch), torch.cumprod(1.0 - ended, 0)[:-1]])
         return obs, self.action[at], self.reward[at], torch.zeros(batch, dtype=torch.long), valid, self.terminated[at]
 
-    def start_observations(self, batch: int, rng: np.random.Generator) -> Tensor:
-        """Observations of random steps, [batch, n]."""
+    def start_observations(self, batch: int, rng: np.random.Generator, *, initial_share: float = 0.0) -> Tensor:
+        """Observations of random steps, [batch, n]; `initial_share` of them first ones of episodes."""
         age, env = rng.integers(len(self), size=batch), rng.integers(self.count, size=batch)
-        rows = (self.written - len(self) + age) % self.capacity
-        return self.obs[torch.from_numpy(rows), torch.from_numpy(env)]
+        oldest = self.written - len(self)
+        if initial_share:
+            # The step after an episode's end is the next one's first.
+            rows, envs = np.nonzero(self.ended[: len(self)].numpy())
+            ages = (rows - oldest) % self.capacity + 1
+            rows, envs = ages[ages < len(self)], envs[ages < len(self)]
+            some = np.flatnonzero(rng.random(batch) < initial_share)
+            if len(rows):
+                pick = rng.integers(len(rows), size=len(some))
+                age[some], env[some] = rows[pick], envs[pick]
+        return self.obs[torch.from_numpy((oldest + age) % self.capacity), torch.from_numpy(env)]
 
     def statistics(self) -> tuple[Tensor, Tensor, float, float]:
         """Mean and standard deviation of the observations, [1, n] each, and of the rewards."""

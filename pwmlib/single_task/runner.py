@@ -18,15 +18,17 @@ from ..errors import ExplainedError
 from ..pwm import NonFiniteError
 from ..runs import Run, train
 from .gradient_check import gradient_check
+from .pwm_offline import OfflinePWM, OfflinePWMConfig
 from .pwm_online import OnlinePWM, OnlinePWMConfig
 from .replay import Replay
 from .tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config
 
 __all__ = ["Algorithm", "DivergedError", "SingleTaskSettings", "load_policy", "run_single_task", "single_task_run"]
 
-Algorithm = Literal["shac", "pwm", "pwm_scratch", "pwm_state_space", "tdmpc2", "ppo", "sac"]
+Algorithm = Literal["shac", "pwm", "pwm_scratch", "pwm_state_space", "pwm_offline", "tdmpc2", "ppo", "sac"]
 """pwm: the world model is pre-trained on the replay of a SHAC run (the paper); pwm_scratch: on random actions only; pwm_state_space: the
-same with a model whose latent is the observation itself, predicting its change (a deviation from the paper)."""
+same with a model whose latent is the observation itself, predicting its change (a deviation from the paper); pwm_offline: the model of a
+SHAC run's replay stays frozen, no real step of its own."""
 
 
 class DivergedError(ExplainedError):
@@ -51,6 +53,7 @@ class SingleTaskSettings:
     shac: SHACConfig = SHACConfig()
     pwm: OnlinePWMConfig = OnlinePWMConfig()
     state_space: OnlinePWMConfig = OnlinePWMConfig()
+    offline: OfflinePWMConfig = OfflinePWMConfig()
     tdmpc2: OnlineTDMPC2Config = OnlineTDMPC2Config()
     ppo: SB3Config = SB3Config()
     sac: SB3Config = SB3Config(hidden=(256, 256))
@@ -91,7 +94,7 @@ def run_single_task(
                 policy = learner.planning_policy(episodes)
             returns = evaluate_policy(policy, task, episodes=episodes, stiffness=stiffness)
             scores |= {"mean_return": float(returns.mean()), "std_over_episodes": float(returns.std())}
-            if isinstance(learner, OnlinePWM):
+            if isinstance(learner, OnlinePWM | OfflinePWM):
                 scores |= gradient_check(learner.model, learner.actor, task, stiffness=stiffness)
             return scores | {"env_steps": before.env_steps + step * made.steps, "wall_s": watched.wall, "cpu_s": watched.cpu}
 
@@ -115,7 +118,12 @@ def single_task_run(
     algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettings, runs_dir: str | Path, *, stiffness: float = 1.0
 ) -> Run:
     """The run of `run_single_task`; it depends on the sizes of its own algorithm only."""
-    used = {"pwm": ("pwm", "replay"), "pwm_scratch": ("pwm",), "pwm_state_space": ("state_space",)}.get(algorithm, (algorithm,))
+    used = {
+        "pwm": ("pwm", "replay"),
+        "pwm_scratch": ("pwm",),
+        "pwm_state_space": ("state_space",),
+        "pwm_offline": ("offline", "replay"),
+    }.get(algorithm, (algorithm,))
     common = ("envs", "eval_episodes", "evaluate_every", "largest_value")
     sizes = {name: getattr(settings, name, None) for name in (*used, *common)}
     params = {"algorithm": algorithm, "task": task, "seed": seed, "stiffness": stiffness, **sizes}
@@ -252,12 +260,15 @@ def _make(algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettin
         config = settings.tdmpc2
         before = Spent(env_steps=config.random_steps * count)
         return _Made(OnlineTDMPC2(env, config, seed=seed), config.updates, config.steps * count, before)
-    if algorithm not in ("pwm", "pwm_scratch", "pwm_state_space"):
+    if algorithm not in get_args(Algorithm):
         raise ValueError(f"algorithm must be one of {', '.join(get_args(Algorithm))}, got {algorithm!r}")
     given, config = None, settings.state_space if algorithm == "pwm_state_space" else settings.pwm
     before = Spent(env_steps=config.random_steps * count)
-    if algorithm == "pwm":
+    if algorithm in ("pwm", "pwm_offline"):
         given, before = shac_replay(task, seed, settings.replay, count, runs_dir, stiffness=stiffness, device=device)
+    if algorithm == "pwm_offline":
+        return _Made(OfflinePWM(given, settings.offline, seed=seed, device=device), settings.offline.policy.updates, 0, before)
+    if algorithm == "pwm":
         config = replace(config, replay_steps=max(config.replay_steps, given.capacity + config.actor_critic.updates * 16))
     learner = OnlinePWM(env, config, seed=seed, given=given)
     return _Made(learner, config.actor_critic.updates, config.actor_critic.horizon * count, before)

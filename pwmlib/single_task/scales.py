@@ -76,8 +76,8 @@ SINGLE_TASK_SCALES: dict[str, SingleTaskSettings] = {
         tdmpc2=OnlineTDMPC2Config(
             updates=10_000,
             envs=64,
-            agent=TDMPC2Config(termination_coef=1.0),
-            model=replace(_PAPER_PWM.model, two_hot=TwoHot()),
+            agent=TDMPC2Config(),
+            model=replace(_PAPER_PWM.model, two_hot=TwoHot(), termination=True),
             planner=TDMPC2PlannerConfig(),
             model_updates=8,
         ),

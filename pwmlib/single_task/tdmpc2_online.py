@@ -25,9 +25,9 @@ class OnlineTDMPC2Config:
     steps: int = 16
     envs: int = 8
     """Few: every decision is a search."""
-    agent: TDMPC2Config = TDMPC2Config(batch=128, hidden=(128, 128), termination_coef=1.0)
+    agent: TDMPC2Config = TDMPC2Config(batch=128, hidden=(128, 128))
     model: WorldModelConfig = WorldModelConfig(
-        latent_dim=64, encoder_hidden=(128,), dynamics_hidden=(256, 256), reward_hidden=(256, 256), task_dim=0
+        latent_dim=64, encoder_hidden=(128,), dynamics_hidden=(256, 256), reward_hidden=(256, 256), task_dim=0, termination=True
     )
     planner: TDMPC2PlannerConfig = TDMPC2PlannerConfig(iterations=4, samples=128, prior_samples=16, elites=16)
     model_updates: int = 2
