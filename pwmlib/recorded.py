@@ -133,10 +133,16 @@ def single_task(name: str, workers: int, runs_dir: Path) -> None:
     save_table(f"single_task_{name}_curves", pd.concat(curves, ignore_index=True), command)
 
 
+MULTITASK_COMPARISONS = (
+    "papermill notebooks/03_mt80.ipynb out.ipynb -p tasks 80 -p scale laptop -p data generate -p train_seeds 2 -p compared_tasks 8 "
+    """-p comparisons '["tdmpc2", "one_policy", "horizon"]' -p overrides '{"tdmpc2.updates": 4000}'"""
+)
+
+
 def figures() -> None:
     """Draw the recorded tables into figures/."""
     from . import figures as drawing
-    from .multitask_figures import multitask_scores
+    from .multitask_figures import compared_scores, multitask_scores
 
     drawing.use_style()
     paths = {name: RESULTS / f"{name}.csv" for name in ("perfect_model", "offline_cartpole", "offline_cartpole_data")}
@@ -165,6 +171,10 @@ def figures() -> None:
     drawing.save_figure(figure, folder, "double_pendulum_fidelity", paper=paper, inputs=[fidelity], command=made)
     figure = drawing.disturbance_growth(pd.read_csv(growth))
     drawing.save_figure(figure, folder, "double_pendulum_growth", paper="none: why Fig. 3 looks as it does", inputs=[growth], command=made)
+    for comparison, paper in (("tdmpc2", "Fig. 6"), ("one_policy", "Fig. 18"), ("horizon", "Fig. 14")):
+        path = RESULTS / f"multitask_{comparison}.csv"
+        figure = compared_scores(pd.read_csv(path), f"{paper}, in our numbers")
+        drawing.save_figure(figure, folder, f"multitask_{comparison}", paper=paper, inputs=[path], command=MULTITASK_COMPARISONS)
     quick = RESULTS / "multitask_quick.csv"
     figure = multitask_scores(table := pd.read_csv(quick), multitask_aggregates(table))
     command = "papermill notebooks/03_mt80.ipynb out.ipynb -p tasks 4"

@@ -128,7 +128,7 @@ def hopper_seconds(algorithm: Algorithm, settings: SingleTaskSettings) -> float:
         "pwm_scratch": online(settings.pwm, settings.pwm.first_model_updates),
         "pwm_state_space": online(settings.state_space, settings.state_space.first_model_updates),
         "pwm_offline": settings.replay.updates * settings.replay.horizon * 0.0055
-        + settings.offline.pretraining_updates * 0.016
+        + settings.offline.members * settings.offline.pretraining_updates * 0.016
         + settings.offline.policy.updates * 0.1,
         "tdmpc2": td.updates * td.steps * (td.envs * td.planner.samples * td.planner.iterations * 3.3e-5 + td.model_updates * 0.038),
         "ppo": settings.ppo.updates * settings.ppo.steps * 64 / 12_500,

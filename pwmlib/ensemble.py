@@ -1,0 +1,57 @@
+"""Several frozen world models as one cautious simulator: where they disagree, the data said little, and the reward is lowered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .frozen import FrozenWorldModel
+
+__all__ = ["EnsembleDynamics"]
+
+
+class EnsembleDynamics:
+    """Members with one encoder (or none) behind the `Dynamics` protocol: states and rewards are their means, an episode ends where any
+    member says so.
+
+    pessimism: taken off the reward for every unit of disagreement, the standard deviation of the members' next latents (mean over
+    dimensions) in units of what it is on the data, `usual`. It is differentiable: the policy's gradient leads away from the unknown.
+    """
+
+    def __init__(self, members: Sequence[FrozenWorldModel], *, pessimism: float = 0.0, usual: float = 1.0):
+        if not members:
+            raise ValueError("EnsembleDynamics: needs at least one member")
+        if pessimism and len(members) < 2:
+            raise ValueError(f"EnsembleDynamics: pessimism={pessimism} needs at least 2 members that can disagree")
+        first = list(members[0].model.encoder.parameters()) if members[0].model.encoder is not None else []
+        for member in members[1:]:
+            own = list(member.model.encoder.parameters()) if member.model.encoder is not None else []
+            if len(own) != len(first) or not all(torch.equal(a, b) for a, b in zip(first, own, strict=True)):
+                raise ValueError("EnsembleDynamics: the members' encoders differ; their latents mean different things")
+        self.members, self.pessimism, self.usual = list(members), pessimism, usual
+        self.model, self.state_dim, self.action_dim = members[0].model, members[0].state_dim, members[0].action_dim
+
+    def encode(self, obs: Tensor) -> Tensor:
+        """z = E(s); obs [..., obs_dim] -> [..., latent_dim]."""
+        return self.members[0].encode(obs)
+
+    def advance(self, state: Tensor, action: Tensor) -> Tensor:
+        """Mean of the members' next latents."""
+        return torch.stack([m.advance(state, action) for m in self.members]).mean(0)
+
+    def disagreement(self, state: Tensor, action: Tensor) -> Tensor:
+        """Standard deviation of the members' next latents, mean over dimensions; shape [...]."""
+        variance = torch.stack([m.advance(state, action) for m in self.members]).var(0, unbiased=False)
+        return (variance + 1e-10).sqrt().mean(-1)
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor | None = None) -> Tensor:
+        """Mean of the members' rewards, less `pessimism` times the disagreement; shape [...]."""
+        mean = torch.stack([m.reward(state, action) for m in self.members]).mean(0)
+        return mean - self.pessimism / self.usual * self.disagreement(state, action) if self.pessimism else mean
+
+    def done(self, next_state: Tensor) -> Tensor | None:
+        """Bool [...]: any member takes the episode to have ended; None without termination heads."""
+        ends = [m.done(next_state) for m in self.members]
+        return None if ends[0] is None else torch.stack(ends).any(0)
