@@ -129,7 +129,10 @@ SINGLE = dict(
     ("change", "message"),
     [
         ({"tasks": ["cheetah"]}, "no environment 'cheetah'; known: hopper, ant, anymal, humanoid, snu_like"),
-        ({"algorithms": "dreamer"}, "no algorithm 'dreamer'; known: shac, pwm, pwm_scratch, pwm_state_space, tdmpc2, ppo, sac"),
+        (
+            {"algorithms": "dreamer"},
+            "no algorithm 'dreamer'; known: shac, pwm, pwm_scratch, pwm_state_space",
+        ),
         ({"stiffness": 0.0}, "stiffness=0.0 is not allowed"),
         ({"device": "abacus"}, "device='abacus' is not allowed"),
         ({"overrides": {"shac.updatez": 1}}, "no setting 'shac.updatez'"),
