@@ -24,7 +24,7 @@ from ..tasks import Environment, Task
 
 __all__ = ["COLLECTED", "GENERATOR_VERSION", "Episode", "EpisodeFileError", "EpisodeStore", "record", "record_together"]
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 
 COLLECTED = "collected-"
 """Start of the names of shards that belong to one experiment, because one of its policies acted in them."""

@@ -37,7 +37,7 @@ class SplineConfig:
 
 
 PLANNERS: dict[str, SplineConfig] = {
-    "walker": SplineConfig(18, 6, samples=32, coarser=2),
+    "walker": SplineConfig(18, 6, samples=32, coarser=2, keep=1),
     "cheetah": SplineConfig(20, 8, samples=64, keep=1),
     "reacher": SplineConfig(16, 5, keep=1),
     "acrobot": SplineConfig(60, 8, samples=64, keep=1),
