@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from .stats import Aggregate, aggregate
 
-__all__ = ["aggregate_bars", "compared_scores", "many_task_scores", "multitask_scores"]
+__all__ = ["aggregate_bars", "compared_scores", "many_task_scores", "multitask_scores", "online_curves"]
 
 OURS, PLANNER = "#0072B2", "#E69F00"
 PUBLISHED = {"PWM, published": ("D", "#009E73"), "TD-MPC2, published": ("s", "#CC79A7")}
@@ -135,4 +135,23 @@ def aggregate_bars(ours: Mapping[str, Aggregate], published: pd.DataFrame) -> Fi
         names.append(row.method.replace(", ", ",\n"))
     ax.set_xticks(range(len(names)), names, fontsize=8)
     ax.set(ylim=(0, 1.02), ylabel="IQM of normalised scores")
+    return figure
+
+
+def online_curves(table: pd.DataFrame) -> Figure:
+    """PWM online on single dm_control tasks: return of the deterministic policy against episodes; thin lines are seeds, thick medians.
+
+    table: columns task, model, train_seed, episodes, mean_return.
+    """
+    tasks, models = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["model"]))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(4.3 * len(tasks), 3.1), layout="constrained", squeeze=False, sharey=True)
+    for ax, task in zip(axes[0], tasks, strict=True):
+        for model, colour in zip(models, sns.color_palette("colorblind", len(models)), strict=True):
+            part = table[(table["task"] == task) & (table["model"] == model)]
+            for _, seed in part.groupby("train_seed"):
+                ax.plot(seed["episodes"], seed["mean_return"], color=colour, lw=0.8, alpha=0.5)
+            ax.plot(part.groupby("episodes")["mean_return"].median(), color=colour, lw=2.2, label=f"{model} world model")
+        ax.set(title=task, xlabel="episodes", ylabel="return" if ax is axes[0, 0] else "")
+        ax.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=8)
     return figure

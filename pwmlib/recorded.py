@@ -142,7 +142,7 @@ MULTITASK_COMPARISONS = (
 def figures() -> None:
     """Draw the recorded tables into figures/."""
     from . import figures as drawing
-    from .multitask_figures import compared_scores, multitask_scores
+    from .multitask_figures import compared_scores, multitask_scores, online_curves
 
     drawing.use_style()
     paths = {name: RESULTS / f"{name}.csv" for name in ("perfect_model", "offline_cartpole", "offline_cartpole_data")}
@@ -175,6 +175,9 @@ def figures() -> None:
         path = RESULTS / f"multitask_{comparison}.csv"
         figure = compared_scores(pd.read_csv(path), f"{paper}, in our numbers")
         drawing.save_figure(figure, folder, f"multitask_{comparison}", paper=paper, inputs=[path], command=MULTITASK_COMPARISONS)
+    figure = online_curves(pd.read_csv(path := RESULTS / "online.csv"))
+    made = "python -m pwmlib.recorded online"
+    drawing.save_figure(figure, folder, "online", paper="none: App. C.4 on single tasks", inputs=[path], command=made)
     quick = RESULTS / "multitask_quick.csv"
     figure = multitask_scores(table := pd.read_csv(quick), multitask_aggregates(table))
     command = "papermill notebooks/03_mt80.ipynb out.ipynb -p tasks 4"

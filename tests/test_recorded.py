@@ -77,6 +77,28 @@ def test_multitask_80_says_what_the_readme_says():
     assert f"MetaWorld success {metaworld['score'].mean():.0f} % on average (random {metaworld['random_score'].mean():.1f} %)" in README
 
 
+def test_online_says_what_the_readme_says():
+    table = pd.read_csv(RESULTS / "online.csv")
+    last = table[table["episodes"] == table["episodes"].max()].groupby(["task", "model"])["mean_return"]
+    assert last.size().eq(3).all() and len(last) == 4 and (table["episodes"].max() == 65)
+    low, high = last.min(), last.max()
+    assert low["cheetah-run", "state-space"] >= 300
+    cheetah, walker = (
+        [f"{low[name, m]:.0f} to {high[name, m]:.0f}" for m in ("state-space", "SimNorm")] for name in ("cheetah-run", "walker-walk")
+    )
+    assert f"PWM ends at {cheetah[0]} on cheetah-run with a state-space model" in README
+    assert f"and {cheetah[1]} with the paper's SimNorm; on walker-walk {walker[0]} and {walker[1]}" in README
+    offline = pd.read_csv(RESULTS / "multitask_80.csv").groupby("task")["mean_return"].mean()
+    assert f"cheetah-run stays at {offline['cheetah-run']:.0f} and walker-walk at {offline['walker-walk']:.0f} of 1000" in README
+
+
+def test_comparisons_say_what_the_readme_says():
+    horizon = pd.read_csv(RESULTS / "multitask_horizon.csv")
+    assert horizon.groupby(["task", "method"]).size().eq(2).all() and horizon["task"].nunique() == 8
+    mean = horizon.groupby("method")["score"].mean()
+    assert f"mean score {mean['world model of H = 3']:.0f}, one trained over 16 steps {mean['world model of H = 16']:.0f}" in README
+
+
 def test_collection_says_what_the_readme_says():
     collected = pd.read_csv(SHIPPED / "collections.csv")
     data, quality = (pd.read_csv(SHIPPED / f"{name}.csv").set_index("task") for name in ("data", "quality"))
