@@ -4,7 +4,7 @@ python -m pwmlib.recorded perfect_model     closed-form cartpole and pendulum, 5
 python -m pwmlib.recorded offline_cartpole  cartpole-swingup on dm_control, offline from replay, 5 seeds
 python -m pwmlib.recorded ball_wall         the ball-wall study at laptop scale, 50 seeds
 python -m pwmlib.recorded online            PWM online on cheetah-run and walker-walk, two world models, 3 seeds
-python -m pwmlib.recorded hopper            SHAC, PWM, PPO, SAC, TD-MPC2 on Hopper at laptop scale; likewise ant, robots
+python -m pwmlib.recorded hopper            SHAC and PWM on Hopper at laptop scale, 5 seeds; hopper_peers: PPO, SAC, TD-MPC2; ant; robots
 python -m pwmlib.recorded figures           draw them, and the table of notebook 03 at scale quick
 """
 
@@ -112,7 +112,8 @@ def online(workers: int, runs_dir: Path, seeds: int = 3) -> None:
 
 
 SINGLE_TASK: dict[str, list[tuple[tuple[str, ...], tuple[Algorithm, ...], int]]] = {
-    "hopper": [(("hopper",), ("shac", "pwm", "pwm_state_space"), 5), (("hopper",), ("ppo",), 3), (("hopper",), ("sac", "tdmpc2"), 2)],
+    "hopper": [(("hopper",), ("shac", "pwm", "pwm_state_space"), 5)],
+    "hopper_peers": [(("hopper",), ("ppo",), 3), (("hopper",), ("sac", "tdmpc2"), 2)],
     "ant": [(("ant",), ("shac", "pwm", "pwm_state_space", "ppo"), 3)],
     "robots": [(("anymal", "humanoid", "snu_like"), ("shac",), 2)],
 }
@@ -143,6 +144,8 @@ def figures() -> None:
     """Draw the recorded tables into figures/."""
     from . import figures as drawing
     from .multitask_figures import compared_scores, multitask_scores, online_curves
+    from .published import published_single_task
+    from .single_task_figures import aggregates_and_profile, learning_curves
 
     drawing.use_style()
     paths = {name: RESULTS / f"{name}.csv" for name in ("perfect_model", "offline_cartpole", "offline_cartpole_data")}
@@ -171,6 +174,16 @@ def figures() -> None:
     drawing.save_figure(figure, folder, "double_pendulum_fidelity", paper=paper, inputs=[fidelity], command=made)
     figure = drawing.disturbance_growth(pd.read_csv(growth))
     drawing.save_figure(figure, folder, "double_pendulum_growth", paper="none: why Fig. 3 looks as it does", inputs=[growth], command=made)
+    robots = sorted(RESULTS.glob("single_task_*_curves.csv"))
+    curves = pd.concat([pd.read_csv(path) for path in robots], ignore_index=True)
+    tables = [path.with_name(path.name.replace("_curves", "")) for path in robots]
+    results, paper = pd.concat([pd.read_csv(path) for path in tables], ignore_index=True), published_single_task()
+    for task in dict.fromkeys(curves["task"]):
+        made = "python -m pwmlib.recorded " + " and ".join(dict.fromkeys(p.stem.removeprefix("single_task_") for p in tables))
+        figure = learning_curves(curves[curves["task"] == task], paper)
+        drawing.save_figure(figure, folder, f"fig13_{task}", paper="Fig. 13", inputs=robots, command=made)
+        figure = aggregates_and_profile(results[results["task"] == task], paper)
+        drawing.save_figure(figure, folder, f"fig05_{task}", paper="Fig. 5", inputs=tables, command=made)
     for comparison, paper in (("tdmpc2", "Fig. 6"), ("one_policy", "Fig. 18"), ("horizon", "Fig. 14")):
         path = RESULTS / f"multitask_{comparison}.csv"
         figure = compared_scores(pd.read_csv(path), f"{paper}, in our numbers")

@@ -117,6 +117,25 @@ ABLATIONS: dict[str, Ablation] = {
         "Re-encode each real step, or let the model run for the whole window?",
         (Variation("re-encode"), Variation("open loop", overrides={"pwm.imagination": "open_loop"})),
     ),
+    "frozen": Ablation(
+        "none: Section 4.1 without online fine-tuning",
+        "What does a policy need that is learned inside frozen models only?",
+        (
+            Variation("three state-space models, cautious", "pwm_offline"),
+            Variation("three, not cautious", "pwm_offline", {"offline.pessimism": 0.0}),
+            Variation("one", "pwm_offline", {"offline.members": 1, "offline.pessimism": 0.0}),
+            Variation(
+                "three SimNorm models, cautious",
+                "pwm_offline",
+                {
+                    "offline.model.residual": False,
+                    "offline.training.horizon": 5,
+                    "offline.training.lr": 3e-4,
+                    "offline.training.loss.dynamics_coef": 20.0,
+                },
+            ),
+        ),
+    ),
 }
 """Name -> question. Variations of PWM start from the same SHAC replay where their seed is the same."""
 

@@ -10,6 +10,7 @@ from ..baselines.tdmpc2 import TDMPC2Config
 from ..baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from ..twohot import TwoHot
 from ..world_model import WorldModelConfig
+from .pwm_offline import OfflinePWMConfig
 from .pwm_online import OnlinePWMConfig
 from .runner import Algorithm, SingleTaskSettings
 from .tdmpc2_online import OnlineTDMPC2Config
@@ -48,11 +49,18 @@ _STATE_SPACE = replace(
     model_updates=8,
 )
 
+# Three state-space models that lower the reward where they disagree: a SimNorm model is exploited, with or without (`ABLATIONS`).
+_OFFLINE = OfflinePWMConfig(
+    model=replace(_STATE_SPACE.model, termination=True), training=_STATE_SPACE.training, pretraining_updates=3000, members=3, pessimism=1.0,
+    policy=replace(OfflinePWMConfig().policy, updates=400),
+)  # fmt: skip
+
 SINGLE_TASK_SCALES: dict[str, SingleTaskSettings] = {
     "quick": SingleTaskSettings(
         shac=SHACConfig(horizon=16, updates=300),
         pwm=replace(_PWM, actor_critic=replace(_PWM.actor_critic, updates=200), pretraining_updates=1000),
         state_space=replace(_STATE_SPACE, actor_critic=replace(_STATE_SPACE.actor_critic, updates=300)),
+        offline=replace(_OFFLINE, pretraining_updates=1000, policy=replace(_OFFLINE.policy, updates=150)),
         replay=SHACConfig(horizon=16, updates=150),
         tdmpc2=OnlineTDMPC2Config(updates=10),
         ppo=SB3Config(updates=200),
@@ -62,6 +70,7 @@ SINGLE_TASK_SCALES: dict[str, SingleTaskSettings] = {
         shac=SHACConfig(horizon=32, updates=2000),
         pwm=replace(_PWM, actor_critic=replace(_PWM.actor_critic, updates=1500)),
         state_space=_STATE_SPACE,
+        offline=_OFFLINE,
         tdmpc2=OnlineTDMPC2Config(
             updates=300, planner=TDMPC2PlannerConfig(iterations=3, samples=96, prior_samples=16, elites=16), planned_episodes=4
         ),
@@ -73,6 +82,13 @@ SINGLE_TASK_SCALES: dict[str, SingleTaskSettings] = {
         shac=SHACConfig(horizon=32, updates=5000, critic_iterations=16),
         pwm=_PAPER_PWM,
         state_space=replace(_STATE_SPACE, actor_critic=replace(_STATE_SPACE.actor_critic, updates=5000)),
+        offline=replace(
+            _OFFLINE,
+            model=replace(_PAPER_PWM.model, termination=True),
+            training=_PAPER_PWM.training,
+            pretraining_updates=50_000,
+            policy=replace(_OFFLINE.policy, updates=10_000, critic_lr=5e-4),
+        ),
         tdmpc2=OnlineTDMPC2Config(
             updates=10_000,
             envs=64,

@@ -15,7 +15,7 @@ NAMES = {
     "pwm": "PWM, SHAC replay",
     "pwm_scratch": "PWM, from scratch",
     "pwm_state_space": "PWM, from scratch, state-space model",
-    "pwm_offline": "PWM, frozen model",
+    "pwm_offline": "PWM, frozen models",
     "ppo": "PPO",
     "sac": "SAC",
     "tdmpc2": "TD-MPC2",
