@@ -25,18 +25,17 @@ from .jobs import Job, default_workers, run_jobs
 from .multitask import MultitaskExperiment
 from .multitask_jobs import gate_job, policy_job
 from .online_study import online_seed
-from .paths import PROJECT, writable_folder
+from .paths import writable_folder
 from .perfect_model import SETTINGS, gradient_reach, run_setting
 from .results import RESULTS, save_table
 from .scales import OFFLINE_CARTPOLE, ONLINE
 from .single_task.experiment import SingleTaskExperiment
 from .single_task.runner import Algorithm
 from .single_task.scales import settings_for
-from .stats import multitask_aggregates
 from .tasks import task
 from .toys.ball_wall import BallWall
 
-__all__ = ["RESULTS", "ball_wall", "figures", "main", "offline_cartpole", "online", "perfect_model"]
+__all__ = ["RESULTS", "ball_wall", "main", "offline_cartpole", "online", "perfect_model"]
 
 
 def collect(jobs: list[Job], workers: int, description: str) -> list[Any]:
@@ -140,63 +139,6 @@ MULTITASK_COMPARISONS = (
 )
 
 
-def figures() -> None:
-    """Draw the recorded tables into figures/."""
-    from . import figures as drawing
-    from .multitask_figures import compared_scores, multitask_scores, online_curves
-    from .published import published_single_task
-    from .single_task_figures import aggregates_and_profile, learning_curves
-
-    drawing.use_style()
-    paths = {name: RESULTS / f"{name}.csv" for name in ("perfect_model", "offline_cartpole", "offline_cartpole_data")}
-    tables = {name: pd.read_csv(path) for name, path in paths.items()}
-    command, folder = "python -m pwmlib.recorded figures", PROJECT / "figures"
-    figure = drawing.perfect_model_curves(tables["perfect_model"])
-    drawing.save_figure(
-        figure, folder, "perfect_model", paper="none: control of Algorithm 1", inputs=[paths["perfect_model"]], command=command
-    )
-    figure = drawing.offline_cartpole_scores(tables["offline_cartpole"], tables["offline_cartpole_data"])
-    inputs = [paths["offline_cartpole"], paths["offline_cartpole_data"]]
-    drawing.save_figure(figure, folder, "offline_cartpole", paper="none: one task of Fig. 15", inputs=inputs, command=command)
-    shac, speed = RESULTS / "minimal_shac.csv", RESULTS / "simulator_speed.csv"
-    figure = drawing.simulator_overview(pd.read_csv(shac), pd.read_csv(speed))
-    drawing.save_figure(figure, folder, "simulator", paper="none: the environments of App. D", inputs=[shac, speed], command=command)
-    pendulum, growth = RESULTS / "double_pendulum.csv", RESULTS / "double_pendulum_growth.csv"
-    made = "papermill notebooks/01_double_pendulum.ipynb out.ipynb -p scale laptop"
-    figure = drawing.gradient_curves(pd.read_csv(pendulum))
-    drawing.save_figure(figure, folder, "fig03_double_pendulum", paper="Fig. 3, 11", inputs=[pendulum], command=made)
-    figure = drawing.gradient_switches(pd.read_csv(pendulum))
-    paper = "none: what units and formula do to Fig. 3"
-    drawing.save_figure(figure, folder, "double_pendulum_switches", paper=paper, inputs=[pendulum], command=made)
-    fidelity = RESULTS / "double_pendulum_fidelity.csv"
-    figure = drawing.gradient_fidelity_curves(pd.read_csv(fidelity))
-    paper = "none: bias of the gradients of Fig. 3"
-    drawing.save_figure(figure, folder, "double_pendulum_fidelity", paper=paper, inputs=[fidelity], command=made)
-    figure = drawing.disturbance_growth(pd.read_csv(growth))
-    drawing.save_figure(figure, folder, "double_pendulum_growth", paper="none: why Fig. 3 looks as it does", inputs=[growth], command=made)
-    robots = sorted(RESULTS.glob("single_task_*_curves.csv"))
-    curves = pd.concat([pd.read_csv(path) for path in robots], ignore_index=True)
-    tables = [path.with_name(path.name.replace("_curves", "")) for path in robots]
-    results, paper = pd.concat([pd.read_csv(path) for path in tables], ignore_index=True), published_single_task()
-    for task in dict.fromkeys(curves["task"]):
-        made = "python -m pwmlib.recorded " + " and ".join(dict.fromkeys(p.stem.removeprefix("single_task_") for p in tables))
-        figure = learning_curves(curves[curves["task"] == task], paper)
-        drawing.save_figure(figure, folder, f"fig13_{task}", paper="Fig. 13", inputs=robots, command=made)
-        figure = aggregates_and_profile(results[results["task"] == task], paper)
-        drawing.save_figure(figure, folder, f"fig05_{task}", paper="Fig. 5", inputs=tables, command=made)
-    for comparison, paper in (("tdmpc2", "Fig. 6"), ("one_policy", "Fig. 18"), ("horizon", "Fig. 14")):
-        path = RESULTS / f"multitask_{comparison}.csv"
-        figure = compared_scores(pd.read_csv(path), f"{paper}, in our numbers")
-        drawing.save_figure(figure, folder, f"multitask_{comparison}", paper=paper, inputs=[path], command=MULTITASK_COMPARISONS)
-    figure = online_curves(pd.read_csv(path := RESULTS / "online.csv"))
-    made = "python -m pwmlib.recorded online"
-    drawing.save_figure(figure, folder, "online", paper="none: App. C.4 on single tasks", inputs=[path], command=made)
-    quick = RESULTS / "multitask_quick.csv"
-    figure = multitask_scores(table := pd.read_csv(quick), multitask_aggregates(table))
-    command = "papermill notebooks/03_mt80.ipynb out.ipynb -p tasks 4"
-    drawing.save_figure(figure, folder, "multitask_quick", paper="four tasks of Fig. 15, small", inputs=[quick], command=command)
-
-
 EXPERIMENTS: dict[str, Callable[[int, Path], None]] = {
     "perfect_model": perfect_model,
     "offline_cartpole": offline_cartpole,
@@ -214,7 +156,9 @@ def main() -> None:
     parser.add_argument("--runs-dir", default="runs/recorded")
     arguments = parser.parse_args()
     if arguments.experiment == "figures":
-        return figures()
+        from .recorded_figures import draw_recorded
+
+        return draw_recorded()
     folder = "single_task" if arguments.experiment in SINGLE_TASK else arguments.experiment
     runs_dir = writable_folder(f"{arguments.runs_dir}/{folder}", "runs-dir")
     EXPERIMENTS[arguments.experiment](arguments.workers, runs_dir)

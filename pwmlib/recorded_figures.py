@@ -1,0 +1,67 @@
+"""Figures of the committed results, drawn from data/results/ into figures/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from . import figures
+from .multitask_figures import compared_scores, multitask_scores, online_curves
+from .paths import PROJECT
+from .published import published_single_task
+from .results import RESULTS
+from .single_task_figures import aggregates_and_profile, learning_curves
+from .stats import multitask_aggregates
+
+__all__ = ["draw_recorded"]
+
+CONTROL = "none: control of Algorithm 1"
+DRAWN: list[tuple[str, str, Sequence[str], Callable[..., Figure]]] = [
+    ("perfect_model", CONTROL, ["perfect_model"], figures.perfect_model_curves),
+    ("offline_cartpole", "none: one task of Fig. 15", ["offline_cartpole", "offline_cartpole_data"], figures.offline_cartpole_scores),
+    ("simulator", "none: the environments of App. D", ["minimal_shac", "simulator_speed"], figures.simulator_overview),
+    ("fig03_double_pendulum", "Fig. 3, 11", ["double_pendulum"], figures.gradient_curves),
+    ("double_pendulum_switches", "none: what units and formula do to Fig. 3", ["double_pendulum"], figures.gradient_switches),
+    ("double_pendulum_fidelity", "none: bias of the gradients of Fig. 3", ["double_pendulum_fidelity"], figures.gradient_fidelity_curves),
+    ("double_pendulum_growth", "none: why Fig. 3 looks as it does", ["double_pendulum_growth"], figures.disturbance_growth),
+    ("multitask_tdmpc2", "Fig. 6", ["multitask_tdmpc2"], lambda table: compared_scores(table, "Fig. 6, in our numbers")),
+    ("multitask_one_policy", "Fig. 18", ["multitask_one_policy"], lambda table: compared_scores(table, "Fig. 18, in our numbers")),
+    ("multitask_horizon", "Fig. 14", ["multitask_horizon"], lambda table: compared_scores(table, "Fig. 14, in our numbers")),
+    ("online", "none: App. C.4 on single tasks", ["online"], online_curves),
+    ("multitask_quick", "four tasks of Fig. 15, small", ["multitask_quick"], lambda t: multitask_scores(t, multitask_aggregates(t))),
+]
+"""Name of the figure, what it is in the paper, names of the tables, how it is drawn from them."""
+
+
+def draw_recorded() -> None:
+    """Every figure of `DRAWN`, and learning curves and aggregates of every robot that has results."""
+    figures.use_style()
+    for name, paper, tables, draw in DRAWN:
+        _save(name, paper, [RESULTS / f"{table}.csv" for table in tables], draw)
+    of_curves = sorted(RESULTS.glob("single_task_*_curves.csv"))
+    of_results = [path.with_name(path.name.replace("_curves", "")) for path in of_curves]
+    for robot in dict.fromkeys(pd.concat([pd.read_csv(path) for path in of_curves])["task"]):
+        for paths, name, paper, draw in (
+            (of_curves, "fig13", "Fig. 13", learning_curves),
+            (of_results, "fig05", "Fig. 5", aggregates_and_profile),
+        ):
+            of_robot = [path for path in paths if (pd.read_csv(path)["task"] == robot).any()]
+            _save(f"{name}_{robot}", paper, of_robot, partial(_of_robot, draw, robot))
+
+
+def _of_robot(draw: Callable[..., Figure], robot: str, *tables: pd.DataFrame) -> Figure:
+    """A figure of a robot's lines in all the tables."""
+    together = pd.concat(tables, ignore_index=True)
+    return draw(together[together["task"] == robot], published_single_task())
+
+
+def _save(name: str, paper: str, paths: Sequence[Path], draw: Callable[..., Figure]) -> None:
+    """Draw from the tables; the figure's command is that of its first table."""
+    provenance = json.loads((RESULTS / "provenance.json").read_text())
+    command = provenance[paths[0].stem]["command"]
+    figures.save_figure(draw(*map(pd.read_csv, paths)), PROJECT / "figures", name, paper=paper, inputs=paths, command=command)
