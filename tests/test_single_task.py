@@ -68,8 +68,14 @@ def test_the_asked_share_of_slices_holds_a_termination():
     assert float(reward.amax(0).mean()) == pytest.approx(0.5, abs=0.04), "the one termination of 800 steps"
     with pytest.raises(ValueError, match="slices of 9 steps asked for, but it holds 4"):
         lived(4).slices(1, 9, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="ending_share must be in 0..1, got 2"):
+    with pytest.raises(ValueError, match="ending_share and recent_share must be in 0..1 together, got 2 and 0.0"):
         Replay(1, 1, 1, 1, ending_share=2)
+
+
+def test_the_asked_share_of_slices_is_recent():
+    replay = lived(400, capacity=400, ending_share=0.2, recent_share=0.3, recent_steps=20)
+    obs, *_ = replay.slices(4000, 5, np.random.default_rng(0))
+    assert float((obs[0, :, 1] >= 376).float().mean()) == pytest.approx(0.3 + 0.7 * 20 / 396, abs=0.03)
 
 
 def test_a_replay_continues_from_its_state():

@@ -54,6 +54,9 @@ class OnlinePWMConfig:
     replay_steps: int = 20_000
     """Steps of each environment that the replay holds."""
     ending_share: float = 0.25
+    recent_share: float = 0.3
+    recent_steps: int = 512
+    """See `Replay`."""
     random_steps: int = 160
     """Of uniform random actions before anything is learned, where there is no given replay."""
     first_model_updates: int = 500
@@ -69,7 +72,8 @@ class OnlinePWM:
     def __init__(self, env: DifferentiableEnv, config: OnlinePWMConfig | None = None, *, seed: int = 0, given: Replay | None = None):
         self.config, self.env = config or OnlinePWMConfig(), env
         c = self.config
-        self.replay = Replay(c.replay_steps, env.count, env.obs_dim, env.action_dim, ending_share=c.ending_share)
+        shares = {"ending_share": c.ending_share, "recent_share": c.recent_share, "recent_steps": c.recent_steps}
+        self.replay = Replay(c.replay_steps, env.count, env.obs_dim, env.action_dim, **shares)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = WorldModel(env.obs_dim, env.action_dim, config=c.model).to(env.simulator.device)

@@ -18,12 +18,18 @@ class Replay:
     an episode: what comes after it counts for nothing.
     ending_share: fraction of the slices that hold the termination of an episode. Early policies end theirs all the time and late ones
     never do; a model that forgets what falling is like gets exploited there.
+    recent_share: fraction of the slices from the last `recent_steps` steps, where the policy is now; the longer the replay, the less the
+    others say about that.
     """
 
-    def __init__(self, capacity: int, count: int, obs_dim: int, action_dim: int, *, ending_share: float = 0.25):
-        if not 0.0 <= ending_share <= 1.0:
-            raise ValueError(f"Replay: ending_share must be in 0..1, got {ending_share}")
+    def __init__(
+        self, capacity: int, count: int, obs_dim: int, action_dim: int, *, ending_share: float = 0.25, recent_share: float = 0.0,
+        recent_steps: int = 512,
+    ):  # fmt: skip
+        if not (ending_share >= 0.0 and recent_share >= 0.0 and ending_share + recent_share <= 1.0):
+            raise ValueError(f"Replay: ending_share and recent_share must be in 0..1 together, got {ending_share} and {recent_share}")
         self.capacity, self.count, self.ending_share = capacity, count, ending_share
+        self.recent_share, self.recent_steps = recent_share, recent_steps
         self.obs = torch.zeros(capacity, count, obs_dim)
         self.action = torch.zeros(capacity, count, action_dim)
         self.reward = torch.zeros(capacity, count)
@@ -81,10 +87,12 @@ class Replay:
         starts = len(self) - horizon + 1
         if starts < 1:
             raise ValueError(f"Replay: slices of {horizon} steps asked for, but it holds {len(self)}")
-        age, env = rng.integers(starts, size=batch), rng.integers(self.count, size=batch)
+        age, env, kind = rng.integers(starts, size=batch), rng.integers(self.count, size=batch), rng.random(batch)
+        recent = np.flatnonzero(kind > 1.0 - self.recent_share)
+        age[recent] = rng.integers(max(0, starts - self.recent_steps), starts, size=len(recent))
         rows, envs = np.nonzero(self.terminated[: len(self)].numpy())
         if len(rows):
-            some = np.flatnonzero(rng.random(batch) < self.ending_share)
+            some = np.flatnonzero(kind < self.ending_share)
             pick = rng.integers(len(rows), size=len(some))
             ages = (rows[pick] - (self.written - len(self))) % self.capacity
             age[some] = np.clip(ages - rng.integers(horizon, size=len(some)), 0, starts - 1)
