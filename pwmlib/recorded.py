@@ -4,7 +4,7 @@ python -m pwmlib.recorded perfect_model     closed-form cartpole and pendulum, 5
 python -m pwmlib.recorded offline_cartpole  cartpole-swingup on dm_control, offline from replay, 5 seeds
 python -m pwmlib.recorded ball_wall         the ball-wall study at laptop scale, 50 seeds
 python -m pwmlib.recorded online            PWM online on cheetah-run and walker-walk, two world models, 3 seeds
-python -m pwmlib.recorded hopper            SHAC and PWM on Hopper at laptop scale, 5 seeds; hopper_peers: PPO, SAC, TD-MPC2; ant; robots
+python -m pwmlib.recorded hopper_shac       SHAC on Hopper at laptop scale, 5 seeds; likewise hopper_pwm, ant_shac, ...
 python -m pwmlib.recorded figures           draw them, and the table of notebook 03 at scale quick
 """
 
@@ -110,27 +110,24 @@ def online(workers: int, runs_dir: Path, seeds: int = 3) -> None:
     save_table("online", pd.DataFrame([row for curve in curves for row in curve]), "python -m pwmlib.recorded online")
 
 
-SINGLE_TASK: dict[str, list[tuple[tuple[str, ...], tuple[Algorithm, ...], int]]] = {
-    "hopper": [(("hopper",), ("shac", "pwm", "pwm_state_space"), 5)],
-    "hopper_peers": [(("hopper",), ("ppo",), 3), (("hopper",), ("sac", "tdmpc2"), 2)],
-    "ant": [(("ant",), ("shac", "pwm", "pwm_state_space", "ppo"), 3)],
-    "robots": [(("anymal", "humanoid", "snu_like"), ("shac",), 2)],
+SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
+    "hopper": {"shac": 5, "pwm": 5, "pwm_state_space": 5, "pwm_offline": 5, "ppo": 3, "sac": 2, "tdmpc2": 2},
+    "ant": {"shac": 3, "pwm": 3, "pwm_state_space": 3, "ppo": 3},
+    "anymal": {"shac": 2},
+    "humanoid": {"shac": 2},
+    "snu_like": {"shac": 2},
 }
-"""Recorded runs: tasks, algorithms, seeds of each."""
+"""Seeds of each algorithm on each robot, at laptop scale."""
 
 
-def single_task(name: str, workers: int, runs_dir: Path) -> None:
-    """Runs of `SINGLE_TASK[name]` at laptop scale: one line a run, and one line an evaluation."""
-    results, curves = [], []
-    for tasks, algorithms, seeds in SINGLE_TASK[name]:
-        settings = {t: settings_for("laptop", t) for t in tasks}
-        experiment = SingleTaskExperiment(tasks, algorithms, settings, seeds, runs_dir, workers=workers)
-        print(experiment.cost())
-        results.append(experiment.results())
-        curves.append(experiment.curves())
-    command = f"python -m pwmlib.recorded {name}"
-    save_table(f"single_task_{name}", pd.concat(results, ignore_index=True), command)
-    save_table(f"single_task_{name}_curves", pd.concat(curves, ignore_index=True), command)
+def single_task(robot: str, algorithm: Algorithm, workers: int, runs_dir: Path) -> None:
+    """Runs of one algorithm on one robot at laptop scale: one line a run, and one line an evaluation."""
+    settings, seeds = {robot: settings_for("laptop", robot)}, SINGLE_TASK[robot][algorithm]
+    experiment = SingleTaskExperiment((robot,), (algorithm,), settings, seeds, runs_dir, workers=workers)
+    print(experiment.cost())
+    command = f"python -m pwmlib.recorded {robot}_{algorithm}"
+    save_table(f"single_task_{robot}_{algorithm}", experiment.results(), command)
+    save_table(f"single_task_{robot}_{algorithm}_curves", experiment.curves(), command)
 
 
 MULTITASK_COMPARISONS = (
@@ -144,7 +141,7 @@ EXPERIMENTS: dict[str, Callable[[int, Path], None]] = {
     "offline_cartpole": offline_cartpole,
     "ball_wall": ball_wall,
     "online": online,
-    **{name: partial(single_task, name) for name in SINGLE_TASK},
+    **{f"{robot}_{name}": partial(single_task, robot, name) for robot, algorithms in SINGLE_TASK.items() for name in algorithms},
 }
 
 
@@ -159,7 +156,7 @@ def main() -> None:
         from .recorded_figures import draw_recorded
 
         return draw_recorded()
-    folder = "single_task" if arguments.experiment in SINGLE_TASK else arguments.experiment
+    folder = "single_task" if arguments.experiment.startswith(tuple(SINGLE_TASK)) else arguments.experiment
     runs_dir = writable_folder(f"{arguments.runs_dir}/{folder}", "runs-dir")
     EXPERIMENTS[arguments.experiment](arguments.workers, runs_dir)
 

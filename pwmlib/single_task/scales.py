@@ -51,7 +51,7 @@ _STATE_SPACE = replace(
 
 # Three state-space models that lower the reward where they disagree: a SimNorm model is exploited, with or without (`ABLATIONS`).
 _OFFLINE = OfflinePWMConfig(
-    model=replace(_STATE_SPACE.model, termination=True), training=_STATE_SPACE.training, pretraining_updates=3000, members=3, pessimism=1.0,
+    model=replace(_STATE_SPACE.model, termination=True), training=_STATE_SPACE.training, pretraining_updates=3000, members=3, pessimism=3.0,
     policy=replace(OfflinePWMConfig().policy, updates=400),
 )  # fmt: skip
 
