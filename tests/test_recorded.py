@@ -8,6 +8,7 @@ import pytest
 from pwmlib.paths import PROJECT
 from pwmlib.perfect_model import SETTINGS, gradient_reach
 from pwmlib.shipped import SHIPPED
+from pwmlib.single_task.tables import iqm
 
 RESULTS = PROJECT / "data" / "results"
 README = " ".join((PROJECT / "README.md").read_text().split())
@@ -147,6 +148,14 @@ def test_minimal_shac_says_what_the_readme_says():
     assert len(last) == 5 and (last["return"] >= 3000).sum() >= 4 and (last["epoch"] == 300).all()
     text = f"{last['return'].min():.0f} to {last['return'].max():.0f} after 300 updates ({last['cpu_seconds'].max():.0f} CPU-seconds"
     assert text in README
+
+
+def test_single_tasks_say_what_the_readme_says():
+    shac, curves = (pd.read_csv(RESULTS / f"single_task_hopper_shac{kind}.csv") for kind in ("", "_curves"))
+    assert len(shac) == 5 and (shac["env_steps"] == 4_096_000).all() and shac["status"].eq("finished").all()
+    assert iqm(shac["last"]) >= 4500 and (curves[curves["env_steps"] == 400 * 32 * 64]["mean_return"] > 4000).sum() == 5
+    assert f"{shac['last'].min():.0f} to {shac['last'].max():.0f} at the end, IQM {iqm(shac['last']):.0f} (the paper prints 4837)" in README
+    assert f"in every seed; {shac['cpu_s'].max() / 60:.1f} CPU-minutes a seed" in README
 
 
 def test_double_pendulum_says_what_the_readme_says():
