@@ -17,7 +17,8 @@ from .stats import aggregate, performance_profile
 
 __all__ = ["ablation_curves", "aggregates_and_profile", "extraction_curves", "gaits", "learning_curves"]
 
-_COLOURS = dict(zip(NAMES.values(), sns.color_palette("colorblind", len(NAMES)), strict=True))
+_PLACES = {"shac": 0, "pwm": 1, "pwm_scratch": 8, "pwm_state_space": 2, "pwm_offline": 4, "tdmpc2": 9, "ppo": 7, "sac": 5}
+_COLOURS = {NAMES[algorithm]: sns.color_palette("colorblind")[place] for algorithm, place in _PLACES.items()}
 
 
 def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
@@ -50,12 +51,13 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
             ax.grid(alpha=0.3)
             level = published.query("algorithm == 'pwm' and task == @task")["final_iqm"]
             if y == "mean_return" and len(level) and np.isfinite(level.iloc[0]):
-                ax.axhline(level.iloc[0], color="0.5", ls=":", lw=1)
+                ax.axhline(level.iloc[0], color="0.5", ls=":", lw=1, label="PWM, published")
         row[1].sharey(row[0])
         if learned:
             row[2].set_ylim(-0.3, 1.02)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, 0].get_legend().remove()
+    handles, labels = zip(*{label: (handle, label) for handle, label in zip(handles, labels, strict=True)}.values(), strict=True)
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     return figure
 
