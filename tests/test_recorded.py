@@ -98,6 +98,13 @@ def test_comparisons_say_what_the_readme_says():
     assert horizon.groupby(["task", "method"]).size().eq(2).all() and horizon["task"].nunique() == 8
     mean = horizon.groupby("method")["score"].mean()
     assert f"mean score {mean['world model of H = 3']:.0f}, one trained over 16 steps {mean['world model of H = 16']:.0f}" in README
+    one, peers = (pd.read_csv(RESULTS / f"multitask_{name}.csv") for name in ("one_policy", "tdmpc2"))
+    assert one.groupby(["task", "method"]).size().eq(2).all() and set(one["task"]) == set(peers["task"]) == set(horizon["task"])
+    one, peers = (table.groupby("method")["score"].mean() for table in (one, peers))
+    assert f"mean score {one['PWM, one policy of all']:.0f} with one policy" in README
+    assert f"{one['PWM, a policy a task']:.0f} with one of 300 updates" in README
+    planned, prior = peers["TD-MPC2, planning"], peers["TD-MPC2, prior only"]
+    assert f"mean score {planned:.0f} with planning, {prior:.0f} with its prior alone" in README
 
 
 def test_collection_says_what_the_readme_says():
