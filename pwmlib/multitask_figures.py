@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -113,8 +114,9 @@ def compared_scores(table: pd.DataFrame, title: str) -> Figure:
         right.bar(i, a.value, color=colour, width=0.6)
         if a.low is not None:
             right.errorbar(i, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=4, lw=1.2)
-    labels = [f"{m}\n{table[table['method'] == m].groupby('task').size().max()} run(s)" for m in methods]
-    right.set_xticks(range(len(methods)), labels, fontsize=8, rotation=20)
+    runs = [table[table["method"] == m].groupby("task").size().max() for m in methods]
+    labels = [f"{fill(m, 12)}\n({n} run{'s' if n > 1 else ''})" for m, n in zip(methods, runs, strict=True)]
+    right.set_xticks(range(len(methods)), labels, fontsize=7)
     right.set(ylim=(0, 1.02), ylabel="IQM of normalised scores", title="95 % interval over runs\nwhere there are several")
     right.title.set_fontsize(9)
     return figure
