@@ -8,7 +8,7 @@ import pytest
 from pwmlib.paths import PROJECT
 from pwmlib.perfect_model import SETTINGS, gradient_reach
 from pwmlib.shipped import SHIPPED
-from pwmlib.single_task.tables import iqm
+from pwmlib.single_task.tables import NAMES, equal_time, iqm
 
 RESULTS = PROJECT / "data" / "results"
 README = " ".join((PROJECT / "README.md").read_text().split())
@@ -163,6 +163,14 @@ def test_single_tasks_say_what_the_readme_says():
     assert iqm(shac["last"]) >= 4500 and (curves[curves["env_steps"] == 400 * 32 * 64]["mean_return"] > 4000).sum() == 5
     assert f"{shac['last'].min():.0f} to {shac['last'].max():.0f} at the end, IQM {iqm(shac['last']):.0f} (the paper prints 4837)" in README
     assert f"in every seed; {shac['cpu_s'].max() / 60:.1f} CPU-minutes a seed" in README
+    pwm, of_pwm = (pd.read_csv(RESULTS / f"single_task_hopper_pwm_state_space{kind}.csv") for kind in ("", "_curves"))
+    assert len(pwm) == 5 and (pwm["last"] >= 3000).sum() >= 4 and pwm["status"].eq("finished").all()
+    assert f"{pwm['last'].min():.0f} to {pwm['last'].max():.0f} at the end, IQM {iqm(pwm['last']):.0f}, in" in README
+    assert f"in {pwm['cpu_s'].max() / 60:.1f} CPU-minutes a seed, with a world model" in README
+    cosine = of_pwm[of_pwm["env_steps"] == of_pwm["env_steps"].max()]["gradient_cosine"]
+    assert f"ends at {cosine.min():.2f} to {cosine.max():.2f}" in README
+    after = equal_time(pd.concat([curves, of_pwm])).set_index("algorithm")["2 min"]
+    assert f"IQM {after['SHAC']:.0f} after 2 CPU-minutes, where PWM has {after[NAMES['pwm_state_space']]:.0f}" in README
 
 
 def test_double_pendulum_says_what_the_readme_says():
