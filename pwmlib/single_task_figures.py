@@ -33,19 +33,22 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(len(tasks), 3 if learned else 2, **size)
     shown = curves.assign(algorithm=curves["algorithm"].map(NAMES), minutes=curves["cpu_s"] / 60)
     # Seeds take slightly different times: the mean time of each evaluation.
-    shown["minutes"] = shown.groupby(["task", "algorithm", "env_steps"])["minutes"].transform("mean")
+    shown["evaluation"] = shown.groupby(["task", "algorithm", "train_seed"]).cumcount()
+    shown["minutes"] = shown.groupby(["task", "algorithm", "evaluation"])["minutes"].transform("mean")
     present = list(dict.fromkeys(shown["algorithm"]))
     panels = [
         ("env_steps", "mean_return", "environment steps", "return"),
         ("minutes", "mean_return", "CPU-minutes of training", "return"),
-        ("env_steps", "gradient_cosine", "environment steps", "cosine of the model's gradient\nto the simulator's"),
+        ("minutes", "gradient_cosine", "CPU-minutes of training", "cosine of the model's gradient\nto the simulator's"),
     ]
     for row, task in zip(axes, tasks, strict=True):
         for ax, (x, y, x_label, y_label) in zip(row, panels, strict=False):
             part = shown[(shown["task"] == task) & shown[y].notna()]
+            if x == "env_steps":  # a learner without steps of its own has no curve against them
+                part = part[part.groupby("algorithm")[x].transform("nunique") > 1]
             sns.lineplot(
                 part, x=x, y=y, hue="algorithm", hue_order=present, palette=_COLOURS, estimator=iqm, errorbar=("ci", 95), seed=0, ax=ax,
-                legend=ax is axes[0, 0],
+                legend=ax is axes[0, 1],
             )  # fmt: skip
             ax.set(xlabel=x_label, ylabel=f"{task}\n{y_label}" if ax is row[0] else y_label)
             ax.grid(alpha=0.3)
@@ -55,8 +58,8 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
         row[1].sharey(row[0])
         if learned:
             row[2].set_ylim(-0.3, 1.02)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    axes[0, 0].get_legend().remove()
+    handles, labels = axes[0, 1].get_legend_handles_labels()
+    axes[0, 1].get_legend().remove()
     handles, labels = zip(*{label: (handle, label) for handle, label in zip(handles, labels, strict=True)}.values(), strict=True)
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     return figure
@@ -85,7 +88,7 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
     left.set_xticks(range(len(algorithms)), [NAMES[a].replace(", ", "\n") for a in algorithms], fontsize=8)
     left.set(ylabel="return / published PPO", title="IQM: at the end (filled), at the peak (hollow)")
     right.set(xlabel="return / published PPO", ylabel="share of runs above", title="at the end of training", ylim=(-0.02, 1.02))
-    right.legend(fontsize=8)
+    right.legend(fontsize=8, loc="lower left")
     for ax in (left, right):
         ax.title.set_fontsize(9)
         ax.grid(axis="y", alpha=0.3)
