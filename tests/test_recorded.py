@@ -169,6 +169,10 @@ def test_single_tasks_say_what_the_readme_says():
     assert f"in {pwm['cpu_s'].max() / 60:.1f} CPU-minutes a seed, with a world model" in README
     cosine = of_pwm[of_pwm["env_steps"] == of_pwm["env_steps"].max()]["gradient_cosine"]
     assert f"ends at {cosine.min():.2f} to {cosine.max():.2f}" in README
+    simnorm = pd.read_csv(RESULTS / "single_task_hopper_pwm.csv")
+    last, minutes = simnorm["last"], simnorm["cpu_s"].max() / 60
+    assert len(last) == 5 and (last >= 2500).sum() >= 4
+    assert f"5 seeds): {last.min():.0f} to {last.max():.0f}, IQM {iqm(last):.0f}, {minutes:.1f} CPU-minutes a seed" in README
     frozen = pd.read_csv(RESULTS / "single_task_hopper_pwm_offline.csv")["last"]
     assert len(frozen) == 5 and f"5 seeds): {frozen.min():.0f} to {frozen.max():.0f}, IQM {iqm(frozen):.0f}, above 4000" in README
     assert f"above 4000 in {(frozen > 4000).sum()} of 5, with three" in README
