@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 import torch
+from filelock import FileLock
 
 from .checkpoints import load_state, save_state, write_atomic
 from .paths import PROJECT
@@ -133,10 +134,17 @@ class Run:
         return self._read("result.json").get("result")
 
     def execute(self, work: Callable[[Run], Any]) -> Any:
-        """Return the stored result of a finished run; else do the work, from its last checkpoint if there is one."""
+        """Return the stored result of a finished run; else do the work, from its last checkpoint if there is one.
+
+        A second process that wants the same run waits for the first and takes its result.
+        """
         if self.status == "finished":
             return self.result
         self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock"):
+            return self.result if self.status == "finished" else self._work(work)
+
+    def _work(self, work: Callable[[Run], Any]) -> Any:
         write_atomic(self.folder / "params.json", json.dumps(self.params, indent=1))
         started, cpu = time.time(), time.process_time()
         earlier = self._read("run.json")

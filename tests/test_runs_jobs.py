@@ -40,6 +40,25 @@ def test_finished_runs_are_not_repeated_and_parameters_name_the_folder(tmp_path)
     assert policy_run(tmp_path, updates=31)[0].folder != run.folder
 
 
+def slow_run(root, log):
+    """Work of half a second that leaves a line in `log`."""
+
+    def work(run):
+        time.sleep(0.5)
+        with open(log, "a") as file:
+            file.write("worked\n")
+        return os.getpid()
+
+    return Run(root, "slow", "test", {}).execute(work)
+
+
+def test_two_processes_that_want_the_same_run_do_it_once(tmp_path):
+    jobs = [Job(str(i), slow_run, {"root": str(tmp_path), "log": str(tmp_path / "log")}) for i in range(3)]
+    done = run_jobs(jobs, workers=3, progress=False)
+    assert len({job.value for job in done}) == 1 and not any(job.error for job in done)
+    assert (tmp_path / "log").read_text() == "worked\n"
+
+
 def test_failed_runs_say_why_keep_their_state_and_can_continue(tmp_path):
     run, work = policy_run(tmp_path)
     whole = policy_run(tmp_path / "whole")

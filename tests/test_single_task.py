@@ -13,8 +13,10 @@ from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from pwmlib.config import PWMConfig
 from pwmlib.envs import DifferentiableEnv
+from pwmlib.jobs import run_jobs
 from pwmlib.runs import Run
 from pwmlib.single_task.ablations import ABLATIONS, ablation_experiments, run_ablation
+from pwmlib.single_task.experiment import SingleTaskExperiment, curves_table, results_table, train_together
 from pwmlib.single_task.model_env import ModelEnv
 from pwmlib.single_task.pwm_offline import OfflinePWMConfig
 from pwmlib.single_task.pwm_online import OnlinePWM, OnlinePWMConfig
@@ -334,6 +336,25 @@ def test_an_ablation_runs_and_names_its_variations(name, settings, tmp_path):
     results, curves = run_ablation(name, experiments)
     assert results["variation"].tolist() == list(experiments) and results["status"].eq("finished").all()
     assert curves.groupby("variation").size().eq(3).all() and curves["gradient_cosine"].notna().all()
+
+
+def test_variations_share_a_pool_and_a_run_that_stands_in_two_is_done_once(settings, tmp_path, monkeypatch):
+    common = {"tasks": ("hopper",), "settings": {"hopper": settings}, "train_seeds": 2, "runs_dir": tmp_path, "progress": False}
+    asked = []
+
+    def pool(jobs, **arguments):
+        asked.append([job.name for job in jobs])
+        return run_jobs(jobs, **arguments)
+
+    monkeypatch.setattr("pwmlib.single_task.experiment.run_jobs", pool)
+    both = SingleTaskExperiment(algorithms=("shac", "pwm_scratch"), **common)
+    again, broken = SingleTaskExperiment(algorithms=("shac",), **common), SingleTaskExperiment(algorithms=("pmw",), **common)
+    lines = train_together([both, again, broken])
+    names = ["shac seed 0", "shac seed 1", "pwm_scratch seed 0", "pwm_scratch seed 1", "pmw seed 0", "pmw seed 1"]
+    assert asked == [[f"hopper {name}" for name in names]]
+    assert lines[1] == lines[0][:2] and all(line["status"] == "finished" for line in lines[0])
+    assert [line["status"] for line in lines[2]] == ["failed"] * 2 and "pmw" in lines[2][0]["reason"]
+    assert results_table(lines[2])["last"].isna().all() and curves_table(lines[2]).empty
 
 
 def test_equal_time_shows_what_was_known_by_then():

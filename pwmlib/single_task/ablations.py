@@ -11,7 +11,7 @@ import pandas as pd
 from ..jobs import Engine
 from ..parameters import override
 from ..twohot import TwoHot
-from .experiment import SingleTaskExperiment
+from .experiment import SingleTaskExperiment, curves_table, results_table, train_together
 from .runner import Algorithm
 from .scales import settings_for
 
@@ -160,10 +160,10 @@ def ablation_experiments(
 
 
 def run_ablation(name: str, experiments: dict[str, SingleTaskExperiment]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Results and curves of all variations, with the columns ablation and variation."""
+    """Results and curves of all variations, with the columns ablation and variation; their runs share one pool."""
     parts = [
-        (e.results().assign(ablation=name, variation=label), e.curves().assign(ablation=name, variation=label))
-        for label, e in experiments.items()
+        (results_table(lines).assign(ablation=name, variation=label), curves_table(lines).assign(ablation=name, variation=label))
+        for label, lines in zip(experiments, train_together(list(experiments.values())), strict=True)
     ]
     results, curves = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     return results, curves

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ..sweep import note_plan
 from .pwm_online import OnlinePWMConfig
 from .runner import Algorithm, SingleTaskSettings, load_policy, run_single_task, single_task_run
 
-__all__ = ["SingleTaskExperiment"]
+__all__ = ["SingleTaskExperiment", "curves_table", "results_table", "train_together"]
 
 RELATIVE = {"hopper": 1.0, "ant": 1.3, "anymal": 1.5, "humanoid": 3.0, "snu_like": 6.0}
 """Cost of an update on a task, relative to Hopper's."""
@@ -71,46 +72,61 @@ class SingleTaskExperiment:
 
     def train(self) -> list[dict[str, object]]:
         """All runs; a diverged one is among them with its reason, and one whose job crashed is listed as failed."""
-        each = self.runs()
-        note_plan(self.runs_dir, "single tasks", [single_task_run(**arguments) for arguments in each])
-        names = [f"{run['task']} {run['algorithm']} seed {run['seed']}" for run in each]
-        jobs = [Job(n, run_single_task, {**run, "device": self.device}) for n, run in zip(names, each, strict=True)]
-        done = run_jobs(jobs, workers=self.workers, progress=self.progress, description="runs", engine=self.engine)
-        lines = []
-        for run, result in zip(each, done, strict=True):
-            head = {"task": run["task"], "algorithm": run["algorithm"], "train_seed": run["seed"], "stiffness": self.stiffness}
-            failed = {
-                **head,
-                "status": "failed",
-                "reason": result.error,
-                "last": float("nan"),
-                "best": float("nan"),
-                "updates": 0,
-                "curve": [],
-            }
-            lines.append(failed if result.error else result.value)
-        return lines
+        return train_together([self])[0]
 
     def results(self) -> pd.DataFrame:
-        """One line a run: task, algorithm, train_seed, status, reason, last, best, updates, and what it cost."""
-        lines = []
-        for line in self.train():
-            end = line["curve"][-1] if line["curve"] else {}
-            cost = {name: end.get(name) for name in ("env_steps", "wall_s", "cpu_s")}
-            lines.append({**{k: v for k, v in line.items() if k != "curve"}, **cost})
-        return pd.DataFrame(lines)
+        """`results_table` of all runs."""
+        return results_table(self.train())
 
     def curves(self) -> pd.DataFrame:
-        """One line an evaluation: task, algorithm, train_seed, env_steps, wall_s, cpu_s, mean_return."""
-        scores = ("mean_return", "std_over_episodes", "gradient_cosine", "gradient_batch_cosine", "gradient_norm_ratio", "reward_rmse")
-        columns = ("env_steps", "wall_s", "cpu_s", *scores)
-        return pd.DataFrame(
-            [
-                {**{k: line[k] for k in ("task", "algorithm", "train_seed")}, **{k: row.get(k) for k in columns}}
-                for line in self.train()
-                for row in line["curve"]
-            ]
-        )
+        """`curves_table` of all runs."""
+        return curves_table(self.train())
+
+
+def train_together(experiments: Sequence[SingleTaskExperiment]) -> list[list[dict[str, object]]]:
+    """The runs of several experiments in one pool, so that no process idles between them; what each experiment's `train` returns.
+
+    They share the first one's folder, device, workers and engine. A run that stands in several is done once.
+    """
+    first = experiments[0]
+    each = [run for e in experiments for run in e.runs()]
+    runs = {single_task_run(**arguments).folder: arguments for arguments in each}
+    note_plan(first.runs_dir, "single tasks", [single_task_run(**arguments) for arguments in runs.values()])
+    jobs = [Job(f"{a['task']} {a['algorithm']} seed {a['seed']}", run_single_task, {**a, "device": first.device}) for a in runs.values()]
+    done = run_jobs(jobs, workers=first.workers, progress=first.progress, description="runs", engine=first.engine)
+    lines = dict(zip(runs, (r.value or _failed(a, r.error) for a, r in zip(runs.values(), done, strict=True)), strict=True))
+    return [[lines[single_task_run(**arguments).folder] for arguments in e.runs()] for e in experiments]
+
+
+def _failed(run: dict[str, object], error: str | None) -> dict[str, object]:
+    nothing = {"last": float("nan"), "best": float("nan"), "updates": 0, "curve": []}
+    head = {"task": run["task"], "algorithm": run["algorithm"], "train_seed": run["seed"], "stiffness": run["stiffness"]}
+    return {**head, "status": "failed", "reason": error, **nothing}
+
+
+def results_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
+    """One line a run: task, algorithm, train_seed, status, reason, last, best, updates, and what it cost."""
+    cost = ("env_steps", "wall_s", "cpu_s")
+    ends = [line["curve"][-1] if line["curve"] else {} for line in lines]
+    return pd.DataFrame(
+        [
+            {**{k: v for k, v in line.items() if k != "curve"}, **{name: end.get(name) for name in cost}}
+            for line, end in zip(lines, ends, strict=True)
+        ]
+    )
+
+
+def curves_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
+    """One line an evaluation: task, algorithm, train_seed, env_steps, wall_s, cpu_s, mean_return."""
+    scores = ("mean_return", "std_over_episodes", "gradient_cosine", "gradient_batch_cosine", "gradient_norm_ratio", "reward_rmse")
+    columns = ("env_steps", "wall_s", "cpu_s", *scores)
+    return pd.DataFrame(
+        [
+            {**{k: line[k] for k in ("task", "algorithm", "train_seed")}, **{k: row.get(k) for k in columns}}
+            for line in lines
+            for row in line["curve"]
+        ]
+    )
 
 
 def hopper_seconds(algorithm: Algorithm, settings: SingleTaskSettings) -> float:
