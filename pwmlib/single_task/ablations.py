@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..envs import env_spec
 from ..jobs import Engine
 from ..parameters import override
 from ..twohot import TwoHot
@@ -53,8 +54,8 @@ ABLATIONS: dict[str, Ablation] = {
     ),
     "batch": Ablation(
         "Fig. 7b",
-        "Do small policy batches suffice?",
-        tuple(Variation(f"{n} trajectories", overrides={"envs": n}) for n in (16, 32, 64, 128)),
+        "Do small policy batches suffice? (A trajectory has its own environment: a small batch also sees fewer data)",
+        tuple(Variation(f"{n} trajectories", overrides={} if n == env_spec("hopper").count else {"envs": n}) for n in (16, 32, 64, 128)),
     ),
     "regularisation": Ablation(
         "Fig. 8a, 17",
@@ -139,16 +140,21 @@ ABLATIONS: dict[str, Ablation] = {
 }
 """Name -> question. Variations of PWM start from the same SHAC replay where their seed is the same."""
 
+SHORTER: dict[str, dict[str, Any]] = {
+    "laptop": {"shac.updates": 1000, "pwm.actor_critic.updates": 700, "pwm.pretraining_updates": 4000},
+}
+"""Scale -> settings that are smaller here than in `settings_for`: fourteen kinds of PWM run are compared, not one."""
+
 
 def ablation_experiments(
     name: str, scale: str, train_seeds: int, runs_dir: Path, *, changes: dict[str, Any] | None = None, device: str = "cpu",
     workers: int = 2, engine: Engine = "local", progress: bool = True,
 ) -> dict[str, SingleTaskExperiment]:  # fmt: skip
-    """One experiment a variation, by its label. changes: settings of the scale replaced in all of them."""
+    """One experiment a variation, by its label. changes: settings of the scale, and of `SHORTER`, replaced in all of them."""
     if name not in ABLATIONS:
         raise ValueError(f"no ablation {name!r}; known: {', '.join(ABLATIONS)}")
     ablation = ABLATIONS[name]
-    common = override(settings_for(scale, ablation.task), changes or {})
+    common = override(settings_for(scale, ablation.task), SHORTER.get(scale, {}) | (changes or {}))
     runner = {"device": device, "workers": workers, "engine": engine, "progress": progress}
     return {
         v.label: SingleTaskExperiment(
