@@ -5,6 +5,7 @@ python -m pwmlib.recorded offline_cartpole  cartpole-swingup on dm_control, offl
 python -m pwmlib.recorded ball_wall         the ball-wall study at laptop scale, 50 seeds
 python -m pwmlib.recorded online            PWM online on cheetah-run and walker-walk, two world models, 3 seeds
 python -m pwmlib.recorded hopper_shac       SHAC on Hopper at laptop scale, 5 seeds; likewise hopper_pwm, ant_shac, ...
+python -m pwmlib.recorded ablation_batch    a question of notebook 04 at laptop scale, 3 seeds; likewise ablation_stiffness, ...
 python -m pwmlib.recorded figures           draw them, and the table of notebook 03 at scale quick
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -29,6 +30,7 @@ from .paths import writable_folder
 from .perfect_model import SETTINGS, gradient_reach, run_setting
 from .results import RESULTS, save_table
 from .scales import OFFLINE_CARTPOLE, ONLINE
+from .single_task.ablations import ABLATIONS, ablation_experiments, run_ablation
 from .single_task.experiment import SingleTaskExperiment
 from .single_task.runner import Algorithm
 from .single_task.scales import settings_for
@@ -117,17 +119,26 @@ SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
     "humanoid": {"shac": 2},
     "snu_like": {"shac": 2},
 }
-"""Seeds of each algorithm on each robot, at laptop scale."""
+"""Seeds of an algorithm on a robot, at laptop scale; 2 for those not named."""
+ABLATION_SEEDS = 3
 
 
 def single_task(robot: str, algorithm: Algorithm, workers: int, runs_dir: Path) -> None:
     """Runs of one algorithm on one robot at laptop scale: one line a run, and one line an evaluation."""
-    settings, seeds = {robot: settings_for("laptop", robot)}, SINGLE_TASK[robot][algorithm]
+    settings, seeds = {robot: settings_for("laptop", robot)}, SINGLE_TASK[robot].get(algorithm, 2)
     experiment = SingleTaskExperiment((robot,), (algorithm,), settings, seeds, runs_dir, workers=workers)
     print(experiment.cost())
     command = f"python -m pwmlib.recorded {robot}_{algorithm}"
     save_table(f"single_task_{robot}_{algorithm}", experiment.results(), command)
     save_table(f"single_task_{robot}_{algorithm}_curves", experiment.curves(), command)
+
+
+def ablation(name: str, workers: int, runs_dir: Path) -> None:
+    """One question of notebook 04 at laptop scale: one line a run, and one line an evaluation."""
+    experiments = ablation_experiments(name, "laptop", ABLATION_SEEDS, runs_dir, workers=workers)
+    results, curves = run_ablation(name, experiments)
+    save_table(f"ablation_{name}", results, f"python -m pwmlib.recorded ablation_{name}")
+    save_table(f"ablation_{name}_curves", curves, f"python -m pwmlib.recorded ablation_{name}")
 
 
 MULTITASK_COMPARISONS = (
@@ -141,7 +152,8 @@ EXPERIMENTS: dict[str, Callable[[int, Path], None]] = {
     "offline_cartpole": offline_cartpole,
     "ball_wall": ball_wall,
     "online": online,
-    **{f"{robot}_{name}": partial(single_task, robot, name) for robot, algorithms in SINGLE_TASK.items() for name in algorithms},
+    **{f"{robot}_{name}": partial(single_task, robot, name) for robot in SINGLE_TASK for name in get_args(Algorithm)},
+    **{f"ablation_{name}": partial(ablation, name) for name in ABLATIONS},
 }
 
 
@@ -156,7 +168,8 @@ def main() -> None:
         from .recorded_figures import draw_recorded
 
         return draw_recorded()
-    folder = "single_task" if arguments.experiment.startswith(tuple(SINGLE_TASK)) else arguments.experiment
+    shared = {"single_task": tuple(SINGLE_TASK), "ablations": "ablation_"}
+    folder = next((name for name, prefix in shared.items() if arguments.experiment.startswith(prefix)), arguments.experiment)
     runs_dir = writable_folder(f"{arguments.runs_dir}/{folder}", "runs-dir")
     EXPERIMENTS[arguments.experiment](arguments.workers, runs_dir)
 

@@ -1,0 +1,76 @@
+"""What a claim of the ledger is, and how its verdict follows from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+__all__ = ["VERDICTS", "Cell", "Claim", "Verdict"]
+
+Verdict = Literal["holds", "holds at smaller scale", "differs", "not reproduced", "cannot be checked"]
+"""differs: what we find contradicts it, its interval included; not reproduced: what we find does not show it."""
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number computed from a table, with the interval (95 %, if it has one) and what it rests on."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    rests_on: str = ""
+    """E.g. "5 seeds"."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the ledger.
+
+    recomputed: from data/published, what the authors' released files say. ours: from data/results; it raises FileNotFoundError
+    where the experiment has no table yet. Both are in `unit`, and so is the bar.
+    """
+
+    id: str
+    where: str
+    """Section, table or figure."""
+    statement: str
+    """In our words."""
+    published: str
+    """As printed; empty where the paper gives no number."""
+    unit: str
+    recomputed: Callable[[], Cell] | None = None
+    ours: Callable[[], Cell] | None = None
+    bar: float | None = None
+    """The statement holds where the number is above it."""
+    printed: float | None = None
+    """The number that the paper prints, where the statement is a number: `tolerance` says how near it must come."""
+    tolerance: float = 0.005
+    at_least: float = 0.95
+    """Of `printed`, that our own number must reach."""
+    full_scale: bool = False
+    """Our experiment is of the paper's own size."""
+    scale: str = ""
+    """Of ours."""
+    command: str = ""
+    """That makes ours."""
+    note: str = ""
+
+    def verdict(self, ours: Cell) -> Verdict:
+        """What our own number says."""
+        bar = self.bar if self.bar is not None or self.printed is None else self.at_least * self.printed
+        if bar is None:
+            return "cannot be checked"
+        low, high = (ours.value if end is None else end for end in (ours.low, ours.high))
+        if low > bar:
+            return "holds" if self.full_scale else "holds at smaller scale"
+        return "differs" if high < bar and self.full_scale else "not reproduced"
+
+    def in_the_files(self, recomputed: Cell) -> Verdict:
+        """What the authors' released files say."""
+        if self.printed is not None:
+            return "holds" if abs(recomputed.value - self.printed) <= self.tolerance * abs(self.printed) else "differs"
+        if self.bar is None:
+            return "cannot be checked"
+        return "holds" if (recomputed.value if recomputed.low is None else recomputed.low) > self.bar else "differs"

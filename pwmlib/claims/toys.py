@@ -1,0 +1,115 @@
+"""Sections 3.1 and 3.2: the ball that must get over a wall, and the double pendulum."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from .cells import results_of, share_cell
+from .claim import Cell, Claim
+
+__all__ = ["TOYS"]
+
+BALL_WALL, PENDULUM = "python -m pwmlib.recorded ball_wall", "papermill notebooks/01_double_pendulum.ipynb out.ipynb -p scale laptop"
+
+
+def _found(surrogate: str, descent: str) -> float:
+    table = results_of("ball_wall_found")
+    return float(table[(table["surrogate"] == surrogate) & (table["descent"] == descent)]["found"].iloc[0])
+
+
+def _seeds() -> int:
+    return int(results_of("ball_wall")["seeds"].iloc[0])
+
+
+def _share(surrogate: str, descent: str) -> Cell:
+    return share_cell(round(_found(surrogate, descent) * _seeds()), _seeds())
+
+
+def _advantage(surrogate: str, descent: str) -> Cell:
+    """Share of seeds in which the surrogate's descent ends at the optimum, less that of the ReLU model (Newcombe's interval)."""
+    a, b = _share(surrogate, descent), _share("relu", descent)
+    low = a.value - b.value - ((a.value - a.low) ** 2 + (b.high - b.value) ** 2) ** 0.5
+    high = a.value - b.value + ((a.high - a.value) ** 2 + (b.value - b.low) ** 2) ** 0.5
+    return Cell(a.value - b.value, low, high, a.rests_on)
+
+
+def _error(surrogate: str) -> Cell:
+    """Error of the surrogate in units of the ReLU model's; seeds as they were fitted."""
+    table = results_of("ball_wall").drop_duplicates("surrogate").set_index("surrogate")
+    relu = table.loc["relu", "rmse"]
+    row = table.loc[surrogate]
+    return Cell(row["rmse"] / relu, row["rmse_low"] / relu, row["rmse_high"] / relu, f"{row['seeds']:.0f} seeds")
+
+
+def _horizons(setting: str, claim: str, of: str) -> Cell:
+    """Share of the horizons to 50 at which the statement is true with its interval, less that at which its opposite is."""
+    table = results_of("double_pendulum_claims")
+    row = table[(table["setting"] == setting) & (table["claim"] == claim) & (table["of"] == of)].iloc[0]
+    return Cell(row["horizons_yes"] - row["horizons_no"], rests_on="100 samples")
+
+
+ADVANTAGE = "seeds that find the optimum, share less ReLU's"
+HORIZONS = "share of horizons where true, less where false"
+SAME, FEEDBACK = "trained policy, same actions", "trained policy, feedback"
+
+TOYS = [
+    *(
+        Claim(
+            f"ball_wall_{name}_{descent.split()[0]}",
+            "Sec. 3.1, Fig. 2",
+            f"Gradient descent on a model with {label} finds the optimum behind the wall more often than on a ReLU model; {how}.",
+            "",
+            ADVANTAGE,
+            ours=partial(_advantage, name, descent),
+            bar=0.0,
+            full_scale=True,
+            scale="laptop: 100 epochs, groups of 8",
+            command=BALL_WALL,
+        )
+        for descent, how in (("plain", "plain descent, as described"), ("momentum 0.9", "with momentum"))
+        for name, label in (("layernorm_mish", "LayerNorm and Mish"), ("simnorm", "SimNorm"))
+    ),
+    *(
+        Claim(
+            f"ball_wall_error_{name}",
+            "Sec. 3.1, App. A",
+            f"The model with {label} fits the objective less accurately than the ReLU model.",
+            "",
+            "RMSE in units of ReLU's",
+            ours=partial(_error, name),
+            bar=1.0,
+            full_scale=True,
+            scale="laptop: 100 epochs",
+            command=BALL_WALL,
+        )
+        for name, label in (("layernorm_mish", "LayerNorm and Mish"), ("simnorm", "SimNorm"))
+    ),
+    *(
+        Claim(
+            f"pendulum_{short}_{world}{suffix}",
+            "Sec. 3.2, Fig. 3",
+            f"A learned model's policy gradients have {what} than the true dynamics' (model trained over {world[1:]} steps; {setting}).",
+            "",
+            HORIZONS,
+            ours=partial(_horizons, setting, f"{what} than the true dynamics", f"model, H = {world[1:]}"),
+            bar=0.5,
+            scale="laptop: two 5M models, 3000 updates",
+            command=PENDULUM,
+            note="Eq. 5, every horizon to 50; 95 % intervals apart.",
+        )
+        for setting, suffix in ((SAME, ""), (FEEDBACK, "_feedback"))
+        for short, what in (("variance", "lower variance"), ("esnr", "higher ESNR"))
+        for world in ("h3", "h16")
+    ),
+    Claim(
+        "pendulum_sustained",
+        "Sec. 3.2, Fig. 3",
+        "A model trained over 16 steps sustains its ESNR to longer horizons than one trained over 3.",
+        "",
+        HORIZONS,
+        ours=partial(_horizons, SAME, "ESNR beyond horizon 16 higher than with H = 3", "model, H = 16"),
+        bar=0.5,
+        scale="laptop: two 5M models, 3000 updates",
+        command=PENDULUM,
+    ),
+]

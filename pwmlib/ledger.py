@@ -1,0 +1,80 @@
+"""The claims ledger: what the paper says, what its released files say, what we get, and a verdict.
+
+    python -m pwmlib.ledger     # writes data/claims.csv
+
+Every number is computed from data/published and data/results; `pwmlib.claims` says how, row by row.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from .checkpoints import write_atomic
+from .claims.ablations import ABLATION_CLAIMS
+from .claims.claim import Cell, Claim
+from .claims.multitask import MULTITASK
+from .claims.single_task import SINGLE_TASK
+from .claims.toys import TOYS
+from .paths import PROJECT
+
+__all__ = ["CLAIMS", "LEDGER", "ledger_table", "main"]
+
+CLAIMS = PROJECT / "data" / "claims.csv"
+LEDGER: tuple[Claim, ...] = (*TOYS, *SINGLE_TASK, *MULTITASK, *ABLATION_CLAIMS)
+
+
+def ledger_table() -> pd.DataFrame:
+    """One line a claim: columns id, where, statement, published, unit, recomputed and ours (each with _low and _high), in_the_files (what
+    the first says), verdict (what ours says; without ours, what the files say), basis of the verdict, scale and seeds of ours, note,
+    command. ours is empty where the experiment has no table yet."""
+    return pd.DataFrame([_line(claim) for claim in LEDGER])
+
+
+def _line(claim: Claim) -> dict[str, object]:
+    recomputed = claim.recomputed() if claim.recomputed else None
+    ours = _ours(claim)
+    in_the_files = claim.in_the_files(recomputed) if recomputed else None
+    if ours:
+        verdict, basis = claim.verdict(ours), "ours"
+    else:
+        verdict, basis = in_the_files or "cannot be checked", "released files" if recomputed else "none"
+    return {
+        "id": claim.id,
+        "where": claim.where,
+        "statement": claim.statement,
+        "published": claim.published,
+        "unit": claim.unit,
+        **_numbers("recomputed", recomputed),
+        "recomputed_from": recomputed.rests_on if recomputed else "",
+        "in_the_files": in_the_files,
+        **_numbers("ours", ours),
+        "scale": claim.scale if ours else "",
+        "seeds": ours.rests_on if ours else "",
+        "verdict": verdict,
+        "basis": basis,
+        "note": claim.note if ours or not claim.ours else f"Not run yet. {claim.note}".strip(),
+        "command": claim.command,
+    }
+
+
+def _ours(claim: Claim) -> Cell | None:
+    try:
+        return claim.ours() if claim.ours else None
+    except FileNotFoundError:
+        return None
+
+
+def _numbers(name: str, cell: Cell | None) -> dict[str, float | None]:
+    return {name: cell and cell.value, f"{name}_low": cell and cell.low, f"{name}_high": cell and cell.high}
+
+
+def main() -> None:
+    """Write data/claims.csv and print how many rows have which verdict."""
+    table = ledger_table()
+    write_atomic(CLAIMS, table.to_csv(index=False, float_format="%.4g"))
+    counts = table.groupby(["basis", "verdict"]).size()
+    print(f"{CLAIMS.relative_to(PROJECT)}: {len(table)} rows\n{counts.to_string()}")
+
+
+if __name__ == "__main__":
+    main()

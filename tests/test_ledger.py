@@ -1,0 +1,151 @@
+"""The claims ledger is what its tables say: recomputed here, and sensitive to each table it rests on."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from pwmlib import recorded
+from pwmlib.claims import cells
+from pwmlib.claims.cells import iqm_cell, iqm_ratio, share_cell
+from pwmlib.claims.claim import VERDICTS, Cell, Claim
+from pwmlib.ledger import CLAIMS, LEDGER, ledger_table
+
+
+def as_stored(table):
+    return pd.read_csv(io.StringIO(table.to_csv(index=False, float_format="%.4g")))
+
+
+def test_the_stored_ledger_is_what_the_data_say():
+    stored, now = pd.read_csv(CLAIMS), as_stored(ledger_table())
+    assert list(stored["id"]) == list(now["id"]), "claims changed: run python -m pwmlib.ledger"
+    for column in now.columns:
+        different = [
+            i
+            for i in now.index
+            if stored.at[i, column] != now.at[i, column] and not pd.isna([stored.at[i, column], now.at[i, column]]).all()
+        ]
+        assert not different, f"{column} of {list(now['id'][different])}: run python -m pwmlib.ledger"
+
+
+def test_there_are_enough_rows_and_each_can_be_read_alone():
+    table = pd.read_csv(CLAIMS, keep_default_na=False)
+    assert len(table) >= 40 and table["id"].is_unique and set(table["verdict"]) <= set(VERDICTS)
+    assert (table["statement"].str.len() > 15).all() and table["where"].str.contains("Sec|Fig|Table|App|Abstract").all()
+    ours = table[table["basis"] == "ours"]
+    assert (ours[["scale", "seeds", "command"]] != "").all(axis=None) and (ours["ours"] != "").all()
+    commands = [c.removeprefix("python -m pwmlib.recorded ") for c in table["command"] if c.startswith("python -m pwmlib.recorded")]
+    assert set(commands) <= set(recorded.EXPERIMENTS)
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """The tables of the project in a folder where they can be changed; and the names of those that the ledger reads."""
+    read = set()
+
+    def reading(path, *args, **kwargs):
+        if isinstance(path, Path):
+            read.add(path)
+        return original(path, *args, **kwargs)
+
+    for name in ("RESULTS", "PUBLISHED"):
+        shutil.copytree(getattr(cells, name), tmp_path / name, ignore=shutil.ignore_patterns("*.json", "*.md"))
+        monkeypatch.setattr(cells, name, tmp_path / name)
+    original = pd.read_csv
+    monkeypatch.setattr(cells.pd, "read_csv", reading)
+    ledger_table()
+    monkeypatch.setattr(cells.pd, "read_csv", original)
+    return sorted(path for path in read if path.is_file())
+
+
+def test_a_change_of_any_table_shows(copied):
+    before, unseen = as_stored(ledger_table()), []
+    assert len(copied) > 12
+    for path in copied:
+        table, kept = pd.read_csv(path), path.read_bytes()
+        numbers = [c for c in table.select_dtypes("float") if c not in ("stiffness", "train_seed")]
+        assert numbers, path
+        # Not the same factor everywhere: ratios would not notice.
+        factors = 1 + 0.3 * np.random.default_rng(0).random((len(table), 1))
+        table[numbers] = table[numbers] * factors
+        table.to_csv(path, index=False)
+        if as_stored(ledger_table()).equals(before):
+            unseen.append(path.name)
+        path.write_bytes(kept)
+    assert not unseen
+
+
+def test_without_its_table_a_claim_says_that_it_was_not_run(copied):
+    for path in cells.RESULTS.glob("*.csv"):
+        path.unlink()
+    table = ledger_table()
+    assert (table["basis"] != "ours").all() and table["ours"].isna().all()
+    assert table.set_index("id").loc["table4_pwm_hopper", "note"].startswith("Not run yet.")
+
+
+def test_cells_against_closed_forms():
+    cell = iqm_cell([1.0, 2.0, 3.0, 100.0])
+    assert cell.value == 2.5 and cell.rests_on == "4 seeds" and 1 <= cell.low < 2.5 < cell.high <= 100
+    assert iqm_cell([7.0]) == Cell(7.0, rests_on="1 seed")
+    assert iqm_ratio([2.0, 4.0], [3.0]).value == 1.0 and iqm_ratio([2.0, 4.0], [3.0]).low is None
+    ratio = iqm_ratio([10.0] * 5, [5.0] * 3)
+    assert (ratio.value, ratio.low, ratio.high) == (2.0, 2.0, 2.0)
+    # Of means of many normal numbers the interval is known: mean +- 1.96 / sqrt(n).
+    values = np.random.default_rng(0).normal(size=4000)
+    middle = np.sort(values)[1000:3000]
+    cell = iqm_cell(values)
+    assert cell.value == pytest.approx(middle.mean())
+    assert cell.high - cell.low == pytest.approx(2 * 1.96 * stats.mstats.trimmed_stde(values, (0.25, 0.25)), rel=0.1)
+    share = share_cell(0, 50)
+    assert share.value == 0 and share.low == 0 and share.high == pytest.approx(1.96**2 / (50 + 1.96**2), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "ours", "verdict"),
+    [
+        ({"bar": 1.0}, Cell(1.2, 1.1, 1.3), "holds at smaller scale"),
+        ({"bar": 1.0, "full_scale": True}, Cell(1.2, 1.1, 1.3), "holds"),
+        ({"bar": 1.0}, Cell(1.2, 0.9, 1.3), "not reproduced"),
+        ({"bar": 1.0}, Cell(0.5, 0.4, 0.6), "not reproduced"),
+        ({"bar": 1.0, "full_scale": True}, Cell(0.5, 0.4, 0.6), "differs"),
+        ({"bar": 1.0, "full_scale": True}, Cell(0.9, 0.8, 1.1), "not reproduced"),
+        ({"printed": 100.0}, Cell(99.0, 96.0, 105.0), "holds at smaller scale"),
+        ({"printed": 100.0}, Cell(99.0, 94.0, 105.0), "not reproduced"),
+        ({}, Cell(99.0), "cannot be checked"),
+    ],
+)
+def test_a_verdict_follows_from_the_interval(options, ours, verdict):
+    assert Claim("id", "Sec. 1", "A statement.", "", "unit", **options).verdict(ours) == verdict
+
+
+@pytest.mark.parametrize(
+    ("options", "cell", "verdict"),
+    [
+        ({"printed": 1.27}, Cell(1.269), "holds"),
+        ({"printed": 1.27}, Cell(1.30), "differs"),
+        ({"bar": 1.0}, Cell(1.2, 0.9, 1.4), "differs"),
+        ({"bar": 1.0}, Cell(1.2), "holds"),
+        ({}, Cell(1.2), "cannot be checked"),
+    ],
+)
+def test_what_the_files_say(options, cell, verdict):
+    assert Claim("id", "Sec. 1", "A statement.", "", "unit", **options).in_the_files(cell) == verdict
+
+
+def test_known_numbers_of_the_released_files():
+    table = ledger_table().set_index("id")["recomputed"]
+    expected = {
+        "mt30_pwm": 0.864,
+        "mt30_tdmpc2": 0.681,
+        "mt80_pwm": 0.913,
+        "mt80_tdmpc2": 0.847,
+        "mt30_gain": 1.27,
+        "table4_pwm_hopper": 5680,
+    }
+    for name, value in expected.items():
+        assert table[name] == pytest.approx(value, rel=0.005), name
+    assert len(LEDGER) == len(table)
