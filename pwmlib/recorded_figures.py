@@ -15,7 +15,8 @@ from .multitask_figures import compared_scores, multitask_scores, online_curves
 from .paths import PROJECT
 from .published import published_single_task
 from .results import RESULTS
-from .single_task_figures import aggregates_and_profile, learning_curves
+from .single_task.ablations import ABLATIONS
+from .single_task_figures import ablation_curves, aggregates_and_profile, learning_curves
 from .stats import multitask_aggregates
 
 __all__ = ["draw_recorded"]
@@ -36,13 +37,20 @@ DRAWN: list[tuple[str, str, Sequence[str], Callable[..., Figure]]] = [
     ("multitask_quick", "four tasks of Fig. 15, small", ["multitask_quick"], lambda t: multitask_scores(t, multitask_aggregates(t))),
 ]
 """Name of the figure, what it is in the paper, names of the tables, how it is drawn from them."""
+OF_THE_PAPER = {"stiffness": "fig07a_", "batch": "fig07b_", "regularisation": "fig08a_", "td_lambda_actor": "fig19_"}
+"""Ablation -> prefix of its figure's name; "ablation_" for the others."""
 
 
 def draw_recorded() -> None:
-    """Every figure of `DRAWN`, and learning curves and aggregates of every robot that has results."""
+    """Every figure of `DRAWN`, every ablation that has results, and learning curves and aggregates of every robot that has."""
     figures.use_style()
     for name, paper, tables, draw in DRAWN:
         _save(name, paper, [RESULTS / f"{table}.csv" for table in tables], draw)
+    for name, ablation in ABLATIONS.items():
+        tables = [RESULTS / f"ablation_{name}{part}.csv" for part in ("", "_curves")]
+        if tables[0].is_file():
+            drawing = partial(ablation_curves, question=ablation.question)
+            _save(OF_THE_PAPER.get(name, "ablation_") + name, ablation.figure, tables, drawing)
     of_curves = sorted(RESULTS.glob("single_task_*_curves.csv"))
     of_results = [path.with_name(path.name.replace("_curves", "")) for path in of_curves]
     for robot in dict.fromkeys(pd.concat([pd.read_csv(path) for path in of_curves])["task"]):

@@ -130,7 +130,8 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
     sns.lineplot(
         curves, x="env_steps", y="mean_return", hue="variation", palette=palette, estimator=iqm, errorbar=("ci", 95), seed=0, ax=axes[0]
     )
-    axes[0].set(xlabel="environment steps", ylabel="return", title=question)
+    axes[0].set(xlabel="environment steps", ylabel="return")
+    figure.suptitle(question, fontsize=10)
     axes[0].legend(fontsize=7, title=None)
     ends = curves.groupby(["variation", "train_seed"], sort=False).last().reset_index()
     panels = [
@@ -145,7 +146,6 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
         ax.set_xticks(range(len(order)), [str(i + 1) for i in range(len(order))])
         ax.set(xlabel="variation, in the legend's order", ylabel=label)
     for ax in axes:
-        ax.title.set_fontsize(9)
         ax.grid(axis="y", alpha=0.3)
     return figure
 
