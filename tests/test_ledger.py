@@ -1,6 +1,8 @@
 """The claims ledger is what its tables say: recomputed here, and sensitive to each table it rests on."""
 
+import dataclasses
 import io
+import re
 import shutil
 from pathlib import Path
 
@@ -10,10 +12,16 @@ import pytest
 from scipy import stats
 
 from pwmlib import recorded
+from pwmlib.baselines.shac import SHACConfig
 from pwmlib.claims import cells
 from pwmlib.claims.cells import iqm_cell, iqm_ratio, share_cell
 from pwmlib.claims.claim import VERDICTS, Cell, Claim
+from pwmlib.config import PWMConfig
 from pwmlib.ledger import CLAIMS, LEDGER, ledger_table
+from pwmlib.paths import PROJECT
+from pwmlib.single_task.ablations import ABLATIONS
+from pwmlib.single_task.pwm_online import OnlinePWMConfig
+from pwmlib.world_model import WorldModelConfig
 
 
 def as_stored(table):
@@ -149,3 +157,29 @@ def test_known_numbers_of_the_released_files():
     for name, value in expected.items():
         assert table[name] == pytest.approx(value, rel=0.005), name
     assert len(LEDGER) == len(table)
+
+
+def test_the_errata_page_names_rows_and_switches_that_exist():
+    text = (PROJECT / "docs" / "errata.md").read_text()
+    ids = {claim.id for claim in LEDGER}
+    for group in re.findall(r"ledger ((?:`\w+\*?`(?:, )?)+)", text):
+        for name in re.findall(r"`(\w+\*?)`", group):
+            assert name in ids or (name.endswith("*") and any(i.startswith(name[:-1]) for i in ids)), name
+    for name in re.findall(r"ablation `(\w+)`", text):
+        assert name in ABLATIONS, name
+    fields = {f.name for c in (PWMConfig, WorldModelConfig, SHACConfig, OnlinePWMConfig) for f in dataclasses.fields(c)}
+    switches = text.split("## Algorithm")[1].split("|\n")[2:]
+    named = {name.rpartition(".")[2] for line in switches for name in re.findall(r"`([\w.]+)`", line.split("|")[-1])}
+    assert len(named) > 8 and named <= fields | set(ABLATIONS), named - fields
+
+
+def test_the_errata_pages_numbers_are_those_of_the_tables():
+    text, table = " ".join((PROJECT / "docs" / "errata.md").read_text().split()), ledger_table().set_index("id")["recomputed"]
+    minutes = pd.read_csv(PROJECT / "data" / "published" / "multitask_per_task.csv")["pwm_total_time_s"] / 60
+    assert f"the files give {minutes.min():.0f} to {minutes.max():.0f} minutes a task" in text
+    assert table["stiff_shac"] < 1 / 3 and "more than two thirds" in text
+    assert 1 / 9 < 1 - 1 / table["single_peak_final"] < 1 / 7 and "an eighth lower at the end" in text
+    assert table["stiff_pwm_runs"] == 0
+    printed = pd.read_csv(PROJECT / "data" / "published" / "single_task.csv")
+    times = (printed["paper_t4_std"] / printed["peak_std"])[printed["algorithm"] == "pwm"]
+    assert f"PWM's are {times.min():.0f} to {times.max():.0f} times those of its runs" in text
