@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
 from torch import Tensor
 
 from .checkpoints import write_atomic
 from .runs import Run, resolve_device, single_thread
-from .toys.ball_wall import BallWall, Descent, Surrogate, SurrogateConfig, compare_surrogates
+from .toys.ball_wall import THETA, BallWall, Descent, SurrogateConfig, compare_surrogates
 
-__all__ = ["BALL_WALL_SCALES", "BallWallScale", "example", "found_table", "readable", "study", "summary", "verdicts"]
+__all__ = ["BALL_WALL_SCALES", "BallWallScale", "Example", "example", "found_table", "readable", "study", "summary", "verdicts"]
 
 KINDS = ("relu", "layernorm_mish", "simnorm")
 FOUND = 2.5
@@ -124,16 +125,56 @@ def _mean_interval(values: np.ndarray) -> tuple[float, float]:
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def example(
-    world: BallWall, scale: BallWallScale, *, start: float, lr: float, device: str = "cpu"
-) -> tuple[dict[str, Surrogate], dict[tuple[str, str], Tensor]]:
-    """The three models of the paper's figure with their plain and momentum paths, for drawing: (models, paths)."""
+@dataclass(frozen=True)
+class Example:
+    """What Fig. 2, 9 and 10 are drawn from."""
+
+    models: pd.DataFrame
+    """One line a point: surrogate ("true J" among them), seed, theta [rad], value [m]."""
+    ends: pd.DataFrame
+    """One line a descent: surrogate, descent, seed, start and end [rad], J at the end [m], and its gap to the optimum [m]."""
+    courses: pd.DataFrame
+    """One line a step: quantity ("training loss" or a descent's name), surrogate, step; median, low and high (10 and 90 %) over seeds."""
+
+
+def example(world: BallWall, scale: BallWallScale, *, start: float, lr: float, device: str = "cpu", points: int = 300) -> Example:
+    """The three models of the paper's figure with their plain and momentum descents, for drawing."""
     surrogates = {kind: SurrogateConfig(kind=kind, epochs=scale.epochs[0]) for kind in KINDS}
     descents = descent_variants(scale, start, lr)
     chosen = {name: descents[name] for name in ("plain", "momentum 0.9")}
     with single_thread():
         _, models, paths = compare_surrogates(world, surrogates, chosen, seeds=scale.seeds, device=resolve_device(device))
-    return models, paths
+    best, best_value = world.optimum()
+    grid = torch.cat([torch.linspace(*THETA, points), torch.tensor([best])]).sort().values
+    lines, ends, courses = [], [], []
+
+    def along(surrogate: str, seed: int, values: Tensor) -> pd.DataFrame:
+        return pd.DataFrame({"surrogate": surrogate, "seed": seed, "theta": grid.numpy(), "value": values.numpy()})
+
+    lines.append(along("true J", 0, world.objective(grid)))
+    for kind, model in models.items():
+        with torch.no_grad():
+            fits = model(grid.expand(model.weights[0].shape[0], -1))
+        lines += [along(kind, seed, fit) for seed, fit in enumerate(fits[:DRAWN_SEEDS])]
+        courses.append(_course("training loss", kind, model.losses))
+    for (kind, descent), path in paths.items():
+        reached = world.objective(path[-1])
+        line = {"surrogate": kind, "descent": descent, "seed": range(path.shape[1]), "start": path[0].numpy(), "end": path[-1].numpy()}
+        ends.append(pd.DataFrame({**line, "value": reached.numpy(), "gap": (reached - best_value).numpy()}))
+        courses.append(_course(descent, kind, world.objective(path)))
+    return Example(*(pd.concat(parts, ignore_index=True) for parts in (lines, ends, courses)))
+
+
+DRAWN_SEEDS = 8
+"""Surrogates of this many seeds are drawn."""
+
+
+def _course(quantity: str, surrogate: str, values: Tensor, most: int = 200) -> pd.DataFrame:
+    """Quantiles over seeds of values [steps, seeds], at no more than `most` steps."""
+    low, median, high = torch.quantile(values, torch.tensor([0.1, 0.5, 0.9]), dim=1)
+    steps = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int))
+    numbers = {"step": steps, "median": median.numpy()[steps], "low": low.numpy()[steps], "high": high.numpy()[steps]}
+    return pd.DataFrame({"quantity": quantity, "surrogate": surrogate, **numbers})
 
 
 def verdicts(found: pd.DataFrame) -> pd.DataFrame:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import torch
 from matplotlib.figure import Figure
 
 from .ball_wall import FOUND
 from .checkpoints import write_atomic
 from .double_pendulum import REWARD_UNITS
 from .runs import environment_stamp
-from .toys.ball_wall import THETA, BallWall
 
 __all__ = [
     "NAMES",
@@ -39,6 +36,7 @@ __all__ = [
 
 COLOURS = {"relu": "#D55E00", "layernorm_mish": "#0072B2", "simnorm": "#009E73", "true J": "#000000"}
 """Okabe-Ito, distinguishable with colour-vision deficiencies."""
+OPTIMUM = "#F0E442"
 NAMES = {"relu": "ReLU", "layernorm_mish": "LayerNorm + Mish", "simnorm": "SimNorm", "true J": "true J"}
 
 
@@ -79,30 +77,33 @@ def save_figure(figure: Figure, folder: Path, name: str, *, paper: str, inputs: 
     return png
 
 
-def landscapes(
-    world: BallWall, models: Mapping[str, Any], paths: Mapping[tuple[str, str], torch.Tensor], descents: Sequence[str], *, seeds: int = 8
-) -> Figure:
-    """Fig. 2, 9, 10: the true J and each surrogate (one thin line a seed), and where each descent comes to rest on the true J."""
-    kinds = list(models)
-    figure, axes = plt.subplots(len(descents), len(kinds), figsize=(3.3 * len(kinds), 2.6 * len(descents)), sharex=True, sharey=True)
-    axes = np.atleast_2d(axes)
-    grid = torch.linspace(*THETA, 1500)
-    truth = world.objective(grid)
-    best, best_value = world.optimum()
+def landscapes(models: pd.DataFrame, ends: pd.DataFrame) -> Figure:
+    """Fig. 2, 9, 10: the true J and each surrogate (one thin line a seed), and where each descent comes to rest on the true J.
+
+    models, ends: of `ball_wall.Example`.
+    """
+    kinds = [kind for kind in dict.fromkeys(models["surrogate"]) if kind != "true J"]
+    descents = list(dict.fromkeys(ends["descent"]))
+    size = {"figsize": (3.3 * len(kinds), 2.6 * len(descents)), "sharex": True, "sharey": True, "squeeze": False}
+    figure, axes = plt.subplots(len(descents), len(kinds), **size)
+    truth = models[models["surrogate"] == "true J"]
+    best = truth.loc[truth["value"].idxmin()]
     for row, descent in zip(axes, descents, strict=True):
         for ax, kind in zip(row, kinds, strict=True):
-            ax.plot(grid, truth, color="black", lw=1.4, label="true J", zorder=1)
-            with torch.no_grad():
-                fits = models[kind](grid.expand(models[kind].weights[0].shape[0], -1))
-            ax.plot(grid, fits[:seeds].T, color=COLOURS[kind], lw=0.6, alpha=0.6)
-            ends = paths[kind, descent][-1]
-            start = paths[kind, descent][0, 0]
+            ax.plot(truth["theta"], truth["value"], color="black", lw=1.4, label="true J", zorder=1)
+            for _, fit in models[models["surrogate"] == kind].groupby("seed"):
+                ax.plot(fit["theta"], fit["value"], color=COLOURS[kind], lw=0.6, alpha=0.6)
+            part = ends[(ends["surrogate"] == kind) & (ends["descent"] == descent)]
             # Vertical jitter would misplace J; horizontal positions are the data.
-            ax.scatter(ends, world.objective(ends), s=26, color=COLOURS[kind], edgecolor="black", lw=0.6, zorder=3, label="end of descent")
-            ax.scatter(start, world.objective(start), marker="s", s=26, color="white", edgecolor="black", zorder=3, label="start")
-            ax.scatter(best, best_value, marker="*", s=110, color="#F0E442", edgecolor="black", lw=0.6, zorder=2, label="optimum")
-            found = int((world.objective(ends) - best_value < FOUND).sum())
-            ax.set_title(f"{NAMES[kind]}, {descent}\n{found} of {len(ends)} seeds find the optimum", fontsize=9)
+            ax.scatter(part["end"], part["value"], s=26, color=COLOURS[kind], edgecolor="black", lw=0.6, zorder=3, label="end of descent")
+            start = part["start"].iloc[0]
+            height = np.interp(start, truth["theta"], truth["value"])
+            ax.scatter(start, height, marker="s", s=26, color="white", edgecolor="black", zorder=3, label="start")
+            ax.scatter(
+                best["theta"], best["value"], marker="*", s=110, color="#F0E442", edgecolor="black", lw=0.6, zorder=2, label="optimum"
+            )
+            found = int((part["gap"] < FOUND).sum())
+            ax.set_title(f"{NAMES[kind]}, {descent}\n{found} of {len(part)} seeds find the optimum", fontsize=9)
             ax.set_xticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["-π", "-π/2", "0", "π/2", "π"])
     for ax in axes[-1]:
         ax.set_xlabel("θ [rad]")
@@ -114,28 +115,23 @@ def landscapes(
     return figure
 
 
-def losses_and_descents(world: BallWall, models: Mapping[str, Any], paths: Mapping[tuple[str, str], torch.Tensor]) -> Figure:
-    """Training loss of each kind of model, and the true J along each descent: medians over seeds, bands of the middle 80 %."""
-    descents = list(dict.fromkeys(descent for _, descent in paths))
-    figure, axes = plt.subplots(1, 1 + len(descents), figsize=(3.4 * (1 + len(descents)), 2.9), layout="constrained")
-    for kind, model in models.items():
-        _band(axes[0], model.losses, COLOURS[kind], NAMES[kind])
+def losses_and_descents(courses: pd.DataFrame, models: pd.DataFrame) -> Figure:
+    """Training loss of each kind of model, and the true J along each descent: medians over seeds, bands of the middle 80 %.
+
+    courses, models: of `ball_wall.Example`.
+    """
+    quantities = list(dict.fromkeys(courses["quantity"]))
+    figure, axes = plt.subplots(1, len(quantities), figsize=(3.4 * len(quantities), 2.9), layout="constrained")
+    for ax, quantity in zip(axes, quantities, strict=True):
+        for kind, course in courses[courses["quantity"] == quantity].groupby("surrogate", sort=False):
+            ax.fill_between(course["step"], course["low"], course["high"], color=COLOURS[kind], alpha=0.15, lw=0)
+            ax.plot(course["step"], course["median"], color=COLOURS[kind], lw=1.8, label=NAMES[kind])
+        ax.axhline(models["value"][models["surrogate"] == "true J"].min(), color="0.5", lw=1, ls=":")
+        ax.set(xlabel="step of gradient descent", ylabel="true J(θ) [m]", title=f"descent, {quantity}")
+    axes[0].lines[-1].remove()
     axes[0].set(yscale="log", xlabel="epoch", ylabel="training loss / variance", title="fitting the models")
-    for ax, descent in zip(axes[1:], descents, strict=True):
-        for (kind, label), path in paths.items():
-            if label == descent:
-                _band(ax, world.objective(path), COLOURS[kind], NAMES[kind])
-        ax.axhline(world.optimum()[1], color="0.5", lw=1, ls=":")
-        ax.set(xlabel="step of gradient descent", ylabel="true J(θ) [m]", title=f"descent, {descent}")
-    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
-
-
-def _band(ax: plt.Axes, values: torch.Tensor, colour: str, label: str) -> None:
-    """Median and middle 80 % over seeds of values [steps, seeds]."""
-    low, middle, high = torch.quantile(values, torch.tensor([0.1, 0.5, 0.9]), dim=1)
-    ax.fill_between(range(len(middle)), low, high, color=colour, alpha=0.15, lw=0)
-    ax.plot(middle, color=colour, lw=1.8, label=label)
 
 
 def claim_map(found: pd.DataFrame) -> Figure:

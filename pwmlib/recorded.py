@@ -98,6 +98,14 @@ def ball_wall(workers: int, runs_dir: Path) -> None:
     table, _ = ball_wall_study.study(BallWall(), scale, start=-3.141592653589793, lr=0.01, runs_dir=runs_dir)
     save_table("ball_wall", ball_wall_study.summary(table), "python -m pwmlib.recorded ball_wall")
     save_table("ball_wall_found", ball_wall_study.found_table(table), "python -m pwmlib.recorded ball_wall")
+    ball_wall_example()
+
+
+def ball_wall_example() -> None:
+    """The models and descents of Fig. 2, 9 and 10."""
+    example = ball_wall_study.example(BallWall(), ball_wall_study.BALL_WALL_SCALES["laptop"], start=-3.141592653589793, lr=0.01)
+    for name in ("models", "ends", "courses"):
+        save_table(f"ball_wall_{name}", getattr(example, name), "python -m pwmlib.recorded ball_wall")
 
 
 def online(workers: int, runs_dir: Path, seeds: int = 3) -> None:
