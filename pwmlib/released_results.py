@@ -19,6 +19,8 @@ __all__ = [
     "CURVES",
     "ReleasedCurve",
     "ReleasedFilesError",
+    "aligned",
+    "iqm_curve",
     "many_task_scores",
     "overlap",
     "peak_and_final",
@@ -82,7 +84,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def training_runs(path: Path) -> pd.DataFrame:
-    """The training return of every run, one column a run; the index is the environment step or the seconds since the start.
+    """The training return of every run, one column a run; the index is named after what it counts: environment steps, or seconds.
 
     Values are as logged, with gaps where another run was logged. Minima, maxima and step counters of the tracker are left out.
     """
@@ -96,15 +98,21 @@ def training_runs(path: Path) -> pd.DataFrame:
     runs = table.set_index(axis)[names].apply(pd.to_numeric, errors="coerce").sort_index()
     if runs.notna().sum().min() == 0:
         raise ReleasedFilesError(f"{path}: a run without a single number: {runs.notna().sum().idxmin()}")
+    runs.index.name = "seconds" if "Time" in axis else "environment steps"
     return runs.set_axis([c.rpartition(" - ")[0] for c in names], axis=1)
 
 
-def iqm_curve(runs: pd.DataFrame, every: int = 10) -> pd.Series:
-    """IQM over runs, gaps filled in between, from where all runs have begun, every so-many-th row; as the authors' notebooks do.
+def aligned(runs: pd.DataFrame, every: int = 10) -> pd.DataFrame:
+    """Gaps filled in between, from where all runs have begun, every so-many-th row; as the authors' notebooks do.
 
     A run that ended earlier counts with its last value to the end.
     """
-    together = runs.interpolate().dropna().iloc[::every]
+    return runs.interpolate().dropna().iloc[::every]
+
+
+def iqm_curve(runs: pd.DataFrame, every: int = 10) -> pd.Series:
+    """IQM over the `aligned` runs."""
+    together = aligned(runs, every)
     return pd.Series(stats.trim_mean(together.to_numpy(), 0.25, axis=1), together.index)
 
 
