@@ -76,6 +76,11 @@ def test_multitask_80_says_what_the_readme_says():
         assert f"{name} {mean.loc[name, 'mean_return']:.0f}" in README
     metaworld = mean[mean["suite"] == "metaworld"]
     assert f"MetaWorld success {metaworld['score'].mean():.0f} % on average (random {metaworld['random_score'].mean():.1f} %)" in README
+    laptop = pd.read_csv(RESULTS / "multitask_80_laptop.csv").set_index("task")
+    assert laptop.index.is_unique and len(laptop) == 80
+    reached = (laptop["mean_return"] >= 0.7 * laptop["data_p90"]).sum()
+    success = 100 * laptop[laptop["suite"] == "metaworld"]["success"].mean()
+    assert f"{reached} tasks, {laptop.loc['cartpole-swingup', 'mean_return']:.0f}, {success:.0f} %" in README
 
 
 def test_online_says_what_the_readme_says():
