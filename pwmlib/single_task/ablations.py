@@ -140,21 +140,16 @@ ABLATIONS: dict[str, Ablation] = {
 }
 """Name -> question. Variations of PWM start from the same SHAC replay where their seed is the same."""
 
-SHORTER: dict[str, dict[str, Any]] = {
-    "laptop": {"shac.updates": 1000, "pwm.actor_critic.updates": 700, "pwm.pretraining_updates": 4000},
-}
-"""Scale -> settings that are smaller here than in `settings_for`: fourteen kinds of PWM run are compared, not one."""
-
 
 def ablation_experiments(
     name: str, scale: str, train_seeds: int, runs_dir: Path, *, changes: dict[str, Any] | None = None, device: str = "cpu",
     workers: int = 2, engine: Engine = "local", progress: bool = True,
 ) -> dict[str, SingleTaskExperiment]:  # fmt: skip
-    """One experiment a variation, by its label. changes: settings of the scale, and of `SHORTER`, replaced in all of them."""
+    """One experiment a variation, by its label. changes: settings of the scale replaced in all of them."""
     if name not in ABLATIONS:
         raise ValueError(f"no ablation {name!r}; known: {', '.join(ABLATIONS)}")
     ablation = ABLATIONS[name]
-    common = override(settings_for(scale, ablation.task), SHORTER.get(scale, {}) | (changes or {}))
+    common = override(settings_for(scale, ablation.task), changes or {})
     runner = {"device": device, "workers": workers, "engine": engine, "progress": progress}
     return {
         v.label: SingleTaskExperiment(
