@@ -205,7 +205,7 @@ class SingleTaskParameters(_Robots):
 
     tasks: Names = Field(description='environments of the simulator, e.g. ["hopper", "ant"]')
     algorithms: Names = Field(description='learners, e.g. ["shac", "pwm"]; empty means what the scale affords')
-    train_seeds: int = Field(ge=0, le=100, description="the number of training seeds of each; 0 means 2 at scale quick, else 5")
+    train_seeds: int = Field(ge=0, le=100, description="the number of training seeds of each; 0 means 2 at scale quick, 3 at laptop, else 5")
     stiffness: float = Field(gt=0, description="factor on the stiffness and damping of contacts (Fig. 7a)")
     engine: Engine = Field(description="where jobs run: local or ray")
     workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
@@ -235,7 +235,7 @@ class SingleTaskParameters(_Robots):
             tasks=tuple(self.tasks),
             algorithms=tuple(self.algorithms) or DEFAULT_ALGORITHMS[self.scale],
             settings=self.settings(),
-            train_seeds=self.train_seeds or (2 if self.scale == "quick" else 5),
+            train_seeds=self.train_seeds or {"quick": 2, "laptop": 3, "paper": 5}[self.scale],
             runs_dir=self.runs_folder(),
             stiffness=self.stiffness,
             device=self.device_name(),
