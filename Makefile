@@ -1,4 +1,4 @@
-# make reproduce | test | lab | lock | help. Everything lives in .venv; delete it to start anew.
+# make reproduce | figures | test | lab | lock | help. Everything lives in .venv; delete it to start anew.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,13 +12,20 @@ export OMP_WAIT_POLICY = passive
 export PYTHONWARNINGS = ignore::UserWarning
 export JUPYTER_PLATFORM_DIRS = 1
 
-.PHONY: help reproduce test lint lab lock clean
+RELEASED_DIR ?=
+
+.PHONY: help reproduce figures test lint lab lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 reproduce: $(EXECUTED)  ## Set up if needed, then execute every notebook at SCALE=quick: figures/ and executed/
 	@echo "Figures are in figures/$(if $(filter quick,$(SCALE)),quick/), executed notebooks in executed/."
+
+figures: $(VENV)/.installed  ## Every figure of the paper and the claims ledger from stored tables: figures/paper/; RELEASED_DIR=folder adds the authors' files
+	@mkdir -p executed
+	$(BIN)/papermill notebooks/06_figures_and_claims.ipynb executed/06_figures_and_claims.ipynb --kernel python3 -p released_dir "$(RELEASED_DIR)"
+	@echo "Figures are in figures/paper/, the page in executed/06_figures_and_claims.ipynb."
 
 test: $(VENV)/.installed  ## Set up if needed, then the whole test suite
 	$(BIN)/python -m pytest
@@ -35,9 +42,12 @@ lock: $(VENV)/.installed  ## Write requirements.lock from what is installed, and
 clean:  ## Remove runs, generated episodes and executed notebooks (the environment stays)
 	rm -rf runs data/cache executed figures/quick
 
+# The figures have no scale.
+executed/06_figures_and_claims.ipynb: PARAMETERS =
+executed/%.ipynb: PARAMETERS = -p scale $(SCALE)
 executed/%.ipynb: notebooks/%.ipynb $(VENV)/.installed $(SOURCES)
 	@mkdir -p executed
-	$(BIN)/papermill $< $@.part.ipynb --kernel python3 -p scale $(SCALE)
+	$(BIN)/papermill $< $@.part.ipynb --kernel python3 $(PARAMETERS)
 	@mv $@.part.ipynb $@
 
 # torch first: named alone, so that no other package's range chooses another build.

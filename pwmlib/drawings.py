@@ -3,76 +3,84 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.stats import trim_mean
 
+from .colours import colours_of
 from .released_results import aligned, iqm_curve
 
-__all__ = ["METHODS", "bars", "bars_figure", "colours_of", "iqm_curves", "message_panel", "score_pairs"]
-
-
-METHODS = {"PWM": "#0072B2", "TD-MPC2": "#E69F00", "SHAC": "#009E73", "PPO": "#CC79A7", "SAC": "#D55E00"}
-"""The same colour for a method in every figure (Okabe-Ito)."""
-
-
-def colours_of(labels: Iterable[str]) -> dict[str, object]:
-    """Label -> colour: the methods' own, the others in order of appearance."""
-    different = list(dict.fromkeys(labels))
-    others = iter(sns.color_palette("colorblind", len(different)))
-    return {label: METHODS[label] if label in METHODS else next(others) for label in different}
+__all__ = ["bars", "bars_figure", "iqm_curves", "message_panel", "score_pairs"]
 
 
 def bars(ax: Axes, table: pd.DataFrame, *, width: int = 14, fontsize: int = 8) -> None:
-    """One bar a line with its interval where it has one.
+    """One bar a line with its interval where it has one; lines with the same tick stand side by side.
 
     table: columns label (which gives the colour), value, low, high; tick (text below, else the label); hollow (drawn as an outline).
     """
     colours = colours_of(table["label"])
-    for i, row in enumerate(table.itertuples()):
-        colour = colours[row.label]
-        ax.bar(i, row.value, width=0.65, facecolor="none" if getattr(row, "hollow", False) else colour, edgecolor=colour, lw=1.5)
+    table = table.assign(tick=table["tick"] if "tick" in table else table["label"])
+    ticks = list(dict.fromkeys(table["tick"]))
+    at_tick = table.groupby("tick").cumcount()
+    together = at_tick.max() + 1
+    places = table["tick"].map(ticks.index) + (at_tick - (together - 1) / 2) * 0.7 / together
+    for place, row in zip(places, table.itertuples(), strict=True):
+        colour, hollow = colours[row.label], getattr(row, "hollow", False)
+        ax.bar(place, row.value, width=0.64 / together, facecolor="none" if hollow else colour, edgecolor=colour, lw=1.5)
         if np.isfinite([row.low, row.high]).all():
             # A percentile interval of few runs need not hold the aggregate itself.
             ends = [[max(0.0, row.value - row.low)], [max(0.0, row.high - row.value)]]
-            ax.errorbar(i, row.value, ends, color="black", capsize=4, lw=1.2)
-    names = table["tick"] if "tick" in table else table["label"]
-    ax.set_xticks(range(len(table)), [textwrap.fill(str(name), width) for name in names], fontsize=fontsize)
+            ax.errorbar(place, row.value, ends, color="black", capsize=3, lw=1.2)
+    ax.set_xticks(range(len(ticks)), [textwrap.fill(str(name), width) for name in ticks], fontsize=fontsize)
+    ax.set_xlim(-0.55, len(ticks) - 0.45)
     ax.grid(axis="y", alpha=0.3)
 
 
+ACROSS = 3
+"""Panels in a row: with more, the text is too small at notebook width."""
+
+
 def bars_figure(panels: Mapping[str, pd.DataFrame], ylabel: str, title: str = "") -> Figure:
-    """`bars` side by side, one panel a table; their titles are the keys."""
-    widths = [len(table) + 0.6 for table in panels.values()]
-    wide = min(13.0, max(4.5, 1.05 * sum(widths)))
-    crowded = wide / sum(widths) < 0.8
-    options = {"layout": "constrained", "sharey": True, "squeeze": False}
-    figure, axes = plt.subplots(1, len(panels), figsize=(wide, 3.2), width_ratios=widths, **options)
-    for ax, (name, table) in zip(axes[0], panels.items(), strict=True):
-        bars(ax, table, width=8 if crowded else 14, fontsize=6 if crowded else 8)
+    """`bars`, one panel a table; their titles are the keys."""
+    most = max(len(table["tick"].unique() if "tick" in table else table) for table in panels.values())
+    across = min(len(panels), ACROSS if most > 2 else 4)
+    width = min(9.5, max(4.5, across * (1.0 * most + 0.6)))
+    figure, axes = _grid(len(panels), across, width, 2.9, sharey=True)
+    crowded = width / (across * (most + 0.6)) < 0.8
+    for ax, (name, table) in zip(axes, panels.items(), strict=True):
+        bars(ax, table, width=9 if crowded else 14, fontsize=7 if crowded else 8)
         ax.set_title(name, fontsize=9)
-    axes[0, 0].set_ylabel(ylabel)
+    for ax in axes[::across]:
+        ax.set_ylabel(ylabel)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(textwrap.fill(title, int(13 * width)), fontsize=10)
     return figure
 
 
-def iqm_curves(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, draws: int = 300) -> Figure:
+def _grid(panels: int, across: int, width: float, height: float, **options: object) -> tuple[Figure, list[Axes]]:
+    """Axes in rows; places that are left over stay empty."""
+    rows = -(-panels // across)
+    figure, axes = plt.subplots(rows, across, figsize=(width, height * rows + 0.3), layout="constrained", squeeze=False, **options)
+    for ax in axes.flat[panels:]:
+        ax.set_axis_off()
+    return figure, list(axes.flat[:panels])
+
+
+def iqm_curves(panels: Mapping[str, Mapping[str, pd.DataFrame]], title: str = "", *, draws: int = 300) -> Figure:
     """IQM over runs against x with a 95 % bootstrap interval over runs; one panel a key, one line a label.
 
     panels: title -> label -> training curves, one column a run, all of a panel with the same kind of index, whose name is the x label.
     """
     labels = list(dict.fromkeys(label for curves in panels.values() for label in curves))
-    colours = colours_of(labels)
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.5 * len(panels) + 0.6, 3.3), layout="constrained", squeeze=False)
-    for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
+    colours, across = colours_of(labels), min(len(panels), ACROSS)
+    figure, axes = _grid(len(panels), across, max(4.5, 3.2 * across), 3.0)
+    for ax, (name, curves) in zip(axes, panels.items(), strict=True):
         for label, runs in curves.items():
             middle = iqm_curve(runs)
             ax.plot(middle.index, middle, color=colours[label], label=label, lw=1.6)
@@ -81,12 +89,15 @@ def iqm_curves(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, draws: int =
                 picked = np.random.default_rng(0).integers(runs.shape[1], size=(draws, runs.shape[1]))
                 low, high = np.percentile(trim_mean(rows[:, picked], 0.25, axis=2), [2.5, 97.5], axis=1)
                 ax.fill_between(middle.index, low, high, color=colours[label], alpha=0.18, lw=0)
-        ax.set(xlabel=next(iter(curves.values())).index.name, title=title)
+        ax.set_xlabel(next(iter(curves.values())).index.name)
+        ax.set_title(name, fontsize=9)
         ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.title.set_fontsize(9)
         ax.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("return while training, IQM over runs")
-    handles = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    for ax in axes[::across]:
+        ax.set_ylabel("training return, IQM")
+    if title:
+        figure.suptitle(textwrap.fill(title, 40 * across), fontsize=9)
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
     return figure
 
@@ -116,8 +127,10 @@ def score_pairs(table: pd.DataFrame, title: str) -> Figure:
 
 def message_panel(title: str, message: str) -> Figure:
     """A panel that says why there is nothing to draw."""
-    figure, ax = plt.subplots(figsize=(6.5, 1.6))
+    lines = textwrap.wrap(message, 92)
+    figure, ax = plt.subplots(figsize=(7.5, 0.4 + 0.18 * len(lines)))
     ax.set_axis_off()
-    ax.set_title(title, fontsize=10, loc="left")
-    ax.text(0.0, 0.9, textwrap.fill(message, 88), va="top", fontsize=9, color="0.25", transform=ax.transAxes)
+    ax.set_position((0.0, 0.0, 1.0, 1.0))
+    ax.text(0.01, 0.98, title, va="top", fontsize=10, transform=ax.transAxes)
+    ax.text(0.01, 0.98 - 0.26 / figure.get_figheight(), "\n".join(lines), va="top", fontsize=9, color="0.25", transform=ax.transAxes)
     return figure

@@ -56,12 +56,15 @@ def use_style() -> None:
     )
 
 
-def save_figure(figure: Figure, folder: Path, name: str, *, paper: str, inputs: Sequence[Path] = (), command: str = "") -> Path:
-    """Write name.png and name.pdf and note in index.json which paper figure it is and what it was drawn from."""
+def save_figure(
+    figure: Figure, folder: Path, name: str, *, paper: str, inputs: Sequence[Path] = (), command: str = "", source: str = "ours"
+) -> Path:
+    """Write name.png and name.pdf and note in index.json which paper figure it is, whose numbers it shows and what it was drawn from."""
     folder.mkdir(parents=True, exist_ok=True)
     stamp = environment_stamp()
     entry = {
         "paper": paper,
+        "source": source,
         "inputs": {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in inputs},
         "command": command,
         "commit": stamp["commit"],

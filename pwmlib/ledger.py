@@ -1,6 +1,6 @@
 """The claims ledger: what the paper says, what its released files say, what we get, and a verdict.
 
-    python -m pwmlib.ledger     # writes data/claims.csv
+    python -m pwmlib.ledger     # writes data/claims.csv and docs/claims.md
 
 Every number is computed from data/published and data/results; `pwmlib.claims` says how, row by row.
 """
@@ -15,22 +15,30 @@ from .claims.claim import Cell, Claim
 from .claims.multitask import MULTITASK
 from .claims.single_task import SINGLE_TASK
 from .claims.toys import TOYS
+from .ledger_views import claims_page
 from .paths import PROJECT
 
-__all__ = ["CLAIMS", "LEDGER", "ledger_table", "main"]
+__all__ = ["CLAIMS", "LEDGER", "PAGE", "ledger_table", "main"]
 
 CLAIMS = PROJECT / "data" / "claims.csv"
-LEDGER: tuple[Claim, ...] = (*TOYS, *SINGLE_TASK, *MULTITASK, *ABLATION_CLAIMS)
+PAGE = PROJECT / "docs" / "claims.md"
+LEDGER: dict[str, list[Claim]] = {
+    "Sec. 3: ball and wall, double pendulum": TOYS,
+    "Sec. 4.1: one robot at a time": SINGLE_TASK,
+    "Sec. 4.2: 30 and 80 tasks": MULTITASK,
+    "Sec. 4.3, App. F: ablations": ABLATION_CLAIMS,
+}
+"""Section of the paper -> its rows."""
 
 
 def ledger_table() -> pd.DataFrame:
-    """One line a claim: columns id, where, statement, published, unit, recomputed and ours (each with _low and _high), in_the_files (what
-    the first says), verdict (what ours says; without ours, what the files say), basis of the verdict, scale and seeds of ours, note,
-    command. ours is empty where the experiment has no table yet."""
-    return pd.DataFrame([_line(claim) for claim in LEDGER])
+    """One line a claim: columns id, section, where, statement, published, unit, recomputed and ours (each with _low and _high),
+    in_the_files (what the first says), verdict (what ours says; without ours, what the files say), basis of the verdict, scale and seeds of
+    ours, note, command. ours is empty where the experiment has no table yet."""
+    return pd.DataFrame([_line(section, claim) for section, claims in LEDGER.items() for claim in claims])
 
 
-def _line(claim: Claim) -> dict[str, object]:
+def _line(section: str, claim: Claim) -> dict[str, object]:
     recomputed = claim.recomputed() if claim.recomputed else None
     ours = _ours(claim)
     in_the_files = claim.in_the_files(recomputed) if recomputed else None
@@ -40,6 +48,7 @@ def _line(claim: Claim) -> dict[str, object]:
         verdict, basis = in_the_files or "cannot be checked", "released files" if recomputed else "none"
     return {
         "id": claim.id,
+        "section": section,
         "where": claim.where,
         "statement": claim.statement,
         "published": claim.published,
@@ -69,9 +78,10 @@ def _numbers(name: str, cell: Cell | None) -> dict[str, float | None]:
 
 
 def main() -> None:
-    """Write data/claims.csv and print how many rows have which verdict."""
+    """Write data/claims.csv and docs/claims.md, and print how many rows have which verdict."""
     table = ledger_table()
     write_atomic(CLAIMS, table.to_csv(index=False, float_format="%.4g"))
+    write_atomic(PAGE, claims_page(table))
     counts = table.groupby(["basis", "verdict"]).size()
     print(f"{CLAIMS.relative_to(PROJECT)}: {len(table)} rows\n{counts.to_string()}")
 

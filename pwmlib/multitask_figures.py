@@ -10,12 +10,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from .colours import METHODS, colours_of
 from .stats import Aggregate, aggregate
 
 __all__ = ["aggregate_bars", "compared_scores", "many_task_scores", "multitask_scores", "online_curves"]
 
-OURS, PLANNER = "#0072B2", "#E69F00"
-PUBLISHED = {"PWM, published": ("D", "#009E73"), "TD-MPC2, published": ("s", "#CC79A7")}
+OURS, PLANNER = METHODS["PWM"], "#009E73"
+PUBLISHED = {"PWM, published": ("D", METHODS["PWM"]), "TD-MPC2, published": ("s", METHODS["TD-MPC2"])}
 
 
 def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -> Figure:
@@ -34,9 +35,7 @@ def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -
     success = first["data_success"].where(~dmc) * 100
     left.scatter(success, [y[t] for t in first.index], marker="D", color="0.6", s=36, label="data, share of successful episodes")
     left.scatter(first["random_score"], [y[t] for t in first.index], marker="x", color="black", s=34, label="random actions")
-    left.scatter(
-        first["planning_score"], [y[t] - 0.3 for t in first.index], marker="^", color="#E69F00", s=42, label="planning in the model"
-    )
+    left.scatter(first["planning_score"], [y[t] - 0.3 for t in first.index], marker="^", color=PLANNER, s=42, label="planning in the model")
     offsets = table.groupby("task").cumcount() - (table.groupby("task")["task"].transform("count") - 1) / 2
     left.scatter(
         table["score"],
@@ -103,7 +102,7 @@ def compared_scores(table: pd.DataFrame, title: str) -> Figure:
     """
     methods, tasks = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["task"]))
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 0.3 * len(tasks) + 1.9), width_ratios=(3, 1.3), layout="constrained")
-    palette = sns.color_palette("colorblind", len(methods))
+    palette = list(colours_of(methods).values())
     sns.stripplot(table, x="score", y="task", hue="method", palette=palette, dodge=True, jitter=False, size=5, ax=left, legend=False)
     left.set(xlim=(-3, 103), xlabel="score", ylabel="", title=title)
     left.grid(axis="x", alpha=0.3)

@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from .ball_wall import BALL_WALL_SCALES, BallWallScale
+from .claims.claim import VERDICTS, Verdict
 from .config import PWMConfig, WorldModelTraining
 from .double_pendulum import DOUBLE_PENDULUM_SCALES, DoublePendulumScale, Study, run_study
 from .envs import ENVS
@@ -20,6 +21,7 @@ from .jobs import Engine, default_workers
 from .model_fidelity import fidelity_study
 from .multitask import MultitaskExperiment
 from .multitask_peers import Comparison, MultitaskPeers
+from .paper_figures import PAPER_FIGURES, SOURCES, Source
 from .parameters import NotebookParameters, ParameterError, override, parse_list
 from .paths import resolve, writable_folder
 from .runs import digest, plain, resolve_device
@@ -36,6 +38,7 @@ __all__ = [
     "AblationParameters",
     "BallWallParameters",
     "DoublePendulumParameters",
+    "FiguresParameters",
     "LessonParameters",
     "MultitaskParameters",
     "SingleTaskParameters",
@@ -205,7 +208,9 @@ class SingleTaskParameters(_Robots):
 
     tasks: Names = Field(description='environments of the simulator, e.g. ["hopper", "ant"]')
     algorithms: Names = Field(description='learners, e.g. ["shac", "pwm"]; empty means what the scale affords')
-    train_seeds: int = Field(ge=0, le=100, description="the number of training seeds of each; 0 means 2 at scale quick, 3 at laptop, else 5")
+    train_seeds: int = Field(
+        ge=0, le=100, description="the number of training seeds of each; 0 means 2 at scale quick, 3 at laptop, else 5"
+    )
     stiffness: float = Field(gt=0, description="factor on the stiffness and damping of contacts (Fig. 7a)")
     engine: Engine = Field(description="where jobs run: local or ray")
     workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
@@ -419,3 +424,59 @@ def _released(kind: Any, settings: Any) -> Any:
     sizes = {"batch"}
     switches = {name: value for name, value in vars(released).items() if value != getattr(paper, name) and name not in sizes}
     return replace(settings, **switches)
+
+
+class FiguresParameters(NotebookParameters):
+    """notebooks/06_figures_and_claims.ipynb."""
+
+    numbers: Names = Field(description='figures of the paper, e.g. ["5", "8a"]; empty means all')
+    sources: Names = Field(description="whose numbers: any of published, released, ours; empty means all that are at hand")
+    released_dir: str = Field(description="the folder with the authors' result files; empty means there is none")
+    verdicts: Names = Field(description=f"verdicts of the ledger to show: any of {', '.join(VERDICTS)}; empty means all")
+    words: str = Field(description="show only claims that contain this text")
+    figures_dir: str = Field(description="the folder of figures; empty means figures/paper")
+
+    @field_validator("numbers", "sources", "verdicts", mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        return [str(v) for v in parse_list(value)] if value else []
+
+    @field_validator("numbers")
+    @classmethod
+    def _of_the_paper(cls, value: list[str]) -> list[str]:
+        return _all_of(value or list(PAPER_FIGURES), list(PAPER_FIGURES), "figure")
+
+    @field_validator("sources")
+    @classmethod
+    def _sources(cls, value: list[str]) -> list[str]:
+        return _all_of(value, list(SOURCES), "source") if value else []
+
+    @field_validator("verdicts")
+    @classmethod
+    def _verdicts(cls, value: list[str]) -> list[str]:
+        return _all_of(value, list(VERDICTS), "verdict") if value else []
+
+    @model_validator(mode="after")
+    def _released(self) -> FiguresParameters:
+        if self.released_dir and not resolve(self.released_dir).is_dir():
+            raise ParameterError(
+                f"released_dir={self.released_dir!r} is not a folder; the README's 'The released files' says how to get it."
+            )
+        return self
+
+    def released_folder(self) -> Path | None:
+        """The folder with the authors' result files, if there is one."""
+        return resolve(self.released_dir) if self.released_dir else None
+
+    def chosen_sources(self) -> tuple[Source, ...]:
+        """In the order of `SOURCES`."""
+        at_hand = [s for s in SOURCES if s != "released" or self.released_dir]
+        return tuple(s for s in SOURCES if s in (self.sources or at_hand))
+
+    def chosen_verdicts(self) -> tuple[Verdict, ...]:
+        """In the order of `VERDICTS`."""
+        return tuple(v for v in VERDICTS if v in (self.verdicts or VERDICTS))
+
+    def figures_folder(self) -> Path:
+        """The folder of figures, created. Raises OutputFolderError."""
+        return writable_folder(self.figures_dir or "figures/paper", "figures_dir")

@@ -20,7 +20,7 @@ from . import figures
 from .drawings import bars_figure, iqm_curves, message_panel, score_pairs
 from .errors import ExplainedError
 from .multitask_figures import aggregate_bars, compared_scores, many_task_scores
-from .published import PUBLISHED, published_aggregates, published_scores, published_single_task
+from .published import PUBLISHED, published_aggregates, published_scores
 from .released_results import CURVES, ReleasedFilesError, planner_scores, training_runs
 from .released_results import many_task_scores as released_scores
 from .results import RESULTS
@@ -29,7 +29,7 @@ from .single_task.tables import NAMES
 from .single_task_figures import ablation_curves, extraction_curves, learning_curves
 from .stats import aggregate, multitask_aggregates
 
-__all__ = ["PAPER_FIGURES", "SOURCES", "Drawn", "Inputs", "Source", "paper_figure"]
+__all__ = ["PAPER_FIGURES", "SOURCES", "Drawn", "Inputs", "PaperFigure", "Source", "paper_figure"]
 
 Source = Literal["published", "released", "ours"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -97,7 +97,7 @@ def paper_figure(number: str, source: Source, released_dir: Path | None = None) 
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
     inputs = Inputs(source, released_dir)
     try:
-        return Drawn(PAPER_FIGURES[number](inputs), tuple(inputs.paths))
+        return Drawn(PAPER_FIGURES[number].draw(inputs), tuple(inputs.paths))
     except (NothingToDraw, ReleasedFilesError) as reason:
         return Drawn(message_panel(f"Fig. {number}, {source}", str(reason)), tuple(inputs.paths), str(reason))
 
@@ -147,7 +147,7 @@ def _robots(inputs: Inputs) -> Figure:
             "at the end\nintervals over runs": table[(table["point"] == "final") & (table["resampled"] == "runs")],
         }
         return bars_figure(panels, "return / PPO's peak", "Fig. 5, published: IQM over the five robots")
-    ppo = published_single_task().query("algorithm == 'ppo'").set_index("task")["ppo_norm"]
+    ppo = inputs.published("single_task").query("algorithm == 'ppo'").set_index("task")["ppo_norm"]
     panels = {}
     for robot in ROBOTS:
         lines = _released_robot(inputs, robot, ppo[robot]) if inputs.source == "released" else _our_robot(inputs, robot, ppo[robot])
@@ -187,6 +187,7 @@ def _many_tasks(inputs: Inputs) -> Figure:
     """Fig. 6, left."""
     if inputs.source == "ours":
         table = inputs.ours("multitask_80", MT80)
+        inputs.published("multitask_aggregate")
         return aggregate_bars(multitask_aggregates(table), published_aggregates("mt80"))
     panels = {}
     for name in ("mt30", "mt80"):
@@ -233,9 +234,7 @@ def _curves_of(inputs: Inputs, number: str) -> tuple[dict[str, dict[str, pd.Data
 
 def _released_curves(inputs: Inputs, number: str) -> Figure:
     panels, absent = _curves_of(inputs, number)
-    found = iqm_curves(panels)
-    found.suptitle(f"Fig. {number}, released" + (f" (not in the folder: {', '.join(absent)})" if absent else ""), fontsize=9)
-    return found
+    return iqm_curves(panels, f"Fig. {number}, released" + (f" (not in the folder: {', '.join(absent)})" if absent else ""))
 
 
 def _ablation(number: str, name: str) -> Callable[[Inputs], Figure]:
@@ -249,9 +248,7 @@ def _ablation(number: str, name: str) -> Callable[[Inputs], Figure]:
             lines = rows.assign(value=rows["final_iqm"], low=rows["final_lo"], high=rows["final_hi"])
             lines["tick"] = lines["label"].astype(str) + " (" + lines["runs"].astype(str) + ")"
             panels = {task: lines[lines["task"] == task] for task in tasks}
-            return bars_figure(
-                panels, "return / PPO's peak", f"Fig. {number}, published: IQM at the end, intervals over runs (number of runs)"
-            )
+            return bars_figure(panels, "return / PPO's peak", f"Fig. {number}, published: {AT_THE_END}")
         if inputs.source == "released":
             return _released_curves(inputs, number)
         command = f"python -m pwmlib.recorded ablation_{name}"
@@ -280,15 +277,13 @@ def _sample_efficiency(inputs: Inputs) -> Figure:
 
 def _learning(inputs: Inputs) -> Figure:
     """Fig. 13."""
-    published = published_single_task()
+    if inputs.source == "released":
+        return _released_curves(inputs, "13")
+    published = inputs.published("single_task")
     if inputs.source == "published":
         rows = published.assign(label=published["algorithm"].map(LABELS), value=published["paper_t4_iqm"] / published["ppo_norm"])
         rows = rows.assign(low=rows["peak_lo"] / rows["ppo_norm"], high=rows["peak_hi"] / rows["ppo_norm"])
-        return bars_figure(
-            {r: rows[rows["task"] == r] for r in ROBOTS}, "return / PPO's peak", "Table 4 as printed; intervals over runs where files exist"
-        )
-    if inputs.source == "released":
-        return _released_curves(inputs, "13")
+        return bars_figure({r: rows[rows["task"] == r] for r in ROBOTS}, "return / PPO's peak", f"Fig. 13, published: {PRINTED}")
     paths = sorted(RESULTS.glob("single_task_*_curves.csv"))
     if not paths:
         raise NothingToDraw("No robot has results. They are made by: python -m pwmlib.recorded hopper_shac (and hopper_pwm, ant_shac, ...)")
@@ -320,12 +315,13 @@ def _per_task(task_set: Literal["mt30", "mt80"]) -> Callable[[Inputs], Figure]:
 
     def draw(inputs: Inputs) -> Figure:
         number = {"mt30": "15", "mt80": "16"}[task_set]
+        if inputs.source != "released":
+            inputs.published("multitask_per_task")
         if inputs.source == "ours":
             table = inputs.ours("multitask_80", MT80)
             wanted = table if task_set == "mt80" else table[table["task"].isin(published_scores("mt30").index)]
             return many_task_scores(wanted, published_scores(task_set))
         if inputs.source == "published":
-            inputs.published("multitask_per_task")
             table = published_scores(task_set)[["PWM, published", "TD-MPC2, published"]] / 100
             table = table.rename(columns=lambda name: name.removesuffix(", published"))
         else:
@@ -348,24 +344,32 @@ def _td_lambda(inputs: Inputs) -> Figure:
     return _ablation("19", "td_lambda_actor")(inputs)
 
 
-PAPER_FIGURES: dict[str, Callable[[Inputs], Figure]] = {
-    "2": _landscapes,
-    "3": _pendulum,
-    "5": _robots,
-    "6": _many_tasks,
-    "7a": _ablation("7a", "stiffness"),
-    "7b": _ablation("7b", "batch"),
-    "8a": _ablation("8a", "regularisation"),
-    "8b": _sample_efficiency,
-    "9": _landscapes,
-    "10": _descents,
-    "11": _pendulum_switches,
-    "13": _learning,
-    "14": _horizons,
-    "15": _per_task("mt30"),
-    "16": _per_task("mt80"),
-    "17": _ablation("17", "regularisation"),
-    "18": _one_policy,
-    "19": _td_lambda,
+@dataclass(frozen=True)
+class PaperFigure:
+    """A figure of the paper: what it shows, and how it is drawn from a source."""
+
+    title: str
+    draw: Callable[[Inputs], Figure]
+
+
+PAPER_FIGURES: dict[str, PaperFigure] = {
+    "2": PaperFigure("ball and wall, the objective and gradient descent on its models", _landscapes),
+    "3": PaperFigure("double pendulum, variance and ESNR of policy gradients", _pendulum),
+    "5": PaperFigure("one robot at a time, aggregates", _robots),
+    "6": PaperFigure("30 and 80 tasks, aggregates", _many_tasks),
+    "7a": PaperFigure("stiff contact", _ablation("7a", "stiffness")),
+    "7b": PaperFigure("batch of imagined trajectories", _ablation("7b", "batch")),
+    "8a": PaperFigure("regularisation of the world model", _ablation("8a", "regularisation")),
+    "8b": PaperFigure("return against updates of the world model", _sample_efficiency),
+    "9": PaperFigure("ball and wall, the models", _landscapes),
+    "10": PaperFigure("ball and wall, training losses and descents", _descents),
+    "11": PaperFigure("double pendulum, what the units of the reward and the formula of the ESNR change", _pendulum_switches),
+    "13": PaperFigure("one robot at a time, learning curves", _learning),
+    "14": PaperFigure("world model trained over 3 and over 16 steps", _horizons),
+    "15": PaperFigure("30 tasks, each score", _per_task("mt30")),
+    "16": PaperFigure("80 tasks, each score", _per_task("mt80")),
+    "17": PaperFigure("regularisation of the world model, other robots", _ablation("17", "regularisation")),
+    "18": PaperFigure("one policy for all tasks", _one_policy),
+    "19": PaperFigure("lambda-return for the actor", _td_lambda),
 }
-"""Number in the paper -> how it is drawn."""
+"""Number in the paper -> what it shows and how it is drawn."""

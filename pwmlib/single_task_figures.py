@@ -9,6 +9,7 @@ import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 
+from .colours import colours_of
 from .envs import DifferentiableEnv
 from .envs.render import render_frames
 from .single_task.experiment import SingleTaskExperiment
@@ -17,8 +18,7 @@ from .stats import aggregate, performance_profile
 
 __all__ = ["ablation_curves", "aggregates_and_profile", "extraction_curves", "gaits", "learning_curves"]
 
-_PLACES = {"shac": 0, "pwm": 1, "pwm_scratch": 8, "pwm_state_space": 2, "pwm_offline": 4, "tdmpc2": 9, "ppo": 7, "sac": 5}
-_COLOURS = {NAMES[algorithm]: sns.color_palette("colorblind")[place] for algorithm, place in _PLACES.items()}
+_COLOURS = colours_of(NAMES.values())
 
 
 def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
@@ -118,7 +118,7 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
     """Return against environment steps by variation; the last return of every seed; and, where a world model is learned, its error in
     rewards and the cosine of its gradient to the simulator's, at the end."""
     order = list(dict.fromkeys(results["variation"]))
-    palette = dict(zip(order, sns.color_palette("colorblind", len(order)), strict=True))
+    palette = colours_of(order)
     learned = curves["gradient_cosine"].notna().any()
     figure, axes = plt.subplots(
         1,
@@ -153,7 +153,7 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
 def extraction_curves(table: pd.DataFrame) -> Figure:
     """Fig. 8b: return of policies that do not plan against updates of the world model; a panel a task, a dot a seed, lines are medians."""
     tasks, methods = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["method"]))
-    palette = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
+    palette = colours_of(methods)
     figure, axes = plt.subplots(1, len(tasks), figsize=(3.6 * len(tasks) + 1, 3.2), layout="constrained", squeeze=False, sharey=True)
     for ax, task in zip(axes[0], tasks, strict=True):
         part = table[table["task"] == task]

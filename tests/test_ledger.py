@@ -17,7 +17,8 @@ from pwmlib.claims import cells
 from pwmlib.claims.cells import iqm_cell, iqm_ratio, share_cell
 from pwmlib.claims.claim import VERDICTS, Cell, Claim
 from pwmlib.config import PWMConfig
-from pwmlib.ledger import CLAIMS, LEDGER, ledger_table
+from pwmlib.ledger import CLAIMS, LEDGER, PAGE, ledger_table
+from pwmlib.ledger_views import claims_page
 from pwmlib.paths import PROJECT
 from pwmlib.single_task.ablations import ABLATIONS
 from pwmlib.single_task.pwm_online import OnlinePWMConfig
@@ -38,6 +39,10 @@ def test_the_stored_ledger_is_what_the_data_say():
             if stored.at[i, column] != now.at[i, column] and not pd.isna([stored.at[i, column], now.at[i, column]]).all()
         ]
         assert not different, f"{column} of {list(now['id'][different])}: run python -m pwmlib.ledger"
+
+
+def test_the_page_is_written_from_the_ledger():
+    assert PAGE.read_text() == claims_page(ledger_table()), "run python -m pwmlib.ledger"
 
 
 def test_there_are_enough_rows_and_each_can_be_read_alone():
@@ -156,12 +161,12 @@ def test_known_numbers_of_the_released_files():
     }
     for name, value in expected.items():
         assert table[name] == pytest.approx(value, rel=0.005), name
-    assert len(LEDGER) == len(table)
+    assert sum(map(len, LEDGER.values())) == len(table)
 
 
 def test_the_errata_page_names_rows_and_switches_that_exist():
     text = (PROJECT / "docs" / "errata.md").read_text()
-    ids = {claim.id for claim in LEDGER}
+    ids = {claim.id for claims in LEDGER.values() for claim in claims}
     for group in re.findall(r"ledger ((?:`\w+\*?`(?:, )?)+)", text):
         for name in re.findall(r"`(\w+\*?)`", group):
             assert name in ids or (name.endswith("*") and any(i.startswith(name[:-1]) for i in ids)), name

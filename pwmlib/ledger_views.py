@@ -1,0 +1,134 @@
+"""The claims ledger for people: counts as a picture, rows as text, the whole as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+
+from .claims.claim import VERDICTS
+
+__all__ = ["claims_page", "in_words", "matching", "styled", "verdict_bars"]
+
+COLOURS = {
+    "holds": "#0072B2",
+    "holds at smaller scale": "#56B4E9",
+    "differs": "#D55E00",
+    "not reproduced": "#E69F00",
+    "cannot be checked": "#BBBBBB",
+}
+"""Of the verdicts (Okabe-Ito): blue where the paper is confirmed, orange where it is not."""
+OURS, FILES = "our runs say", "released files say"
+
+
+def in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """The ledger as text, for reading. table: of `ledger.ledger_table`.
+
+    Columns section, where, statement (with the unit of the numbers), published, released files, ours (numbers with their intervals, and
+    what they rest on), "released files say" and "our runs say" (verdicts; empty where there is nothing to say it from), note, id, command.
+    """
+    by_us = table["basis"] == "ours"
+    return pd.DataFrame(
+        {
+            "section": table["section"],
+            "where": table["where"],
+            "statement": table["statement"] + " (" + table["unit"] + ")",
+            "published": table["published"].fillna(""),
+            "released files": [_number(row, "recomputed") for row in table.to_dict("records")],
+            FILES: table["in_the_files"].fillna(""),
+            "ours": [_number(row, "ours", row["seeds"]) for row in table.to_dict("records")],
+            OURS: table["verdict"].where(by_us, ""),
+            "note": table["note"].fillna(""),
+            "id": table["id"],
+            "command": table["command"].fillna(""),
+        }
+    )
+
+
+def _number(row: dict[str, object], name: str, rests_on: object = "") -> str:
+    if pd.isna(row[name]):
+        return ""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    interval = "" if pd.isna(low) or pd.isna(high) else f" [{_digits(low)}, {_digits(high)}]"
+    return _digits(row[name]) + interval + (f", {rests_on}" if isinstance(rests_on, str) and rests_on else "")
+
+
+def _digits(value: object) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def matching(table: pd.DataFrame, verdicts: Sequence[str], words: str = "") -> pd.DataFrame:
+    """Rows on which our runs or the released files have one of the verdicts, and which contain the words (in the id, section, place,
+    statement or note; capitals do not matter). Where neither says anything, the verdict is "cannot be checked"."""
+    said = table["verdict"].isin(verdicts) | table["in_the_files"].isin(verdicts)
+    text = table[["id", "section", "where", "statement", "note"]].fillna("").agg(" ".join, axis=1)
+    return table[said & text.str.contains(words, case=False, regex=False)]
+
+
+def styled(words: pd.DataFrame) -> Styler:
+    """The rows with their verdicts coloured. words: of `in_words`."""
+
+    def colour(verdict: str) -> str:
+        return f"background-color: {COLOURS[verdict]}55" if verdict in COLOURS else ""
+
+    return words.style.map(colour, subset=[FILES, OURS]).set_properties(**{"text-align": "left"}).hide(axis="index")
+
+
+def verdict_bars(table: pd.DataFrame) -> Figure:
+    """How many claims of each section have which verdict: left by the released files, right by our runs."""
+    by_us = table[table["basis"] == "ours"]
+    panels = {"what the released files say": table.dropna(subset="in_the_files")["in_the_files"], "what our runs say": by_us["verdict"]}
+    sections = list(dict.fromkeys(table["section"]))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 0.5 * len(sections) + 1.5), sharey=True, layout="constrained")
+    for ax, (title, verdicts) in zip(axes, panels.items(), strict=True):
+        counts = pd.crosstab(table.loc[verdicts.index, "section"], verdicts).reindex(index=sections, columns=VERDICTS, fill_value=0)
+        left = pd.Series(0, sections)
+        for verdict in VERDICTS:
+            bars = ax.barh(sections, counts[verdict], left=left, color=COLOURS[verdict], label=verdict)
+            ax.bar_label(bars, [str(n) if n else "" for n in counts[verdict]], label_type="center", fontsize=8)
+            left += counts[verdict]
+        ax.set(title=f"{title} ({len(verdicts)} of {len(table)} claims)", xlabel="claims")
+        ax.title.set_fontsize(10)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(VERDICTS), fontsize=8)
+    return figure
+
+
+HEAD = """# Claims ledger
+
+What the paper says, what its released files say, what we get. Written by `python -m pwmlib.ledger` from `data/published` and
+`data/results`; `data/claims.csv` has the same with more columns, `notebooks/06_figures_and_claims.ipynb` filters it.
+
+- **Released files**: recomputed from the authors' files, or from the numbers printed where no file was released. Whether they bear the
+  statement out is the next column.
+- **Ours**: what our runs give, at the scale named. "holds at smaller scale": they show the same. "not reproduced": they do not show it.
+  "differs": at the paper's own size they show the contrary, interval included. Empty: not run.
+- Intervals are of 95 %; numbers in brackets behind them say what they rest on.
+"""
+
+
+def claims_page(table: pd.DataFrame) -> str:
+    """The ledger as Markdown."""
+    words, lines = in_words(table), [HEAD]
+    scale = table["scale"].fillna("")
+    for section, rows in words.groupby("section", sort=False):
+        names = ("where", "statement", "published", "released files", FILES, "ours", OURS, "note")
+        lines += [f"## {section}", "", _row(*names), _row(*["---"] * len(names))]
+        for i, row in rows.iterrows():
+            where, statement = f"{row['where']} `{row['id']}`", row["statement"]
+            files = row["published"], row["released files"], _marked(row[FILES])
+            ours = row["ours"] + (f" ({scale[i]})" if scale[i] else "")
+            lines.append(_row(where, statement, *files, ours, _marked(row[OURS]), row["note"]))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _marked(verdict: str) -> str:
+    return f"**{verdict}**" if verdict in ("differs", "not reproduced") else verdict

@@ -1,0 +1,184 @@
+"""Every figure of the paper from every source, drawn from the tables it names or a panel that says why not; the ledger's views."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from pwmlib import paper_figures
+from pwmlib.claims.claim import VERDICTS
+from pwmlib.colours import METHODS, colours_of
+from pwmlib.drawings import bars_figure, message_panel
+from pwmlib.figures import save_figure
+from pwmlib.ledger import ledger_table
+from pwmlib.ledger_views import in_words, matching, verdict_bars
+from pwmlib.notebooks import FiguresParameters
+from pwmlib.paper_figures import PAPER_FIGURES, SOURCES, paper_figure
+from pwmlib.parameters import ParameterError
+from pwmlib.paths import PROJECT
+from pwmlib.released_aggregates import released_aggregates
+from pwmlib.released_results import ReleasedFilesError
+
+RELEASED = PROJECT.parent / "shared" / "released"
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def words_of(figure):
+    figure.canvas.draw()
+    return " ".join(text.get_text() for text in figure.findobj(plt.Text))
+
+
+def test_every_figure_that_the_project_promises():
+    wanted = {"2", "3", "5", "6", "7a", "7b", "8a", "8b", "9", "10", "11", "13", "14", "15", "16", "17", "18", "19"}
+    assert set(PAPER_FIGURES) == wanted
+
+
+@pytest.mark.parametrize("source", ["published", "ours"])
+@pytest.mark.parametrize("number", PAPER_FIGURES)
+def test_each_figure_is_drawn_or_says_why_not(number, source):
+    drawn = paper_figure(number, source)
+    text = words_of(drawn.figure)
+    if drawn.missing:
+        assert len(drawn.missing) > 20 and " ".join(drawn.missing.split()[:4]) in " ".join(text.split())
+    else:
+        assert drawn.paths and all(path.is_file() for path in drawn.paths)
+        assert any(ax.lines or ax.patches or ax.collections for ax in drawn.figure.axes)
+
+
+def test_without_the_released_files_each_figure_says_how_to_get_them():
+    for number in PAPER_FIGURES:
+        missing = paper_figure(number, "released").missing
+        reasons = ("released_dir is not given", "No numbers of this figure", "numbers in the authors' notebook")
+        assert any(reason in missing for reason in reasons), number
+
+
+def test_a_missing_table_is_named_with_its_command(monkeypatch, tmp_path):
+    monkeypatch.setattr(paper_figures, "RESULTS", tmp_path)
+    drawn = paper_figure("3", "ours")
+    assert "double_pendulum.csv is missing" in drawn.missing and "papermill notebooks/01_double_pendulum.ipynb" in drawn.missing
+    assert "python -m pwmlib.recorded hopper_shac" in paper_figure("5", "ours").missing
+
+
+def test_bars_are_the_numbers_of_the_table():
+    drawn = paper_figure("6", "published")
+    table = pd.read_csv(PROJECT / "data" / "published" / "multitask_aggregate.csv")
+    heights = [bar.get_height() for ax in drawn.figure.axes for bar in ax.patches]
+    wanted = table[table["set"].isin([f"MT{n} {m}" for n in (30, 80) for m in ("PWM", "TD-MPC2")])]["iqm"]
+    assert heights == pytest.approx(wanted.tolist())
+
+
+def test_lines_with_one_tick_stand_side_by_side_in_the_colour_of_their_method():
+    lines = [("PWM", "PWM (5)", 1.0, False), ("PWM", "PWM (5)", 2.0, True), ("SHAC", "SHAC (3)", 3.0, False)]
+    table = pd.DataFrame(lines, columns=["label", "tick", "value", "hollow"]).assign(low=[0.5, np.nan, 2.5], high=[1.5, np.nan, 3.5])
+    (ax,) = bars_figure({"hopper": table}, "return").axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["PWM (5)", "SHAC (3)"]
+    left, right, other = ax.patches
+    assert left.get_x() + left.get_width() < right.get_x() and right.get_x() + right.get_width() < other.get_x()
+    assert [round(255 * c) for c in left.get_facecolor()[:3]] == [0, 0x72, 0xB2] and right.get_facecolor()[3] == 0
+    assert len(ax.containers) == 3 + 2, "an interval only where there is one"
+
+
+def test_no_two_labels_share_a_colour():
+    assert len(set(colours_of([*METHODS][:9]).values())) == 8, "PWM and its recorded kind are one"
+    assert len(set(colours_of(["PWM", "TD-MPC2", "a", "b", "c"]).values())) == 5
+    assert colours_of(["PWM, published"]) == {"PWM, published": METHODS["PWM"]}
+
+
+def test_a_message_fits_into_its_panel():
+    figure = message_panel("Fig. 7a, ours", "word " * 80)
+    figure.canvas.draw()
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.y0 >= -1 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height + 1
+
+
+def test_a_saved_figure_says_whose_numbers_it_shows(tmp_path):
+    drawn = paper_figure("8b", "published")
+    save_figure(drawn.figure, tmp_path, "fig08b", paper="Fig. 8b", inputs=drawn.paths, source="published", command="make figures")
+    entry = json.loads((tmp_path / "index.json").read_text())["fig08b"]
+    assert entry["source"] == "published" and entry["paper"] == "Fig. 8b" and entry["command"] == "make figures"
+    assert set(entry["inputs"]) == {"extraction.csv", "literals.csv"} and entry["commit"]
+    assert (tmp_path / "fig08b.pdf").stat().st_size > 1000
+
+
+def test_wrong_figures_and_sources_are_named():
+    with pytest.raises(ValueError, match="no figure '4'; known: 2, 3"):
+        paper_figure("4", "ours")
+    with pytest.raises(ValueError, match="source must be one of published, released, ours, got 'theirs'"):
+        paper_figure("5", "theirs")
+
+
+DEFAULTS = {"numbers": [], "sources": [], "released_dir": "", "verdicts": [], "words": "", "figures_dir": ""}
+
+
+def test_parameters_of_the_notebook(tmp_path):
+    everything = FiguresParameters.validate_cell(DEFAULTS)
+    assert everything.chosen_sources() == ("published", "ours") and everything.chosen_verdicts() == VERDICTS
+    assert everything.numbers == list(PAPER_FIGURES)
+    assert FiguresParameters.validate_cell({**DEFAULTS, "released_dir": str(tmp_path)}).chosen_sources() == SOURCES
+    some = FiguresParameters.validate_cell({**DEFAULTS, "numbers": "[5, 8]".replace("8", '"8a"'), "verdicts": "differs"})
+    assert some.numbers == ["5", "8a"] and some.chosen_verdicts() == ("differs",)
+    for change, message in (
+        ({"numbers": ["4"]}, "no figure '4'; known: 2"),
+        ({"sources": ["theirs"]}, "no source 'theirs'; known: published"),
+        ({"verdicts": ["true"]}, "no verdict 'true'; known: holds"),
+        ({"released_dir": "nowhere/at/all"}, "is not a folder"),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            FiguresParameters.validate_cell({**DEFAULTS, **change})
+
+
+def test_the_ledger_is_filtered_by_verdict_and_by_word():
+    table = ledger_table()
+    differing = matching(table, ["differs"])
+    assert ((differing["verdict"] == "differs") | (differing["in_the_files"] == "differs")).all() and 0 < len(differing) < len(table)
+    assert len(matching(table, VERDICTS)) == len(table)
+    hopper = matching(table, VERDICTS, "hOPPer")
+    assert 0 < len(hopper) < len(table) and "table4_pwm_hopper" in set(hopper["id"])
+    assert len(matching(table, VERDICTS, "no claim says this")) == 0
+
+
+def test_rows_in_words_have_their_numbers():
+    table = ledger_table()
+    row = in_words(table).set_index("id").loc["table4_pwm_hopper"]
+    numbers = table.set_index("id").loc["table4_pwm_hopper"]
+    assert row["released files"].startswith(f"{numbers['recomputed']:.0f} [") and row["released files say"] == "holds"
+    assert row["ours"].startswith(f"{numbers['ours']:.0f} [") and row["ours"].endswith("5 seeds")
+
+
+def test_verdicts_are_counted():
+    table = ledger_table()
+    left, right = verdict_bars(table).axes
+    assert sum(bar.get_width() for bar in left.patches) == table["in_the_files"].notna().sum()
+    assert sum(bar.get_width() for bar in right.patches) == (table["basis"] == "ours").sum()
+
+
+def test_a_folder_without_released_files_is_named(tmp_path):
+    with pytest.raises(ReleasedFilesError, match="none of the authors' result files is here"):
+        released_aggregates(tmp_path)
+
+
+@pytest.mark.skipif(not RELEASED.is_dir(), reason="the authors' result files are not here")
+def test_aggregates_and_figures_of_the_released_files():
+    table = released_aggregates(RELEASED).set_index("quantity")
+    known = {
+        "MT30, PWM, IQM of scores": 0.864,
+        "MT30, TD-MPC2, IQM of scores": 0.681,
+        "MT80, PWM, IQM of scores": 0.913,
+        "MT80, TD-MPC2, IQM of scores": 0.847,
+        "MT30, PWM / TD-MPC2": 1.27,
+        "hopper, PWM, IQM of returns at the peak": 5680,
+    }
+    for quantity, value in known.items():
+        assert np.allclose(table.loc[quantity, "computed"], value, rtol=0.005), quantity
+    assert set(table.loc["MT30, TD-MPC2, IQM of scores", "interval"]) == {"over tasks", "over evaluation episodes of one model"}
+    assert table.loc["hopper, PWM, IQM of returns at the peak", "interval"] == "over 5 runs"
+    for number in ("5", "6", "7a", "8a", "13", "14", "15", "16", "17"):
+        assert not paper_figure(number, "released", RELEASED).missing
