@@ -1,4 +1,4 @@
-# make reproduce | figures | test | lab | lock | help. Everything lives in .venv; delete it to start anew.
+# make reproduce | figures | pages | test | lab | lock | help. Everything lives in .venv; delete it to start anew.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ export JUPYTER_PLATFORM_DIRS = 1
 
 RELEASED_DIR ?=
 
-.PHONY: help reproduce figures test lint lab lock clean
+.PHONY: help reproduce figures pages test lint lab lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ figures: $(VENV)/.installed  ## Every figure of the paper and the claims ledger 
 	@mkdir -p executed
 	$(BIN)/papermill notebooks/06_figures_and_claims.ipynb executed/06_figures_and_claims.ipynb --kernel python3 -p released_dir "$(RELEASED_DIR)"
 	@echo "Figures are in figures/paper/, the page in executed/06_figures_and_claims.ipynb."
+
+pages: reproduce  ## Every notebook executed, and its results as Markdown with pictures: docs/pages/
+	$(BIN)/python -m pwmlib.pages
 
 test: $(VENV)/.installed  ## Set up if needed, then the whole test suite
 	$(BIN)/python -m pytest

@@ -262,8 +262,9 @@ def _sample_efficiency(inputs: Inputs) -> Figure:
     """Fig. 8b."""
     inputs.only("published", "ours", why="PWM's line has no file: three numbers in the authors' notebook (source published draws them).")
     if inputs.source == "ours":
-        command = """papermill notebooks/04_ablations.ipynb out.ipynb -p extraction_tasks '["cartpole-swingup", ...]'"""
-        return extraction_curves(inputs.ours("extraction", command))
+        found = extraction_curves(inputs.ours("extraction", "python -m pwmlib.recorded extraction"))
+        found.suptitle("Fig. 8b, ours", fontsize=10)
+        return found
     table = inputs.published("extraction").rename(columns={"model_updates": "updates", "tdmpc2": "mean_return"})
     literals = inputs.published("literals")
     line = literals[literals["figure"] == "8b"]

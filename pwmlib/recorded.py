@@ -6,6 +6,7 @@ python -m pwmlib.recorded ball_wall         the ball-wall study at laptop scale,
 python -m pwmlib.recorded online            PWM online on cheetah-run and walker-walk, two world models, 3 seeds
 python -m pwmlib.recorded hopper_shac       SHAC on Hopper at laptop scale, 5 seeds; likewise hopper_pwm, ant_shac, ...
 python -m pwmlib.recorded ablation_batch    a question of notebook 04 at laptop scale, 3 seeds; likewise ablation_stiffness, ...
+python -m pwmlib.recorded extraction        Fig. 8b on two tasks of dm_control, 3 seeds
 python -m pwmlib.recorded figures           draw them, and the table of notebook 03 at scale quick
 """
 
@@ -22,6 +23,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from . import ball_wall as ball_wall_study
+from .extraction_study import EXTRACTION_UPDATES, ExtractionStudy
 from .jobs import Job, default_workers, run_jobs
 from .multitask import MultitaskExperiment
 from .multitask_jobs import gate_job, policy_job
@@ -29,7 +31,7 @@ from .online_study import online_seed
 from .paths import writable_folder
 from .perfect_model import SETTINGS, gradient_reach, run_setting
 from .results import RESULTS, save_table
-from .scales import OFFLINE_CARTPOLE, ONLINE
+from .scales import MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE
 from .single_task.ablations import ABLATIONS, ablation_experiments, run_ablation
 from .single_task.experiment import SingleTaskExperiment
 from .single_task.runner import Algorithm
@@ -149,6 +151,17 @@ def ablation(name: str, workers: int, runs_dir: Path) -> None:
     save_table(f"ablation_{name}_curves", curves, f"python -m pwmlib.recorded ablation_{name}")
 
 
+EXTRACTION_TASKS = ("cartpole-swingup", "pendulum-swingup")
+
+
+def extraction(workers: int, runs_dir: Path) -> None:
+    """Fig. 8b in our numbers: return against updates of the world model, at laptop scale."""
+    study = ExtractionStudy(
+        EXTRACTION_TASKS, EXTRACTION_UPDATES["laptop"], MULTITASK_SCALES["quick"], runs_dir, runs_dir / "episodes", workers=workers
+    )
+    save_table("extraction", study.table(), "python -m pwmlib.recorded extraction")
+
+
 MULTITASK_COMPARISONS = (
     "papermill notebooks/03_mt80.ipynb out.ipynb -p tasks 80 -p scale laptop -p data generate -p train_seeds 2 -p compared_tasks 8 "
     """-p comparisons '["tdmpc2", "one_policy", "horizon"]' -p overrides '{"tdmpc2.updates": 4000}'"""
@@ -160,6 +173,7 @@ EXPERIMENTS: dict[str, Callable[[int, Path], None]] = {
     "offline_cartpole": offline_cartpole,
     "ball_wall": ball_wall,
     "online": online,
+    "extraction": extraction,
     **{f"{robot}_{name}": partial(single_task, robot, name) for robot in SINGLE_TASK for name in get_args(Algorithm)},
     **{f"ablation_{name}": partial(ablation, name) for name in ABLATIONS},
 }

@@ -16,7 +16,7 @@ from .paths import PROJECT
 from .published import published_single_task
 from .results import RESULTS
 from .single_task.ablations import ABLATIONS
-from .single_task_figures import ablation_curves, aggregates_and_profile, learning_curves
+from .single_task_figures import ablation_curves, aggregates_and_profile, extraction_curves, learning_curves
 from .stats import multitask_aggregates
 
 __all__ = ["draw_recorded"]
@@ -54,6 +54,8 @@ def draw_recorded() -> None:
         if tables[0].is_file():
             drawing = partial(ablation_curves, question=ablation.question)
             _save(OF_THE_PAPER.get(name, "ablation_") + name, ablation.figure, tables, drawing)
+    if (RESULTS / "extraction.csv").is_file():
+        _save("fig08b_extraction", "Fig. 8b", [RESULTS / "extraction.csv"], extraction_curves)
     of_curves = sorted(RESULTS.glob("single_task_*_curves.csv"))
     of_results = [path.with_name(path.name.replace("_curves", "")) for path in of_curves]
     for robot in dict.fromkeys(pd.concat([pd.read_csv(path) for path in of_curves])["task"]):

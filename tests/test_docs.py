@@ -7,7 +7,7 @@ import torch
 
 from pwmlib.paths import PROJECT
 
-PAGES = sorted((PROJECT / "docs").glob("*.md"))
+PAGES = sorted((PROJECT / "docs").rglob("*.md"))
 
 
 def blocks(page):

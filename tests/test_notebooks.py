@@ -25,9 +25,9 @@ def pictures_in_the_page(monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)  # a backend chosen outside keeps figures out of the executed notebook
 
 
-def execute(name, folder, **parameters):
+def execute(name, folder, trains=True, **parameters):
     output = folder / f"{name}.ipynb"
-    common = {"scale": "quick", "runs_dir": str(folder / "runs"), "figures_dir": str(folder / "figures")}
+    common = {"figures_dir": str(folder / "figures"), **({"scale": "quick", "runs_dir": str(folder / "runs")} if trains else {})}
     papermill.execute_notebook(NOTEBOOKS / f"{name}.ipynb", output, {**common, **parameters}, progress_bar=False, kernel_name="python3")
     executed = json.loads(output.read_text())
     assert executed["metadata"]["papermill"]["exception"] is None
@@ -135,6 +135,17 @@ def test_05_gradient_estimators(tmp_path):
     assert table.loc["ball and wall, at its edge", "best"] == "zeroth order"
     assert table.loc["hopper, H = 24, ground x1", "first order"] < table.loc["hopper, H = 24, ground x1", "zeroth order"]
     assert table.loc["hopper, H = 24, ground x64", "first order"] > table.loc["hopper, H = 24, ground x64", "zeroth order"]
+
+
+def test_06_figures_and_claims(tmp_path):
+    notebook = execute("06_figures_and_claims", tmp_path, trains=False, numbers=["5", "8b"], verdicts=["not reproduced"], words="Hopper")
+    drawn = {"claims", "fig05_published", "fig05_ours", "fig08b_published", "fig08b_ours"}
+    assert {p.stem for p in (tmp_path / "figures").glob("*.pdf")} == drawn and pictures(notebook) == len(drawn)
+    index = json.loads((tmp_path / "figures" / "index.json").read_text())
+    assert index["fig05_published"]["source"] == "published" and "single_task_aggregate.csv" in index["fig05_published"]["inputs"]
+    page = json.dumps(notebook["cells"])
+    assert "PWM on Hopper reaches this return" in page and "SNU Humanoid reaches this return" in page, "the second in the differences only"
+    assert "released_dir is not given" in printed(notebook)
 
 
 def test_03_mt80(tmp_path):

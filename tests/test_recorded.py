@@ -1,4 +1,4 @@
-"""The committed results: what the README says of them is computed here from the tables."""
+"""The committed results: what the README and docs/results.md say of them is computed here from the tables."""
 
 import json
 
@@ -11,7 +11,7 @@ from pwmlib.shipped import SHIPPED
 from pwmlib.single_task.tables import NAMES, equal_time, iqm
 
 RESULTS = PROJECT / "data" / "results"
-README = " ".join((PROJECT / "README.md").read_text().split())
+TEXT = " ".join(((PROJECT / "README.md").read_text() + (PROJECT / "docs" / "results.md").read_text()).split())
 
 
 def last_returns():
@@ -20,18 +20,18 @@ def last_returns():
     return last.pivot(index="train_seed", columns="setting", values="return").round()
 
 
-def test_perfect_model_says_what_the_readme_says():
+def test_perfect_model_says_what_the_text_says():
     last = last_returns()
     assert set(last.columns) == set(SETTINGS) and len(last) == 5
     spread = {name: f"{last[name].min():.0f} to {last[name].max():.0f}" for name in last}
     broad = last["cartpole, broad starts"]
     assert (broad >= 700).sum() >= 4
-    assert f"{spread['cartpole, broad starts']} of 1000 after 500 updates" in README
-    assert f"visits, the *same* exact model gives {spread['cartpole, states of a random policy']}" in README
-    assert f"stays at {last['pendulum, sparse reward smoothed'].median():.0f} in the median" in README
-    assert f"With a dense reward it is solved ({spread['pendulum, dense reward']})" in README
-    assert f"with H = 48 nearly ({spread['pendulum, sparse smoothed, H = 48']})" in README
-    assert f"without broad starts fails too ({spread['pendulum, dense reward, hanging starts']})" in README
+    assert f"{spread['cartpole, broad starts']} of 1000 after 500 updates" in TEXT
+    assert f"visits, the *same* exact model gives {spread['cartpole, states of a random policy']}" in TEXT
+    assert f"stays at {last['pendulum, sparse reward smoothed'].median():.0f} in the median" in TEXT
+    assert f"With a dense reward it is solved ({spread['pendulum, dense reward']})" in TEXT
+    assert f"with H = 48 nearly ({spread['pendulum, sparse smoothed, H = 48']})" in TEXT
+    assert f"without broad starts fails too ({spread['pendulum, dense reward, hanging starts']})" in TEXT
 
 
 def test_pendulum_gradient_reach_is_reproducible_and_zero_far_from_the_top():
@@ -41,29 +41,29 @@ def test_pendulum_gradient_reach_is_reproducible_and_zero_far_from_the_top():
     assert far["sigmoid"] < 1e-4 < 0.2 < far["cosine"]
 
 
-def test_offline_cartpole_says_what_the_readme_says():
+def test_offline_cartpole_says_what_the_text_says():
     table = pd.read_csv(RESULTS / "offline_cartpole.csv")
     assert table.groupby("setting").size().eq(5).all()
     last, best = table.groupby("setting")["mean_return"].median(), 10 * table.groupby("setting")["best_score"].median()
     assert last["H = 16, lr 3e-4"] >= 500 and best["H = 16, lr 3e-4"] >= 600
     assert ((table["world_model_cpu_s"] + table["policy_cpu_s"]) < 300).all()
-    assert f"median last return {last['H = 16, lr 3e-4']:.0f} (best check {best['H = 16, lr 3e-4']:.0f})" in README
-    assert f"{last['H = 8, lr 1e-3']:.0f} over H = 8, but {last['H = 16, lr 1e-3']:.0f} over H = 16 at lr 1e-3" in README
+    assert f"median last return {last['H = 16, lr 3e-4']:.0f} (best check {best['H = 16, lr 3e-4']:.0f})" in TEXT
+    assert f"{last['H = 8, lr 1e-3']:.0f} over H = 8, but {last['H = 16, lr 1e-3']:.0f} over H = 16 at lr 1e-3" in TEXT
     assert (table["correlation_last"] > 0.99).all()
 
 
-def test_multitask_quick_says_what_the_readme_says():
+def test_multitask_quick_says_what_the_text_says():
     table = pd.read_csv(RESULTS / "multitask_quick.csv").set_index("task")
     assert table.groupby("task").size().eq(3).all()
     swingup, balance = (table.loc[f"cartpole-{name}", "mean_return"] for name in ("swingup", "balance"))
-    assert f"cartpole-swingup {swingup.min():.0f} to {swingup.max():.0f} of 1000" in README
-    assert f"cartpole-balance {balance.min():.0f} to {balance.max():.0f}," in README
+    assert f"cartpole-swingup {swingup.min():.0f} to {swingup.max():.0f} of 1000" in TEXT
+    assert f"cartpole-balance {balance.min():.0f} to {balance.max():.0f}," in TEXT
     drawer, reach = table.loc["mw-drawer-close"], table.loc["mw-reach"]
-    assert f"succeeds in {5 * drawer['success'].sum():.0f} of {5 * len(drawer)} evaluation episodes (one seed fails in all)" in README
+    assert f"succeeds in {5 * drawer['success'].sum():.0f} of {5 * len(drawer)} evaluation episodes (one seed fails in all)" in TEXT
     assert (drawer["success"] == 0).sum() == 1 and (reach["score"] == 0).all() and (reach["planning_score"] == 0).all()
 
 
-def test_multitask_80_says_what_the_readme_says():
+def test_multitask_80_says_what_the_text_says():
     table = pd.read_csv(RESULTS / "multitask_80.csv")
     assert len(table) == 240 and table.groupby("task").size().eq(3).all()
     mean = table.groupby("task").agg(
@@ -71,19 +71,19 @@ def test_multitask_80_says_what_the_readme_says():
     )
     good = mean[mean["mean_return"] >= 0.7 * mean["data_p90"]]
     count = good.groupby("suite").size()
-    assert f"On {len(good)} tasks, {count['dm_control']} of dm_control and {count['metaworld']} of MetaWorld" in README
+    assert f"On {len(good)} tasks, {count['dm_control']} of dm_control and {count['metaworld']} of MetaWorld" in TEXT
     for name in ("cartpole-swingup", "pendulum-swingup"):
-        assert f"{name} {mean.loc[name, 'mean_return']:.0f}" in README
+        assert f"{name} {mean.loc[name, 'mean_return']:.0f}" in TEXT
     metaworld = mean[mean["suite"] == "metaworld"]
-    assert f"MetaWorld success {metaworld['score'].mean():.0f} % on average (random {metaworld['random_score'].mean():.1f} %)" in README
+    assert f"MetaWorld success {metaworld['score'].mean():.0f} % on average (random {metaworld['random_score'].mean():.1f} %)" in TEXT
     laptop = pd.read_csv(RESULTS / "multitask_80_laptop.csv").set_index("task")
     assert laptop.index.is_unique and len(laptop) == 80
     reached = (laptop["mean_return"] >= 0.7 * laptop["data_p90"]).sum()
     success = 100 * laptop[laptop["suite"] == "metaworld"]["success"].mean()
-    assert f"{reached} tasks, {laptop.loc['cartpole-swingup', 'mean_return']:.0f}, {success:.0f} %" in README
+    assert f"{reached} tasks, {laptop.loc['cartpole-swingup', 'mean_return']:.0f}, {success:.0f} %" in TEXT
 
 
-def test_online_says_what_the_readme_says():
+def test_online_says_what_the_text_says():
     table = pd.read_csv(RESULTS / "online.csv")
     last = table[table["episodes"] == table["episodes"].max()].groupby(["task", "model"])["mean_return"]
     assert last.size().eq(3).all() and len(last) == 4 and (table["episodes"].max() == 65)
@@ -92,40 +92,40 @@ def test_online_says_what_the_readme_says():
     cheetah, walker = (
         [f"{low[name, m]:.0f} to {high[name, m]:.0f}" for m in ("state-space", "SimNorm")] for name in ("cheetah-run", "walker-walk")
     )
-    assert f"PWM ends at {cheetah[0]} on cheetah-run with a state-space model" in README
-    assert f"and {cheetah[1]} with the paper's SimNorm; on walker-walk {walker[0]} and {walker[1]}" in README
+    assert f"PWM ends at {cheetah[0]} on cheetah-run with a state-space model" in TEXT
+    assert f"and {cheetah[1]} with the paper's SimNorm; on walker-walk {walker[0]} and {walker[1]}" in TEXT
     offline = pd.read_csv(RESULTS / "multitask_80.csv").groupby("task")["mean_return"].mean()
-    assert f"cheetah-run stays at {offline['cheetah-run']:.0f} and walker-walk at {offline['walker-walk']:.0f} of 1000" in README
+    assert f"cheetah-run stays at {offline['cheetah-run']:.0f} and walker-walk at {offline['walker-walk']:.0f} of 1000" in TEXT
 
 
 def test_comparisons_say_what_the_readme_says():
     horizon = pd.read_csv(RESULTS / "multitask_horizon.csv")
     assert horizon.groupby(["task", "method"]).size().eq(2).all() and horizon["task"].nunique() == 8
     mean = horizon.groupby("method")["score"].mean()
-    assert f"mean score {mean['world model of H = 3']:.0f}, one trained over 16 steps {mean['world model of H = 16']:.0f}" in README
+    assert f"mean score {mean['world model of H = 3']:.0f}, one trained over 16 steps {mean['world model of H = 16']:.0f}" in TEXT
     one, peers = (pd.read_csv(RESULTS / f"multitask_{name}.csv") for name in ("one_policy", "tdmpc2"))
     assert one.groupby(["task", "method"]).size().eq(2).all() and set(one["task"]) == set(peers["task"]) == set(horizon["task"])
     one, peers = (table.groupby("method")["score"].mean() for table in (one, peers))
-    assert f"mean score {one['PWM, one policy of all']:.0f} with one policy" in README
-    assert f"{one['PWM, a policy a task']:.0f} with one of 300 updates" in README
+    assert f"mean score {one['PWM, one policy of all']:.0f} with one policy" in TEXT
+    assert f"{one['PWM, a policy a task']:.0f} with one of 300 updates" in TEXT
     planned, prior = peers["TD-MPC2, planning"], peers["TD-MPC2, prior only"]
-    assert f"mean score {planned:.0f} with planning, {prior:.0f} with its prior alone" in README
+    assert f"mean score {planned:.0f} with planning, {prior:.0f} with its prior alone" in TEXT
 
 
-def test_collection_says_what_the_readme_says():
+def test_collection_says_what_the_text_says():
     collected = pd.read_csv(SHIPPED / "collections.csv")
     data, quality = (pd.read_csv(SHIPPED / f"{name}.csv").set_index("task") for name in ("data", "quality"))
     first = collected[(collected["round"] == 1) & (collected["updates"] == 240)].set_index("task")
     metaworld = first[first.index.str.startswith("mw-")]["score"].mean()
     enough = (first["mean_return"] >= 0.7 * data["data_p90"]).sum()
-    assert f"policies reach 70 % on {enough} tasks and {metaworld:.0f} % success in MetaWorld" in README
-    assert f"*down* to {quality['correlation_last'].median():.2f}" in README
+    assert f"policies reach 70 % on {enough} tasks and {metaworld:.0f} % success in MetaWorld" in TEXT
+    assert f"*down* to {quality['correlation_last'].median():.2f}" in TEXT
 
 
-def test_inference_time_says_what_the_readme_says():
+def test_inference_time_says_what_the_text_says():
     table = pd.read_csv(RESULTS / "inference_time.csv").set_index(["size", "way"])["in_policy_decisions"]
     small, middle, large = (f"{table[size, 'TD-MPC2 planner']:.0f}" for size in ("1M", "5M", "48M"))
-    assert f"as much as {small} of PWM's policy at the 1M size, {middle} at 5M, {large} at 48M" in README
+    assert f"as much as {small} of PWM's policy at the 1M size, {middle} at 5M, {large} at 48M" in TEXT
 
 
 def test_every_table_has_its_command_and_is_described():
@@ -139,53 +139,53 @@ def test_readme_shows_the_recorded_speed():
     table = pd.read_csv(RESULTS / "policy_update.csv").set_index(["size", "way"])
     for size in ("1M", "5M", "48M"):
         for way in ("ours, float32", "ours, bfloat16"):
-            assert f"{table.loc[(size, way), 'ratio_to_baseline']:.2f}x" in README
+            assert f"{table.loc[(size, way), 'ratio_to_baseline']:.2f}x" in TEXT
 
 
-def test_simulator_speed_says_what_the_readme_says():
+def test_simulator_speed_says_what_the_text_says():
     table = pd.read_csv(RESULTS / "simulator_speed.csv").set_index("env")
     assert (table["t_mlp"] <= table["bound"]).all() and len(table) == 6
     assert (table["first_build_s"] <= 30).all() and (table["cached_start_s"] <= 2).all()
     for name, row in table.iterrows():
         assert (
             f"| {name} | {row['t_mlp']:.2f} | {row['megabytes_per_step']:.2f} | {row['first_build_s']:.1f} | {row['two_cores_512']:.2f}x |"
-            in README
+            in TEXT
         )
-    assert f"waking a second thread takes {table['wake_ms'].iloc[0]:.2f} ms" in README
+    assert f"waking a second thread takes {table['wake_ms'].iloc[0]:.2f} ms" in TEXT
 
 
-def test_minimal_shac_says_what_the_readme_says():
+def test_minimal_shac_says_what_the_text_says():
     table = pd.read_csv(RESULTS / "minimal_shac.csv")
     last = table[table["epoch"] == table["epoch"].max()]
     assert len(last) == 5 and (last["return"] >= 3000).sum() >= 4 and (last["epoch"] == 300).all()
     text = f"{last['return'].min():.0f} to {last['return'].max():.0f} after 300 updates ({last['cpu_seconds'].max():.0f} CPU-seconds"
-    assert text in README
+    assert text in TEXT
 
 
 def test_single_tasks_say_what_the_readme_says():
     shac, curves = (pd.read_csv(RESULTS / f"single_task_hopper_shac{kind}.csv") for kind in ("", "_curves"))
     assert len(shac) == 5 and (shac["env_steps"] == 4_096_000).all() and shac["status"].eq("finished").all()
     assert iqm(shac["last"]) >= 4500 and (curves[curves["env_steps"] == 400 * 32 * 64]["mean_return"] > 4000).sum() == 5
-    assert f"{shac['last'].min():.0f} to {shac['last'].max():.0f} at the end, IQM {iqm(shac['last']):.0f} (the paper prints 4837)" in README
-    assert f"in every seed; {shac['cpu_s'].max() / 60:.1f} CPU-minutes a seed" in README
+    assert f"{shac['last'].min():.0f} to {shac['last'].max():.0f} at the end, IQM {iqm(shac['last']):.0f} (the paper prints 4837)" in TEXT
+    assert f"in every seed; {shac['cpu_s'].max() / 60:.1f} CPU-minutes a seed" in TEXT
     pwm, of_pwm = (pd.read_csv(RESULTS / f"single_task_hopper_pwm_state_space{kind}.csv") for kind in ("", "_curves"))
     assert len(pwm) == 5 and (pwm["last"] >= 3000).sum() >= 4 and pwm["status"].eq("finished").all()
-    assert f"{pwm['last'].min():.0f} to {pwm['last'].max():.0f} at the end, IQM {iqm(pwm['last']):.0f}, in" in README
-    assert f"in {pwm['cpu_s'].max() / 60:.1f} CPU-minutes a seed, with a world model" in README
+    assert f"{pwm['last'].min():.0f} to {pwm['last'].max():.0f} at the end, IQM {iqm(pwm['last']):.0f}, in" in TEXT
+    assert f"in {pwm['cpu_s'].max() / 60:.1f} CPU-minutes a seed, with a world model" in TEXT
     cosine = of_pwm[of_pwm["env_steps"] == of_pwm["env_steps"].max()]["gradient_cosine"]
-    assert f"ends at {cosine.min():.2f} to {cosine.max():.2f}" in README
+    assert f"ends at {cosine.min():.2f} to {cosine.max():.2f}" in TEXT
     simnorm = pd.read_csv(RESULTS / "single_task_hopper_pwm.csv")
     last, minutes = simnorm["last"], simnorm["cpu_s"].max() / 60
     assert len(last) == 5 and (last >= 2500).sum() >= 4
-    assert f"5 seeds): {last.min():.0f} to {last.max():.0f}, IQM {iqm(last):.0f}, {minutes:.1f} CPU-minutes a seed" in README
+    assert f"5 seeds): {last.min():.0f} to {last.max():.0f}, IQM {iqm(last):.0f}, {minutes:.1f} CPU-minutes a seed" in TEXT
     frozen = pd.read_csv(RESULTS / "single_task_hopper_pwm_offline.csv")["last"]
-    assert len(frozen) == 5 and f"5 seeds): {frozen.min():.0f} to {frozen.max():.0f}, IQM {iqm(frozen):.0f}, above 4000" in README
-    assert f"above 4000 in {(frozen > 4000).sum()} of 5, with three" in README
+    assert len(frozen) == 5 and f"5 seeds): {frozen.min():.0f} to {frozen.max():.0f}, IQM {iqm(frozen):.0f}, above 4000" in TEXT
+    assert f"above 4000 in {(frozen > 4000).sum()} of 5, with three" in TEXT
     after = equal_time(pd.concat([curves, of_pwm])).set_index("algorithm")["2 min"]
-    assert f"IQM {after['SHAC']:.0f} after 2 CPU-minutes, where PWM has {after[NAMES['pwm_state_space']]:.0f}" in README
+    assert f"IQM {after['SHAC']:.0f} after 2 CPU-minutes, where PWM has {after[NAMES['pwm_state_space']]:.0f}" in TEXT
 
 
-def test_double_pendulum_says_what_the_readme_says():
+def test_double_pendulum_says_what_the_text_says():
     from pwmlib.gradient_claims import double_pendulum_claims
 
     recorded = pd.read_csv(RESULTS / "double_pendulum_claims.csv")
@@ -194,23 +194,23 @@ def test_double_pendulum_says_what_the_readme_says():
     same = claims[claims["setting"] == "trained policy, same actions"].set_index(["claim", "of"])
     lower = same.loc["lower variance than the true dynamics"]
     assert (lower["horizons_yes"] == 0).all()
-    assert f"{100 * lower['horizons_no'].min():.0f} to {100 * lower['horizons_no'].max():.0f} % of the horizons" in README
+    assert f"{100 * lower['horizons_no'].min():.0f} to {100 * lower['horizons_no'].max():.0f} % of the horizons" in TEXT
     higher = same.loc["higher ESNR than the true dynamics", "horizons_yes"]
-    assert f"is higher at {100 * higher['model, H = 16']:.0f} %" in README and higher["model, H = 3"] == 0
+    assert f"is higher at {100 * higher['model, H = 16']:.0f} %" in TEXT and higher["model, H = 3"] == 0
     inside = claims[(claims["setting"] == "trained policy, feedback") & claims["claim"].str.startswith("higher ESNR")]["horizons_no"]
-    assert f"ESNR is lower at {100 * inside.min():.0f} to {100 * inside.max():.0f} %" in README
+    assert f"ESNR is lower at {100 * inside.min():.0f} to {100 * inside.max():.0f} %" in TEXT
     beyond = claims[claims["claim"].str.startswith("ESNR beyond")].set_index("setting")["verdict"]
     assert (beyond != "holds").all() and beyond["random policy, own actions"] == "does not hold"
     sweep = pd.read_csv(RESULTS / "gradient_sweep.csv").set_index("world").loc["all"]
-    assert f"takes {sweep['seconds']:.0f} s on one thread, {sweep['ratio']:.0f}x less" in README and sweep["seconds"] < 60
+    assert f"takes {sweep['seconds']:.0f} s on one thread, {sweep['ratio']:.0f}x less" in TEXT and sweep["seconds"] < 60
 
 
-def test_gradient_fidelity_says_what_the_readme_says():
+def test_gradient_fidelity_says_what_the_text_says():
     table = pd.read_csv(RESULTS / "double_pendulum_fidelity.csv").set_index(["world", "updates", "kind", "horizon"])["cosine"]
     three, sixteen = "model, H = 3", "model, H = 16"
     visited, anywhere = "visited by the policy", "anywhere"
     said = [
         f"{table[three, 3000, k, h]:.2f} and {table[sixteen, 3000, k, h]:.2f}" for k, h in ((visited, 16), (anywhere, 16), (visited, 50))
     ]
-    assert f"gradient is {said[0]} (trained" in README and f"random states {said[1]}; along 50 steps {said[2]}." in README
-    assert f"over 16 steps has {table[sixteen, 300, visited, 16]:.2f}" in README
+    assert f"gradient is {said[0]} (trained" in TEXT and f"random states {said[1]}; along 50 steps {said[2]}." in TEXT
+    assert f"over 16 steps has {table[sixteen, 300, visited, 16]:.2f}" in TEXT

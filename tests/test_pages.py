@@ -1,0 +1,82 @@
+"""Executed notebooks as pages: what stays, what is left out, links and pictures; and the pages that are kept here."""
+
+import base64
+import io
+import re
+
+import nbformat
+import numpy as np
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from pwmlib.pages import IN_A_BROWSER, PAGES, PageError, write_page
+from pwmlib.paths import PROJECT
+
+
+def picture(seed=0):
+    data = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(data, "png")
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def executed(
+    path,
+    *outputs,
+    count=1,
+    text="See [errata](../docs/errata.md), [data](../data/published/README.md), [next](05_gradient_estimators.ipynb).",
+):
+    notebook = new_notebook(cells=[new_markdown_cell(text), new_code_cell("work()", outputs=list(outputs), execution_count=count)])
+    nbformat.write(notebook, path)
+    return path
+
+
+def shown(**data):
+    return new_output("display_data", data={key.replace("_", "/"): value for key, value in data.items()})
+
+
+def test_a_page_has_text_tables_and_pictures(tmp_path):
+    styled = '<style type="text/css">#T_1 td {color: red}</style><table id="T_1" class="x"><tr><td id="T_1_a">7</td></tr></table>'
+    outputs = [
+        new_output("stream", name="stdout", text="cost: 3 min\n"),
+        new_output("stream", name="stderr", text="12%|#   | 3/25"),
+        shown(text_html=styled, text_plain="a table"),
+        shown(image_png=picture(), text_plain="<Figure>"),
+        shown(text_html="<div></div><script>run()</script>", text_plain="x"),
+    ]
+    page = write_page(executed(tmp_path / "07_small.ipynb", *outputs), tmp_path / "pages").read_text()
+    assert "cost: 3 min" in page and "<table><tr><td>7</td></tr></table>" in page and IN_A_BROWSER in page and "work()" in page
+    assert "12%" not in page and "T_1" not in page and "<script" not in page
+    (file,) = re.findall(r"!\[png\]\((.*?)\)", page)
+    with Image.open(tmp_path / "pages" / file) as small:
+        assert small.size == (80, 60) and small.mode == "P"
+    assert "](../errata.md)" in page and "](../../data/published/README.md)" in page and "](05_gradient_estimators.md)" in page
+
+
+def test_what_has_not_changed_is_not_written_again(tmp_path):
+    path = executed(tmp_path / "07_small.ipynb", shown(image_png=picture()), shown(image_png=picture(1)))
+    write_page(path, tmp_path / "pages")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "pages" / "07_small").iterdir()}
+    assert len(before) == 2
+    write_page(executed(path, shown(image_png=picture())), tmp_path / "pages")
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "pages" / "07_small").iterdir()}
+    assert len(after) == 1 and after.items() <= before.items()
+
+
+def test_a_notebook_that_did_not_finish_is_refused(tmp_path):
+    for path in (
+        executed(tmp_path / "a.ipynb", count=None),
+        executed(tmp_path / "b.ipynb", new_output("error", ename="E", evalue="", traceback=[])),
+    ):
+        with pytest.raises(PageError, match="not executed to its end; run make reproduce"):
+            write_page(path, tmp_path / "pages")
+        assert not (tmp_path / "pages").exists()
+
+
+def test_every_notebook_has_its_page():
+    assert {p.stem for p in PAGES.glob("*.md")} == {p.stem for p in (PROJECT / "notebooks").glob("*.ipynb")}, "run make pages"
+    for page in PAGES.glob("*.md"):
+        text = page.read_text()
+        assert "Traceback" not in text and not re.search(r"/(root|home|work|tmp)/\w", text), page
+        title = nbformat.read(PROJECT / "notebooks" / f"{page.stem}.ipynb", 4).cells[0].source.splitlines()[0]
+        assert title in text, f"{page.name} is of another notebook: run make pages"
