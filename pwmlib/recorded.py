@@ -156,9 +156,8 @@ EXTRACTION_TASKS = ("cartpole-swingup", "pendulum-swingup")
 
 def extraction(workers: int, runs_dir: Path) -> None:
     """Fig. 8b in our numbers: return against updates of the world model, at laptop scale."""
-    study = ExtractionStudy(
-        EXTRACTION_TASKS, EXTRACTION_UPDATES["laptop"], MULTITASK_SCALES["quick"], runs_dir, runs_dir / "episodes", workers=workers
-    )
+    folders = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}
+    study = ExtractionStudy(EXTRACTION_TASKS, EXTRACTION_UPDATES["laptop"], MULTITASK_SCALES["quick"], **folders, workers=workers)
     save_table("extraction", study.table(), "python -m pwmlib.recorded extraction")
 
 
