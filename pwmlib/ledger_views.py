@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from .claims.claim import VERDICTS
+from .markdown import markdown_table
 
 __all__ = ["claims_page", "in_words", "matching", "styled", "verdict_bars"]
 
@@ -112,22 +113,22 @@ What the paper says, what its released files say, what we get. Written by `pytho
 
 def claims_page(table: pd.DataFrame) -> str:
     """The ledger as Markdown."""
-    words, lines = in_words(table), [HEAD]
-    scale = table["scale"].fillna("")
-    for section, rows in words.groupby("section", sort=False):
-        names = ("where", "statement", "published", "released files", FILES, "ours", OURS, "note")
-        lines += [f"## {section}", "", _row(*names), _row(*["---"] * len(names))]
-        for i, row in rows.iterrows():
-            where, statement = f"{row['where']} `{row['id']}`", row["statement"]
-            files = row["published"], row["released files"], _marked(row[FILES])
-            ours = row["ours"] + (f" ({scale[i]})" if scale[i] else "")
-            lines.append(_row(where, statement, *files, ours, _marked(row[OURS]), row["note"]))
-        lines.append("")
+    words, scale, lines = in_words(table), table["scale"].fillna(""), [HEAD]
+    page = pd.DataFrame(
+        {
+            "where": words["where"] + " `" + words["id"] + "`",
+            "statement": words["statement"],
+            "published": words["published"],
+            "released files": words["released files"],
+            FILES: words[FILES].map(_marked),
+            "ours": words["ours"] + (" (" + scale + ")").where(scale != "", ""),
+            OURS: words[OURS].map(_marked),
+            "note": words["note"],
+        }
+    )
+    for section, rows in page.groupby(words["section"], sort=False):
+        lines += [f"## {section}", "", markdown_table(rows), ""]
     return "\n".join(lines)
-
-
-def _row(*cells: object) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 def _marked(verdict: str) -> str:

@@ -8,6 +8,7 @@ python -m pwmlib.recorded hopper_shac       SHAC on Hopper at laptop scale, 5 se
 python -m pwmlib.recorded ablation_batch    a question of notebook 04 at laptop scale, 3 seeds; likewise ablation_stiffness, ...
 python -m pwmlib.recorded extraction        Fig. 8b on two tasks of dm_control, 3 seeds
 python -m pwmlib.recorded figures           draw them, and the table of notebook 03 at scale quick
+python -m pwmlib.recorded tables            docs/tables.md: single-task runs and ablations
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from typing import Any, get_args
 import pandas as pd
 
 from . import ball_wall as ball_wall_study
+from .checkpoints import write_atomic
 from .extraction_study import EXTRACTION_UPDATES, ExtractionStudy
 from .jobs import Job, default_workers, run_jobs
 from .multitask import MultitaskExperiment
 from .multitask_jobs import gate_job, policy_job
 from .online_study import online_seed
-from .paths import writable_folder
+from .paths import PROJECT, writable_folder
 from .perfect_model import SETTINGS, gradient_reach, run_setting
 from .results import RESULTS, save_table
 from .scales import MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE
@@ -181,7 +183,7 @@ EXPERIMENTS: dict[str, Callable[[int, Path], None]] = {
 def main() -> None:
     """Run one experiment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", choices=[*EXPERIMENTS, "figures"])
+    parser.add_argument("experiment", metavar="experiment", choices=[*EXPERIMENTS, "figures", "tables"], help="one of those above")
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--runs-dir", default="runs/recorded")
     arguments = parser.parse_args()
@@ -189,6 +191,11 @@ def main() -> None:
         from .recorded_figures import draw_recorded
 
         return draw_recorded()
+    if arguments.experiment == "tables":
+        from .recorded_tables import TABLES, tables_page
+
+        write_atomic(TABLES, tables_page())
+        return print(f"written: {TABLES.relative_to(PROJECT)}")
     shared = {"single_task": tuple(SINGLE_TASK), "ablations": "ablation_"}
     folder = next((name for name, prefix in shared.items() if arguments.experiment.startswith(prefix)), arguments.experiment)
     runs_dir = writable_folder(f"{arguments.runs_dir}/{folder}", "runs-dir")

@@ -7,6 +7,7 @@ import pytest
 
 from pwmlib.paths import PROJECT
 from pwmlib.perfect_model import SETTINGS, gradient_reach
+from pwmlib.recorded_tables import TABLES, tables_page
 from pwmlib.shipped import SHIPPED
 from pwmlib.single_task.tables import NAMES, equal_time, iqm
 
@@ -183,6 +184,17 @@ def test_single_tasks_say_what_the_readme_says():
     assert f"above 4000 in {(frozen > 4000).sum()} of 5, with three" in TEXT
     after = equal_time(pd.concat([curves, of_pwm])).set_index("algorithm")["2 min"]
     assert f"IQM {after['SHAC']:.0f} after 2 CPU-minutes, where PWM has {after[NAMES['pwm_state_space']]:.0f}" in TEXT
+
+
+def test_shac_on_ant_says_what_the_text_says():
+    ant = pd.read_csv(RESULTS / "single_task_ant_shac.csv")
+    assert len(ant) == 3 and iqm(ant["last"]) >= 5500 and (ant["last"] == ant["best"]).all()
+    assert f"{ant['last'].min():.0f} to {ant['last'].max():.0f} at the end, still rising (the paper prints 7662)" in TEXT
+    assert f"prints 7662); {ant['cpu_s'].max() / 60:.1f} CPU-minutes a seed" in TEXT
+
+
+def test_the_page_of_tables_is_written_from_the_results():
+    assert TABLES.read_text() == tables_page(), "run python -m pwmlib.recorded tables"
 
 
 def test_double_pendulum_says_what_the_text_says():
