@@ -147,6 +147,6 @@ def hopper_seconds(algorithm: Algorithm, settings: SingleTaskSettings) -> float:
         + settings.offline.members * settings.offline.pretraining_updates * 0.016
         + settings.offline.policy.updates * 0.1,
         "tdmpc2": td.updates * td.steps * (td.envs * td.planner.samples * td.planner.iterations * 3.3e-5 + td.model_updates * 0.038),
-        "ppo": settings.ppo.updates * settings.ppo.steps * 64 / 12_500,
+        "ppo": settings.ppo.updates * settings.ppo.steps * 64 / 25_000,
         "sac": settings.sac.updates * settings.sac.steps * (0.01 + 0.012 * settings.sac.gradient_steps),
     }[algorithm]

@@ -74,7 +74,7 @@ SINGLE_TASK_SCALES: dict[str, SingleTaskSettings] = {
         tdmpc2=OnlineTDMPC2Config(
             updates=300, planner=TDMPC2PlannerConfig(iterations=3, samples=96, prior_samples=16, elites=16), planned_episodes=4
         ),
-        ppo=SB3Config(updates=1500),
+        ppo=SB3Config(updates=6000),
         sac=SB3Config(updates=250, hidden=(256, 256)),
         evaluate_every=100,
     ),
