@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .colours import colours_of
 from .envs import DifferentiableEnv
@@ -123,7 +124,7 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
     figure, axes = plt.subplots(
         1,
         4 if learned else 2,
-        figsize=(12.5 if learned else 8.0, 3.2),
+        figsize=(11.5 if learned else 8.0, 3.4),
         layout="constrained",
         width_ratios=[2, 1, 1, 1][: 4 if learned else 2],
     )
@@ -131,8 +132,11 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
         curves, x="env_steps", y="mean_return", hue="variation", palette=palette, estimator=iqm, errorbar=("ci", 95), seed=0, ax=axes[0]
     )
     axes[0].set(xlabel="environment steps", ylabel="return")
+    axes[0].xaxis.set_major_locator(MaxNLocator(5))
+    axes[0].ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
     figure.suptitle(question, fontsize=10)
-    axes[0].legend(fontsize=7, title=None)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(order), fontsize=8)
+    axes[0].get_legend().remove()
     ends = curves.groupby(["variation", "train_seed"], sort=False).last().reset_index()
     panels = [
         ("last", "last return", results),
@@ -144,7 +148,7 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
             table, x="variation", y=column, hue="variation", order=order, palette=palette, jitter=False, size=6, ax=ax, legend=False
         )
         ax.set_xticks(range(len(order)), [str(i + 1) for i in range(len(order))])
-        ax.set(xlabel="variation, in the legend's order", ylabel=label)
+        ax.set(xlabel="variation, as below", ylabel=label)
     for ax in axes:
         ax.grid(axis="y", alpha=0.3)
     return figure

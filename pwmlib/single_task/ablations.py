@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,5 +167,10 @@ def run_ablation(name: str, experiments: dict[str, SingleTaskExperiment]) -> tup
         (results_table(lines).assign(ablation=name, variation=label), curves_table(lines).assign(ablation=name, variation=label))
         for label, lines in zip(experiments, train_together(list(experiments.values())), strict=True)
     ]
-    results, curves = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    results, curves = (_together(tables) for tables in zip(*parts, strict=True))
     return results, curves
+
+
+def _together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All lines; a column that is empty in one of the tables keeps the type that it has in the others."""
+    return pd.concat([t.dropna(axis=1, how="all") for t in tables], ignore_index=True).reindex(columns=tables[0].columns)
