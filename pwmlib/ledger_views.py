@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 from .claims.claim import VERDICTS
 from .markdown import markdown_table
 
-__all__ = ["claims_page", "in_words", "matching", "styled", "verdict_bars"]
+__all__ = ["claims_page", "in_words", "matching", "styled", "verdict_bars", "verdict_counts"]
 
 COLOURS = {
     "holds": "#0072B2",
@@ -96,6 +96,23 @@ def verdict_bars(table: pd.DataFrame) -> Figure:
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(VERDICTS), fontsize=8)
     return figure
+
+
+def verdict_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """One line a section: of how many of its claims the released files and our runs say what. Columns section, claims, and two as in
+    "5 hold, 2 do not" (a claim that cannot be checked is in neither)."""
+
+    def count(verdicts: pd.Series, none: str) -> str:
+        held = verdicts.str.startswith("holds")
+        against = verdicts.isin(["differs", "not reproduced"])
+        return f"{held.sum()} hold, {against.sum()} do not" if (held | against).any() else none
+
+    lines = []
+    for section, rows in table.groupby("section", sort=False):
+        ours = rows.loc[rows["basis"] == "ours", "verdict"]
+        said = {FILES: count(rows["in_the_files"].dropna(), "no files"), OURS: count(ours, "not run")}
+        lines.append({"section": section, "claims": len(rows), **said})
+    return pd.DataFrame(lines)
 
 
 HEAD = """# Claims ledger

@@ -50,6 +50,8 @@ def _readable(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
         return None if output.name == "stderr" else output
     if "data" not in output:
         return output
+    if "%|" in output.data.get("text/plain", ""):
+        return None  # a progress bar
     html = output.data.get("text/html", "")
     needs_browser = "application/vnd.jupyter.widget-view+json" in output.data or "<script" in html or "text/javascript" in output.data
     if needs_browser and "image/png" not in output.data:
@@ -69,6 +71,7 @@ def write_page(notebook: Path, folder: Path) -> Path:
         raise PageError(f"{notebook}: not executed to its end; run make reproduce")
     exporter = MarkdownExporter(preprocessors=[_Readable])
     text, resources = exporter.from_notebook_node(content, {"unique_key": name, "output_files_dir": name})
+    text = text.replace(f"{notebook.resolve().parent.parent}/", "")  # where it was executed is nobody's business
     pictures = folder / name
     pictures.mkdir(parents=True, exist_ok=True)
     wanted = {Path(path).name: _small(data) for path, data in resources.get("outputs", {}).items()}

@@ -18,7 +18,8 @@ from pwmlib.claims.cells import iqm_cell, iqm_ratio, share_cell
 from pwmlib.claims.claim import VERDICTS, Cell, Claim
 from pwmlib.config import PWMConfig
 from pwmlib.ledger import CLAIMS, LEDGER, PAGE, ledger_table
-from pwmlib.ledger_views import claims_page
+from pwmlib.ledger_views import claims_page, verdict_counts
+from pwmlib.markdown import markdown_table
 from pwmlib.paths import PROJECT
 from pwmlib.single_task.ablations import ABLATIONS
 from pwmlib.single_task.pwm_online import OnlinePWMConfig
@@ -43,6 +44,13 @@ def test_the_stored_ledger_is_what_the_data_say():
 
 def test_the_page_is_written_from_the_ledger():
     assert PAGE.read_text() == claims_page(ledger_table()), "run python -m pwmlib.ledger"
+
+
+def test_the_readme_counts_the_verdicts():
+    table, readme = ledger_table(), (PROJECT / "README.md").read_text()
+    assert markdown_table(verdict_counts(table)) in readme, markdown_table(verdict_counts(table))
+    said = table["in_the_files"].value_counts()
+    assert f"bear out {said['holds']} of {said['holds'] + said['differs']} statements" in readme
 
 
 def test_there_are_enough_rows_and_each_can_be_read_alone():

@@ -38,15 +38,16 @@ def shown(**data):
 def test_a_page_has_text_tables_and_pictures(tmp_path):
     styled = '<style type="text/css">#T_1 td {color: red}</style><table id="T_1" class="x"><tr><td id="T_1_a">7</td></tr></table>'
     outputs = [
-        new_output("stream", name="stdout", text="cost: 3 min\n"),
+        new_output("stream", name="stdout", text=f"cost: 3 min, {tmp_path.parent}/runs/a.csv\n"),
         new_output("stream", name="stderr", text="12%|#   | 3/25"),
+        new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "runs:  0%|     | 0/4"}),
         shown(text_html=styled, text_plain="a table"),
         shown(image_png=picture(), text_plain="<Figure>"),
         shown(text_html="<div></div><script>run()</script>", text_plain="x"),
     ]
     page = write_page(executed(tmp_path / "07_small.ipynb", *outputs), tmp_path / "pages").read_text()
-    assert "cost: 3 min" in page and "<table><tr><td>7</td></tr></table>" in page and IN_A_BROWSER in page and "work()" in page
-    assert "12%" not in page and "T_1" not in page and "<script" not in page
+    assert "cost: 3 min, runs/a.csv" in page and "<table><tr><td>7</td></tr></table>" in page and IN_A_BROWSER in page and "work()" in page
+    assert "12%" not in page and "0/4" not in page and page.count(IN_A_BROWSER) == 1 and "T_1" not in page and "<script" not in page
     (file,) = re.findall(r"!\[png\]\((.*?)\)", page)
     with Image.open(tmp_path / "pages" / file) as small:
         assert small.size == (80, 60) and small.mode == "P"

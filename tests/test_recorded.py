@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from pwmlib.ledger import CLAIMS
 from pwmlib.paths import PROJECT
 from pwmlib.perfect_model import SETTINGS, gradient_reach
 from pwmlib.recorded_tables import TABLES, tables_page
@@ -184,6 +185,24 @@ def test_single_tasks_say_what_the_readme_says():
     assert f"above 4000 in {(frozen > 4000).sum()} of 5, with three" in TEXT
     after = equal_time(pd.concat([curves, of_pwm])).set_index("algorithm")["2 min"]
     assert f"IQM {after['SHAC']:.0f} after 2 CPU-minutes, where PWM has {after[NAMES['pwm_state_space']]:.0f}" in TEXT
+
+
+def test_the_five_lines_of_the_readme():
+    readme = " ".join((PROJECT / "README.md").read_text().split())
+    found = 50 * pd.read_csv(RESULTS / "ball_wall_found.csv").set_index(["descent", "surrogate"])["found"].astype(float)
+    momentum, plain = found["momentum 0.9"], found["plain"]
+    assert f"over the wall in {momentum['layernorm_mish']:.0f} of 50 seeds, on ReLU models in {momentum['relu']:.0f}" in readme
+    assert plain["layernorm_mish"] == 0 and f"in none and {plain['relu']:.0f}." in readme
+    claims = pd.read_csv(CLAIMS).set_index("id")
+    assert (claims.loc[["pendulum_variance_h3_feedback", "pendulum_variance_h16_feedback"], "verdict"] == "holds at smaller scale").all()
+    assert (claims.loc[["pendulum_esnr_h3", "pendulum_esnr_h16"], "verdict"] == "not reproduced").all()
+    last = {name: iqm(pd.read_csv(RESULTS / f"single_task_{name}.csv")["last"]) for name in ("hopper_shac", "hopper_pwm", "ant_shac")}
+    assert last["hopper_shac"] >= 4837 and last["ant_shac"] >= 7662, "as printed in Table 4"
+    assert f"PWM learns Hopper to {last['hopper_pwm']:.0f}" in readme and f"SHAC's {last['hopper_shac']:.0f}" in readme
+    files = claims.loc[["mt80_pwm", "mt80_tdmpc2"], "recomputed"]
+    assert f"aggregates ({files.iloc[0]:.3f} against {files.iloc[1]:.3f})" in readme
+    tasks = pd.read_csv(RESULTS / "multitask_80.csv").groupby("task")[["mean_return", "data_p90"]].mean()
+    assert f"of their data's 90th percentile on {(tasks['mean_return'] >= 0.7 * tasks['data_p90']).sum()} of {len(tasks)} tasks" in readme
 
 
 def test_shac_on_ant_says_what_the_text_says():
