@@ -42,6 +42,7 @@ class Ablation:
 
 
 _AC, _MODEL = "pwm.actor_critic", "pwm.model"
+_PLAIN = {f"{_MODEL}.activation": "relu", f"{_MODEL}.layer_norm": False, f"{_MODEL}.latent_norm": "none"}
 
 ABLATIONS: dict[str, Ablation] = {
     "stiffness": Ablation(
@@ -62,17 +63,19 @@ ABLATIONS: dict[str, Ablation] = {
         "Fig. 8a, 17",
         "Does the more regularised world model give the better policy, although it is less accurate?",
         (
-            Variation("ReLU", overrides={f"{_MODEL}.activation": "relu", f"{_MODEL}.layer_norm": False, f"{_MODEL}.latent_norm": "none"}),
+            Variation("ReLU", overrides=_PLAIN),
             Variation("LayerNorm + Mish", overrides={f"{_MODEL}.latent_norm": "none"}),
             Variation("LayerNorm + Mish + SimNorm"),
+        ),
+    ),
+    "spectral_norm": Ablation(
+        "none: curves released, not in the paper",
+        "Does a spectral norm do what LayerNorm does?",
+        (
+            Variation("ReLU", overrides=_PLAIN),
             Variation(
                 "spectral norm, ReLU",
-                overrides={
-                    f"{_MODEL}.activation": "relu",
-                    f"{_MODEL}.layer_norm": False,
-                    f"{_MODEL}.latent_norm": "none",
-                    f"{_MODEL}.spectral_norm": True,
-                },
+                overrides={**_PLAIN, f"{_MODEL}.spectral_norm": True},
             ),
         ),
     ),
