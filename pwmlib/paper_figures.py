@@ -360,7 +360,7 @@ PAPER_FIGURES: dict[str, PaperFigure] = {
     "6": PaperFigure("30 and 80 tasks, aggregates", _many_tasks),
     "7a": PaperFigure("stiff contact", _ablation("7a", "stiffness")),
     "7b": PaperFigure("batch of imagined trajectories", _ablation("7b", "batch")),
-    "8a": PaperFigure("regularisation of the world model", _ablation("8a", "regularisation")),
+    "8a": PaperFigure("regularisation of the world model", _ablation("8a", "regularisation_ant")),
     "8b": PaperFigure("return against updates of the world model", _sample_efficiency),
     "9": PaperFigure("ball and wall, the models", _landscapes),
     "10": PaperFigure("ball and wall, training losses and descents", _descents),

@@ -5,7 +5,7 @@ python -m pwmlib.recorded offline_cartpole  cartpole-swingup on dm_control, offl
 python -m pwmlib.recorded ball_wall         the ball-wall study at laptop scale, 50 seeds
 python -m pwmlib.recorded online            PWM online on cheetah-run and walker-walk, two world models, 3 seeds
 python -m pwmlib.recorded hopper_shac       SHAC on Hopper at laptop scale, 5 seeds; likewise hopper_pwm, ant_shac, ...
-python -m pwmlib.recorded ablation_batch    a question of notebook 04 at laptop scale, 3 seeds; likewise ablation_stiffness, ...
+python -m pwmlib.recorded ablation_batch    a question of notebook 04 at laptop scale, 2 or 3 seeds; likewise ablation_stiffness, ...
 python -m pwmlib.recorded extraction        Fig. 8b on two tasks of dm_control, 3 seeds
 python -m pwmlib.recorded figures           draw them, and the table of notebook 03 at scale quick
 python -m pwmlib.recorded tables            docs/tables.md: single-task runs and ablations
@@ -132,7 +132,6 @@ SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
     "snu_like": {"shac": 2},
 }
 """Seeds of an algorithm on a robot, at laptop scale; 2 for those not named."""
-ABLATION_SEEDS = 3
 
 
 def single_task(robot: str, algorithm: Algorithm, workers: int, runs_dir: Path) -> None:
@@ -147,7 +146,7 @@ def single_task(robot: str, algorithm: Algorithm, workers: int, runs_dir: Path) 
 
 def ablation(name: str, workers: int, runs_dir: Path) -> None:
     """One question of notebook 04 at laptop scale: one line a run, and one line an evaluation."""
-    experiments = ablation_experiments(name, "laptop", ABLATION_SEEDS, runs_dir, workers=workers)
+    experiments = ablation_experiments(name, "laptop", ABLATIONS[name].recorded_seeds, runs_dir, workers=workers)
     results, curves = run_ablation(name, experiments)
     save_table(f"ablation_{name}", results, f"python -m pwmlib.recorded ablation_{name}")
     save_table(f"ablation_{name}_curves", curves, f"python -m pwmlib.recorded ablation_{name}")

@@ -40,7 +40,13 @@ DRAWN: list[tuple[str, str, Sequence[str], Callable[..., Figure]]] = [
     ("multitask_quick", "four tasks of Fig. 15, small", ["multitask_quick"], lambda t: multitask_scores(t, multitask_aggregates(t))),
 ]
 """Name of the figure, what it is in the paper, names of the tables, how it is drawn from them."""
-OF_THE_PAPER = {"stiffness": "fig07a_", "batch": "fig07b_", "regularisation": "fig08a_", "td_lambda_actor": "fig19_"}
+OF_THE_PAPER = {
+    "stiffness": "fig07a_",
+    "batch": "fig07b_",
+    "regularisation": "fig17_",
+    "regularisation_ant": "fig08a_",
+    "td_lambda_actor": "fig19_",
+}
 """Ablation -> prefix of its figure's name; "ablation_" for the others."""
 
 

@@ -39,7 +39,10 @@ def tables_page() -> str:
     parts += [EQUAL_TIME, markdown_table(equal.map(lambda v: f"{v:.0f}" if isinstance(v, float) and pd.notna(v) else v)), ""]
     for name, ablation in ABLATIONS.items():
         if (RESULTS / f"ablation_{name}.csv").is_file():
-            parts += [f"## {ablation.question}\n", f"Hopper; {ablation.figure}; `python -m pwmlib.recorded ablation_{name}`.\n"]
+            parts += [
+                f"## {ablation.question}\n",
+                f"{ablation.task.capitalize()}; {ablation.figure}; `python -m pwmlib.recorded ablation_{name}`.\n",
+            ]
             parts += [markdown_table(_variations(name)), ""]
     return "\n".join(parts)
 

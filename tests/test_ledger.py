@@ -14,7 +14,7 @@ from scipy import stats
 from pwmlib import recorded
 from pwmlib.baselines.shac import SHACConfig
 from pwmlib.claims import cells
-from pwmlib.claims.cells import iqm_cell, iqm_ratio, share_cell
+from pwmlib.claims.cells import iqm_cell, iqm_gain, iqm_ratio, share_cell
 from pwmlib.claims.claim import VERDICTS, Cell, Claim
 from pwmlib.config import PWMConfig
 from pwmlib.ledger import CLAIMS, LEDGER, PAGE, ledger_table
@@ -115,6 +115,8 @@ def test_cells_against_closed_forms():
     assert iqm_ratio([2.0, 4.0], [3.0]).value == 1.0 and iqm_ratio([2.0, 4.0], [3.0]).low is None
     ratio = iqm_ratio([10.0] * 5, [5.0] * 3)
     assert (ratio.value, ratio.low, ratio.high) == (2.0, 2.0, 2.0)
+    gain = iqm_gain([1.0, 2.0, 3.0, 4.0], [-1.0, 0.0])
+    assert gain.value == 3.0 and 1 <= gain.low < 3 < gain.high <= 5
     # Of means of many normal numbers the interval is known: mean +- 1.96 / sqrt(n).
     values = np.random.default_rng(0).normal(size=4000)
     middle = np.sort(values)[1000:3000]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from ..published import PUBLISHED
 from ..results import RESULTS
 from .claim import Cell
 
-__all__ = ["iqm_cell", "iqm_ratio", "published_table", "results_of", "share_cell"]
+__all__ = ["iqm_cell", "iqm_gain", "iqm_ratio", "published_table", "results_of", "share_cell"]
 
 DRAWS, SEED = 5000, 0
 
@@ -43,16 +43,25 @@ def iqm_cell(runs: Sequence[float]) -> Cell:
 
 def iqm_ratio(above: Sequence[float], below: Sequence[float]) -> Cell:
     """IQM of the first runs in units of that of the second; the interval resamples both, each by itself."""
+    return _of_two(above, below, np.divide)
+
+
+def iqm_gain(above: Sequence[float], below: Sequence[float]) -> Cell:
+    """IQM of the first runs less that of the second, where the second may be near 0; the interval resamples both, each by itself."""
+    return _of_two(above, below, np.subtract)
+
+
+def _of_two(above: Sequence[float], below: Sequence[float], compare: Callable) -> Cell:
     a, b = np.asarray(above, float), np.asarray(below, float)
 
-    def ratio(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-        return _iqm(x, axis) / _iqm(y, axis)
+    def compared(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+        return compare(_iqm(x, axis), _iqm(y, axis))
 
     rests_on = f"{len(a)} and {len(b)} seeds"
     if min(len(a), len(b)) < 2:
-        return Cell(float(ratio(a, b)), rests_on=rests_on)
-    low, high = _interval((a, b), ratio)
-    return Cell(float(ratio(a, b)), low, high, rests_on)
+        return Cell(float(compared(a, b)), rests_on=rests_on)
+    low, high = _interval((a, b), compared)
+    return Cell(float(compared(a, b)), low, high, rests_on)
 
 
 def share_cell(successes: int, of: int, what: str = "seeds") -> Cell:
