@@ -199,6 +199,15 @@ def test_the_five_lines_of_the_readme():
     last = {name: iqm(pd.read_csv(RESULTS / f"single_task_{name}.csv")["last"]) for name in ("hopper_shac", "hopper_pwm", "ant_shac")}
     assert last["hopper_shac"] >= 4837 and last["ant_shac"] >= 7662, "as printed in Table 4"
     assert f"PWM learns Hopper to {last['hopper_pwm']:.0f}" in readme and f"SHAC's {last['hopper_shac']:.0f}" in readme
+    runs = pd.read_csv(RESULTS / "ablation_regularisation.csv").groupby("variation")["last"]
+    relu, mish, simnorm = (runs.median()[kind] for kind in ("ReLU", "LayerNorm + Mish", "LayerNorm + Mish + SimNorm"))
+    assert f"PWM ends at {relu:.0f} in the median with a ReLU model, at {mish:.0f} with LayerNorm + Mish" in readme
+    assert (
+        f"past SHAC in {(runs.get_group('LayerNorm + Mish') > last['hopper_shac']).sum()} of 3 seeds, and at {simnorm:.0f} with" in readme
+    )
+    assert claims.loc["regularisation_error", "ours_high"] < 1, "more accurate as well"
+    shac, pwm = 100 * (1 - 1 / claims.loc["stiff_shac_hurts", "ours"]), 100 * (1 - claims.loc["stiff_pwm_holds", "ours"])
+    assert f"costs our SHAC {shac:.0f} %, our PWM {pwm:.0f} %" in readme
     files = claims.loc[["mt80_pwm", "mt80_tdmpc2"], "recomputed"]
     assert f"aggregates ({files.iloc[0]:.3f} against {files.iloc[1]:.3f})" in readme
     tasks = pd.read_csv(RESULTS / "multitask_80.csv").groupby("task")[["mean_return", "data_p90"]].mean()
@@ -210,6 +219,32 @@ def test_shac_on_ant_says_what_the_text_says():
     assert len(ant) == 3 and iqm(ant["last"]) >= 5500 and (ant["last"] == ant["best"]).all()
     assert f"{ant['last'].min():.0f} to {ant['last'].max():.0f} at the end, still rising (the paper prints 7662)" in TEXT
     assert f"prints 7662); {ant['cpu_s'].max() / 60:.1f} CPU-minutes a seed" in TEXT
+
+
+def test_ablations_say_what_the_text_says():
+    def runs(name):
+        table, curves = (pd.read_csv(RESULTS / f"ablation_{name}{part}.csv") for part in ("", "_curves"))
+        assert table["status"].eq("finished").all() and table.groupby("variation").size().eq(3).all()
+        ends = curves.groupby(["variation", "train_seed"]).last().groupby("variation")[["reward_rmse", "gradient_cosine"]].median()
+        return table.groupby("variation")["last"].agg(lambda last: sorted(last)), ends, table
+
+    kinds = ("ReLU", "LayerNorm + Mish", "LayerNorm + Mish + SimNorm")
+    last, ends, table = runs("regularisation")
+    relu, mish, simnorm = (last[kind] for kind in kinds)
+    assert f"model ends at {relu[0]:.0f}, {relu[1]:.0f} and {relu[2]:.0f}, with LayerNorm + Mish at {mish[0]:.0f} to {mish[2]:.0f}" in TEXT
+    assert f"the paper's choice, at {simnorm[0]:.0f} to {simnorm[2]:.0f}" in TEXT
+    shac = pd.read_csv(RESULTS / "single_task_hopper_shac.csv")
+    assert f"passes SHAC's {iqm(shac['last']):.0f} in {sum(r > iqm(shac['last']) for r in mish)} of 3 seeds" in TEXT
+    assert f"({table['env_steps'].max() / 1e6:.1f} M against {shac['env_steps'].max() / 1e6:.1f} M)" in TEXT
+    error, cosine = ([f"{ends.loc[kind, column]:.2f}" for kind in kinds] for column in ("reward_rmse", "gradient_cosine"))
+    assert f"{error[0]} for ReLU, {error[1]} for LayerNorm + Mish and {error[2]} with SimNorm" in TEXT
+    assert f"gradient to the simulator's {cosine[0]}, {cosine[1]} and {cosine[2]}." in TEXT
+    last, _, _ = runs("stiffness")
+    stiff, usual = ({name: last[f"{name}, contacts {factor}x"] for name in ("SHAC", "PWM")} for factor in (4, 1))
+    said = f"SHAC ends at {stiff['SHAC'][0]:.0f} to {stiff['SHAC'][2]:.0f} instead of {usual['SHAC'][0]:.0f} to {usual['SHAC'][2]:.0f}"
+    assert said in TEXT
+    assert f"as before, at {stiff['PWM'][0]:.0f}, {stiff['PWM'][1]:.0f} and {stiff['PWM'][2]:.0f} instead of" in TEXT
+    assert f"instead of {usual['PWM'][0]:.0f} to {usual['PWM'][2]:.0f}." in TEXT
 
 
 def test_the_page_of_tables_is_written_from_the_results():
