@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from . import figures
-from .multitask_figures import compared_scores, multitask_scores, online_curves
+from .multitask_figures import aggregate_bars, compared_scores, many_task_scores, multitask_scores, online_curves
 from .paths import PROJECT
-from .published import published_single_task
+from .published import published_aggregates, published_scores, published_single_task
 from .results import RESULTS
 from .single_task.ablations import ABLATIONS
 from .single_task_figures import ablation_curves, aggregates_and_profile, extraction_curves, learning_curves
@@ -37,6 +38,13 @@ DRAWN: list[tuple[str, str, Sequence[str], Callable[..., Figure]]] = [
     ("multitask_one_policy", "Fig. 18", ["multitask_one_policy"], lambda table: compared_scores(table, "Fig. 18, in our numbers")),
     ("multitask_horizon", "Fig. 14", ["multitask_horizon"], lambda table: compared_scores(table, "Fig. 14, in our numbers")),
     ("online", "none: App. C.4 on single tasks", ["online"], online_curves),
+    (
+        "fig06_multitask_80_tasks",
+        "Fig. 6, left",
+        ["multitask_80"],
+        lambda table: aggregate_bars(multitask_aggregates(table), published_aggregates("mt80")),
+    ),
+    ("fig15_multitask_80_tasks", "Fig. 15, 16", ["multitask_80"], lambda table: many_task_scores(table, published_scores("mt80"))),
     ("multitask_quick", "four tasks of Fig. 15, small", ["multitask_quick"], lambda t: multitask_scores(t, multitask_aggregates(t))),
 ]
 """Name of the figure, what it is in the paper, names of the tables, how it is drawn from them."""
@@ -83,4 +91,6 @@ def _save(name: str, paper: str, paths: Sequence[Path], draw: Callable[..., Figu
     """Draw from the tables; the figure's command is that of its first table."""
     provenance = json.loads((RESULTS / "provenance.json").read_text())
     command = provenance[paths[0].stem]["command"]
-    figures.save_figure(draw(*map(pd.read_csv, paths)), PROJECT / "figures", name, paper=paper, inputs=paths, command=command)
+    drawn = draw(*map(pd.read_csv, paths))
+    figures.save_figure(drawn, PROJECT / "figures", name, paper=paper, inputs=paths, command=command)
+    plt.close(drawn)
