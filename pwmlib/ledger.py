@@ -1,6 +1,6 @@
 """The claims ledger: what the paper says, what its released files say, what we get, and a verdict.
 
-    python -m pwmlib.ledger     # writes data/claims.csv and docs/claims.md
+    python -m pwmlib.ledger     # writes data/claims.csv, docs/claims.md and docs/badges/
 
 Every number is computed from data/published and data/results; `pwmlib.claims` says how, row by row.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from .badges import BADGES, badges
 from .checkpoints import write_atomic
 from .claims.ablations import ABLATION_CLAIMS
 from .claims.claim import Cell, Claim
@@ -23,7 +24,8 @@ __all__ = ["CLAIMS", "LEDGER", "PAGE", "ledger_table", "main"]
 CLAIMS = PROJECT / "data" / "claims.csv"
 PAGE = PROJECT / "docs" / "claims.md"
 LEDGER: dict[str, list[Claim]] = {
-    "Sec. 3: ball and wall, double pendulum": TOYS,
+    "Sec. 3.1: ball and wall": [claim for claim in TOYS if claim.id.startswith("ball_wall")],
+    "Sec. 3.2: double pendulum": [claim for claim in TOYS if not claim.id.startswith("ball_wall")],
     "Sec. 4.1: one robot at a time": SINGLE_TASK,
     "Sec. 4.2: 30 and 80 tasks": MULTITASK,
     "Sec. 4.3, App. F: ablations": ABLATION_CLAIMS,
@@ -78,10 +80,12 @@ def _numbers(name: str, cell: Cell | None) -> dict[str, float | None]:
 
 
 def main() -> None:
-    """Write data/claims.csv and docs/claims.md, and print how many rows have which verdict."""
+    """Write data/claims.csv, docs/claims.md and docs/badges/, and print how many rows have which verdict."""
     table = ledger_table()
     write_atomic(CLAIMS, table.to_csv(index=False, float_format="%.4g"))
     write_atomic(PAGE, claims_page(table))
+    for name, picture in badges(table).items():
+        write_atomic(BADGES / name, picture)
     counts = table.groupby(["basis", "verdict"]).size()
     print(f"{CLAIMS.relative_to(PROJECT)}: {len(table)} rows\n{counts.to_string()}")
 

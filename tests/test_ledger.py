@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 from scipy import stats
 
 from pwmlib import recorded
+from pwmlib.badges import BADGES, badges
 from pwmlib.baselines.shac import SHACConfig
 from pwmlib.claims import cells
 from pwmlib.claims.cells import iqm_cell, iqm_gain, iqm_ratio, share_cell
@@ -44,6 +46,17 @@ def test_the_stored_ledger_is_what_the_data_say():
 
 def test_the_page_is_written_from_the_ledger():
     assert PAGE.read_text() == claims_page(ledger_table()), "run python -m pwmlib.ledger"
+
+
+def test_badges_count_what_our_runs_say():
+    table, readme = ledger_table(), (PROJECT / "README.md").read_text()
+    pictures = badges(table)
+    assert len(pictures) == len(LEDGER) == len(list(BADGES.glob("*.svg")))
+    for name, picture in pictures.items():
+        assert (BADGES / name).read_text() == picture, "run python -m pwmlib.ledger"
+        assert ElementTree.fromstring(picture).tag.endswith("svg") and f"docs/badges/{name}" in readme
+    ours = table[(table["basis"] == "ours") & table["section"].str.startswith("Sec. 3.1")]["verdict"]
+    assert f"{ours.str.startswith('holds').sum()} hold<" in pictures["3.1.svg"]
 
 
 def test_the_readme_counts_the_verdicts():
