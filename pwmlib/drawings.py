@@ -51,7 +51,9 @@ def bars_figure(panels: Mapping[str, pd.DataFrame], ylabel: str, title: str = ""
     most = max(len(table["tick"].unique() if "tick" in table else table) for table in panels.values())
     across = min(len(panels), ACROSS if most > 2 else 4)
     width = min(9.5, max(4.5, across * (1.0 * most + 0.6)))
-    figure, axes = _grid(len(panels), across, width, 2.9, sharey=True)
+    sizes = [len(table["tick"].unique() if "tick" in table else table) + 0.6 for table in panels.values()]
+    ratios = {"width_ratios": sizes} if len(panels) <= across else {}
+    figure, axes = _grid(len(panels), across, width, 2.9, sharey=True, **ratios)
     crowded = width / (across * (most + 0.6)) < 0.8
     for ax, (name, table) in zip(axes, panels.items(), strict=True):
         bars(ax, table, width=9 if crowded else 14, fontsize=7 if crowded else 8)
@@ -110,7 +112,7 @@ def score_pairs(table: pd.DataFrame, title: str) -> Figure:
     of_metaworld = table.index.str.startswith("mw-")
     suites = [(name, part) for name, part in (("dm_control", table[~of_metaworld]), ("MetaWorld", table[of_metaworld])) if len(part)]
     rows = max(len(part) for _, part in suites)
-    figure, axes = plt.subplots(1, len(suites), figsize=(5.2 * len(suites), 0.19 * rows + 1.5), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(suites), figsize=(4.75 * len(suites), 0.19 * rows + 1.5), layout="constrained", squeeze=False)
     markers = dict(zip(table.columns, zip("oDs^", colours_of(table.columns).values(), strict=False), strict=False))
     for ax, (suite, part) in zip(axes[0], suites, strict=True):
         part = part.sort_values(table.columns[0], ascending=False)

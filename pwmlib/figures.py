@@ -34,6 +34,8 @@ __all__ = [
     "use_style",
 ]
 
+WIDTH = 9.5
+"""Of figures, inches at most: a notebook's width; in print, at 6.75 inches, their text of 8 points has almost 6."""
 COLOURS = {"relu": "#D55E00", "layernorm_mish": "#0072B2", "simnorm": "#009E73", "true J": "#000000"}
 """Okabe-Ito, distinguishable with colour-vision deficiencies."""
 OPTIMUM = "#F0E442"
@@ -87,7 +89,7 @@ def landscapes(models: pd.DataFrame, ends: pd.DataFrame) -> Figure:
     """
     kinds = [kind for kind in dict.fromkeys(models["surrogate"]) if kind != "true J"]
     descents = list(dict.fromkeys(ends["descent"]))
-    size = {"figsize": (3.3 * len(kinds), 2.6 * len(descents)), "sharex": True, "sharey": True, "squeeze": False}
+    size = {"figsize": (WIDTH / 3 * len(kinds), 2.6 * len(descents)), "sharex": True, "sharey": True, "squeeze": False}
     figure, axes = plt.subplots(len(descents), len(kinds), **size)
     truth = models[models["surrogate"] == "true J"]
     best = truth.loc[truth["value"].idxmin()]
@@ -124,7 +126,7 @@ def losses_and_descents(courses: pd.DataFrame, models: pd.DataFrame) -> Figure:
     courses, models: of `ball_wall.Example`.
     """
     quantities = list(dict.fromkeys(courses["quantity"]))
-    figure, axes = plt.subplots(1, len(quantities), figsize=(3.4 * len(quantities), 2.9), layout="constrained")
+    figure, axes = plt.subplots(1, len(quantities), figsize=(WIDTH / 3 * len(quantities), 2.9), layout="constrained")
     for ax, quantity in zip(axes, quantities, strict=True):
         for kind, course in courses[courses["quantity"] == quantity].groupby("surrogate", sort=False):
             ax.fill_between(course["step"], course["low"], course["high"], color=COLOURS[kind], alpha=0.15, lw=0)
@@ -155,7 +157,7 @@ def claim_map(found: pd.DataFrame) -> Figure:
 def perfect_model_curves(table: pd.DataFrame) -> Figure:
     """Return where the model is perfect against policy updates, one panel a world: thin lines are seeds, thick ones medians."""
     worlds = {"cartpole": "cartpole swing-up", "pendulum": "pendulum swing-up (return of the true, sparse reward)"}
-    figure, axes = plt.subplots(1, 2, figsize=(10.5, 3.9), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.9), sharey=True, layout="constrained")
     for ax, (world, title) in zip(axes, worlds.items(), strict=True):
         part = table[table["setting"].str.startswith(world)]
         settings = list(dict.fromkeys(part["setting"]))
@@ -172,7 +174,7 @@ def perfect_model_curves(table: pd.DataFrame) -> Figure:
 
 def offline_cartpole_scores(table: pd.DataFrame, data: pd.DataFrame) -> Figure:
     """Real returns of policies extracted offline, one dot a seed, beside the episodes of the replay that they come from."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2), sharey=True, width_ratios=(1.3, 1), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.2), sharey=True, width_ratios=(1.3, 1), layout="constrained")
     for behaviour, group in data.groupby("behaviour", sort=False):
         left.scatter(group["row"] + 1, group["return"], s=14, label=behaviour.replace("_", " "))
     left.set(xlabel="episode of the replay", ylabel="return of 1000", title="the data: one agent, learning", ylim=(0, 1000))
@@ -193,7 +195,7 @@ def simulator_overview(shac: pd.DataFrame, speed: pd.DataFrame) -> Figure:
     from .envs import ENVS, DifferentiableEnv
     from .envs.render import render_frames
 
-    figure = plt.figure(figsize=(10, 5.4), layout="constrained")
+    figure = plt.figure(figsize=(WIDTH, 5.4), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.9])
     for axes, name in zip(top.subplots(1, 6), ENVS, strict=True):
         env = DifferentiableEnv(name, 1)
@@ -227,7 +229,7 @@ def gradient_curves(table: pd.DataFrame) -> Figure:
     """Variance and ESNR of the policy gradient against the horizon, one column a setting; bands are 95 % bootstrap intervals."""
     table = table[table["setting"] != REWARD_UNITS]
     settings = list(dict.fromkeys(table["setting"]))
-    figure, axes = plt.subplots(2, len(settings), figsize=(3.6 * len(settings), 5.6), sharex=True, sharey="row", layout="constrained")
+    figure, axes = plt.subplots(2, len(settings), figsize=(WIDTH / 3 * len(settings), 5.6), sharex=True, sharey="row", layout="constrained")
     names = ("mean_variance", "variance, mean over parameters"), ("esnr", "ESNR (Eq. 5)")
     floors = {name: 0.3 * table[name].min() for name, _ in names}  # intervals that reach 0 end at the axis
     ceilings = {name: 1.5 * table[f"{name}_high"].max() for name, _ in names}
@@ -251,7 +253,7 @@ def gradient_curves(table: pd.DataFrame) -> Figure:
 
 def gradient_switches(table: pd.DataFrame) -> Figure:
     """The units of the reward change the variance and no ESNR; the formula changes the ESNR. Trained policy, same actions."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.8, 3.6), layout="constrained")
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 3.6), layout="constrained")
     same = table[table["setting"] == "trained policy, same actions"].set_index("world")
     units = table[table["setting"] == REWARD_UNITS]
     for ax, column, label in ((left, "mean_variance", "variance, mean over parameters"), (middle, "esnr", "ESNR (Eq. 5)")):
@@ -270,7 +272,7 @@ def gradient_switches(table: pd.DataFrame) -> Figure:
             if world == "true":
                 right.plot([], [], color="0.4", ls=style, label=name)
     right.set(yscale="log", xlabel="horizon H [steps]", ylabel="ESNR")
-    right.set_title("formula of the ESNR (black: true, blue: model, H = 16)", fontsize=9)
+    right.set_title("formula (black: true, blue: H = 16)", fontsize=9)
     right.legend(fontsize=7)
     return figure
 
@@ -278,7 +280,7 @@ def gradient_switches(table: pd.DataFrame) -> Figure:
 def gradient_fidelity_curves(table: pd.DataFrame, *, at: int = 16) -> Figure:
     """Cosine (top) and ratio of norms (bottom) of a model's and the simulator's gradient: against the horizon, against training time and
     by kind of start state, the latter two at horizon `at`. Solid: mean over samples; dashed: gradient of the batch's mean."""
-    figure, axes = plt.subplots(2, 3, figsize=(11, 5.4), sharex="col", sharey="row", layout="constrained")
+    figure, axes = plt.subplots(2, 3, figsize=(WIDTH, 5.4), sharex="col", sharey="row", layout="constrained")
     worlds, final, visited = list(dict.fromkeys(table["world"])), table["updates"].max(), "visited by the policy"
     at = table["horizon"][table["horizon"] <= at].max()
     kinds = list(dict.fromkeys(table["kind"]))

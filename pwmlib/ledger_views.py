@@ -83,7 +83,7 @@ def verdict_bars(table: pd.DataFrame) -> Figure:
     by_us = table[table["basis"] == "ours"]
     panels = {"what the released files say": table.dropna(subset="in_the_files")["in_the_files"], "what our runs say": by_us["verdict"]}
     sections = list(dict.fromkeys(table["section"]))
-    figure, axes = plt.subplots(1, 2, figsize=(10, 0.5 * len(sections) + 1.5), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 0.5 * len(sections) + 1.5), sharey=True, layout="constrained")
     for ax, (title, verdicts) in zip(axes, panels.items(), strict=True):
         counts = pd.crosstab(table.loc[verdicts.index, "section"], verdicts).reindex(index=sections, columns=VERDICTS, fill_value=0)
         left = pd.Series(0, sections)

@@ -68,7 +68,7 @@ def many_task_scores(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """
     suites = [(name, group) for name, group in table.groupby("suite", sort=False)]
     rows = max(group["task"].nunique() for _, group in suites)
-    size = (5.4 * len(suites), 0.19 * rows + 1.5)
+    size = (4.75 * len(suites), 0.19 * rows + 1.5)
     figure, axes = plt.subplots(1, len(suites), figsize=size, layout="constrained", squeeze=False)
     for ax, (suite, group) in zip(axes[0], suites, strict=True):
         order = group.groupby("task")["score"].mean().sort_values(ascending=False).index

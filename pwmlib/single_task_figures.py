@@ -30,7 +30,7 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """
     tasks = list(dict.fromkeys(curves["task"]))
     learned = curves["gradient_cosine"].notna().any()
-    size = {"figsize": (12.5 if learned else 9.0, 2.9 * len(tasks)), "layout": "constrained", "squeeze": False}
+    size = {"figsize": (9.5 if learned else 7.0, 2.7 * len(tasks)), "layout": "constrained", "squeeze": False}
     figure, axes = plt.subplots(len(tasks), 3 if learned else 2, **size)
     shown = curves.assign(algorithm=curves["algorithm"].map(NAMES), minutes=curves["cpu_s"] / 60)
     # Seeds take slightly different times: the mean time of each evaluation.
@@ -45,6 +45,9 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
     for row, task in zip(axes, tasks, strict=True):
         for ax, (x, y, x_label, y_label) in zip(row, panels, strict=False):
             part = shown[(shown["task"] == task) & shown[y].notna()]
+            if part.empty:  # nobody has a world model here
+                ax.set_axis_off()
+                continue
             if x == "env_steps":  # a learner without steps of its own has no curve against them
                 part = part[part.groupby("algorithm")[x].transform("nunique") > 1]
             sns.lineplot(
@@ -124,7 +127,7 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
     figure, axes = plt.subplots(
         1,
         4 if learned else 2,
-        figsize=(11.5 if learned else 8.0, 3.4),
+        figsize=(9.5 if learned else 7.5, 3.2),
         layout="constrained",
         width_ratios=[2, 1, 1, 1][: 4 if learned else 2],
     )
@@ -158,7 +161,9 @@ def extraction_curves(table: pd.DataFrame) -> Figure:
     """Fig. 8b: return of policies that do not plan against updates of the world model; a panel a task, a dot a seed, lines are medians."""
     tasks, methods = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["method"]))
     palette = colours_of(methods)
-    figure, axes = plt.subplots(1, len(tasks), figsize=(3.6 * len(tasks) + 1, 3.2), layout="constrained", squeeze=False, sharey=True)
+    figure, axes = plt.subplots(
+        1, len(tasks), figsize=(min(9.5, 3.6 * len(tasks) + 1), 3.2), layout="constrained", squeeze=False, sharey=True
+    )
     for ax, task in zip(axes[0], tasks, strict=True):
         part = table[table["task"] == task]
         for method in methods:

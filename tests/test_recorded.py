@@ -239,12 +239,14 @@ def test_ablations_say_what_the_text_says():
     error, cosine = ([f"{ends.loc[kind, column]:.2f}" for kind in kinds] for column in ("reward_rmse", "gradient_cosine"))
     assert f"{error[0]} for ReLU, {error[1]} for LayerNorm + Mish and {error[2]} with SimNorm" in TEXT
     assert f"gradient to the simulator's {cosine[0]}, {cosine[1]} and {cosine[2]}." in TEXT
-    last, _, _ = runs("stiffness")
+    last, ends, _ = runs("stiffness")
+    of_stiff, of_usual = (ends.loc[f"PWM, contacts {factor}x", "gradient_cosine"] for factor in (4, 1))
+    assert f"gradient is higher there ({of_stiff:.2f} against {of_usual:.2f})" in TEXT
     stiff, usual = ({name: last[f"{name}, contacts {factor}x"] for name in ("SHAC", "PWM")} for factor in (4, 1))
     said = f"SHAC ends at {stiff['SHAC'][0]:.0f} to {stiff['SHAC'][2]:.0f} instead of {usual['SHAC'][0]:.0f} to {usual['SHAC'][2]:.0f}"
     assert said in TEXT
     assert f"as before, at {stiff['PWM'][0]:.0f}, {stiff['PWM'][1]:.0f} and {stiff['PWM'][2]:.0f} instead of" in TEXT
-    assert f"instead of {usual['PWM'][0]:.0f} to {usual['PWM'][2]:.0f}." in TEXT
+    assert f"instead of {usual['PWM'][0]:.0f} to {usual['PWM'][2]:.0f}, although" in TEXT
 
 
 def test_the_page_of_tables_is_written_from_the_results():
