@@ -200,6 +200,8 @@ def test_the_five_lines_of_the_readme():
     assert last["hopper_shac"] >= 4837 and last["ant_shac"] >= 7662, "as printed in Table 4"
     assert f"PWM learns Hopper to {last['hopper_pwm']:.0f}" in readme and f"SHAC's {last['hopper_shac']:.0f}" in readme
     runs = pd.read_csv(RESULTS / "ablation_regularisation.csv").groupby("variation")["last"]
+    ant = pd.read_csv(RESULTS / "ablation_regularisation_ant.csv").groupby("variation")["last"].max()
+    assert f"on Ant at best {ant['LayerNorm + Mish']:.0f}, against {ant['LayerNorm + Mish + SimNorm']:.0f} with SimNorm" in readme
     relu, mish, simnorm = (runs.median()[kind] for kind in ("ReLU", "LayerNorm + Mish", "LayerNorm + Mish + SimNorm"))
     assert f"PWM ends at {relu:.0f} in the median with a ReLU model, at {mish:.0f} with LayerNorm + Mish" in readme
     assert (
@@ -231,9 +233,9 @@ def test_single_runs_of_other_robots_say_what_the_text_says():
 
 
 def test_ablations_say_what_the_text_says():
-    def runs(name):
+    def runs(name, seeds=3):
         table, curves = (pd.read_csv(RESULTS / f"ablation_{name}{part}.csv") for part in ("", "_curves"))
-        assert table["status"].eq("finished").all() and table.groupby("variation").size().eq(3).all()
+        assert table["status"].eq("finished").all() and table.groupby("variation").size().eq(seeds).all()
         ends = curves.groupby(["variation", "train_seed"]).last().groupby("variation")[["reward_rmse", "gradient_cosine"]].median()
         return table.groupby("variation")["last"].agg(lambda last: sorted(last)), ends, table
 
@@ -248,6 +250,14 @@ def test_ablations_say_what_the_text_says():
     error, cosine = ([f"{ends.loc[kind, column]:.2f}" for kind in kinds] for column in ("reward_rmse", "gradient_cosine"))
     assert f"{error[0]} for ReLU, {error[1]} for LayerNorm + Mish and {error[2]} with SimNorm" in TEXT
     assert f"gradient to the simulator's {cosine[0]}, {cosine[1]} and {cosine[2]}." in TEXT
+    last, ends, _ = runs("regularisation_ant", 2)
+    relu, mish, simnorm = ([f"{value:.0f}" for value in last[kind]] for kind in kinds)
+    assert f"LayerNorm + Mish ends at {mish[0]} and {mish[1]}, still rising, ReLU at {relu[0]} and {relu[1]}, the paper's" in TEXT
+    assert (
+        f"SimNorm at {simnorm[0]} and {simnorm[1]}. SHAC has {iqm(pd.read_csv(RESULTS / 'single_task_ant_shac.csv')['last']):.0f}" in TEXT
+    )
+    cosine = [f"{ends.loc[kind, 'gradient_cosine']:.2f}" for kind in kinds]
+    assert f"cosine is {cosine[1]} with LayerNorm + Mish, {cosine[0]} with ReLU, {cosine[2]} with SimNorm" in TEXT
     last, ends, _ = runs("stiffness")
     of_stiff, of_usual = (ends.loc[f"PWM, contacts {factor}x", "gradient_cosine"] for factor in (4, 1))
     assert f"gradient is higher there ({of_stiff:.2f} against {of_usual:.2f})" in TEXT
