@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -309,7 +310,7 @@ def gradient_fidelity_curves(table: pd.DataFrame, *, at: int = 16) -> Figure:
     axes[1, 1].set(xlabel="updates of the model", xscale="log")
     axes[1, 1].set_xticks(sorted(table["updates"].unique()), [str(n) for n in sorted(table["updates"].unique())])
     axes[1, 1].minorticks_off()
-    axes[1, 2].set_xticks(range(len(kinds)), [kind.replace(" by ", "\nby ") for kind in kinds], fontsize=8)
+    axes[1, 2].set_xticks(range(len(kinds)), [textwrap.fill(kind, 10) for kind in kinds], fontsize=7)
     axes[0, 0].set_title("states visited by the policy", fontsize=9)
     axes[0, 1].set_title(f"training time, horizon {at}", fontsize=9)
     axes[0, 2].set_title(f"kind of start state, horizon {at}", fontsize=9)
