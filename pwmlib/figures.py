@@ -307,6 +307,7 @@ def gradient_fidelity_curves(table: pd.DataFrame, *, at: int = 16) -> Figure:
     for ax in axes[1]:
         ax.axhline(1, color="0.6", lw=0.8)
     axes[1, 0].set(yscale="log", xlabel="horizon [steps]")
+    axes[1, 0].set_yticks([0.2, 0.5, 1, 2, 4], ["0.2", "0.5", "1", "2", "4"])
     axes[1, 1].set(xlabel="updates of the model", xscale="log")
     axes[1, 1].set_xticks(sorted(table["updates"].unique()), [str(n) for n in sorted(table["updates"].unique())])
     axes[1, 1].minorticks_off()
