@@ -125,7 +125,7 @@ def online(workers: int, runs_dir: Path, seeds: int = 3) -> None:
 
 
 SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
-    "hopper": {"shac": 5, "pwm": 5, "pwm_state_space": 5, "pwm_offline": 5, "ppo": 3, "sac": 2, "tdmpc2": 2},
+    "hopper": {"shac": 5, "pwm": 5, "pwm_state_space": 5, "pwm_offline": 5},
     "ant": {"shac": 3},
     "anymal": {"shac": 1},
     "humanoid": {"shac": 1},

@@ -223,6 +223,16 @@ def test_shac_on_ant_says_what_the_text_says():
     assert f"prints 7662); {ant['cpu_s'].max() / 60:.1f} CPU-minutes a seed" in TEXT
 
 
+def test_ppo_says_what_the_text_says():
+    ppo, shac = (pd.read_csv(RESULTS / f"single_task_hopper_{name}.csv") for name in ("ppo", "shac"))
+    last = sorted(ppo["last"])
+    assert len(last) == 2 and f"2 seeds): {last[0]:.0f} and {last[1]:.0f} (the paper prints 4742), in about" in TEXT
+    assert (
+        f"{ppo['env_steps'].max() / 1e6:.1f} M steps, 2 seeds" in TEXT and f"about {ppo['cpu_s'].max() / 60:.0f} CPU-minutes; SHAC" in TEXT
+    )
+    assert shac["env_steps"].max() * 3 <= ppo["env_steps"].max() and iqm(shac["last"]) > last[1]
+
+
 def test_single_runs_of_other_robots_say_what_the_text_says():
     printed = pd.read_csv(PROJECT / "data" / "published" / "single_task.csv").set_index(["algorithm", "task"])["paper_t4_iqm"]
     anymal, humanoid = (pd.read_csv(RESULTS / f"single_task_{robot}_shac.csv") for robot in ("anymal", "humanoid"))
