@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -89,7 +91,7 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
         profile = performance_profile(part, np.linspace(0, 1.5, 61), score="last")
         right.plot(profile["threshold"], profile["fraction"], color=_COLOURS[NAMES[name]], label=NAMES[name])
         right.fill_between(profile["threshold"], profile["low"], profile["high"], color=_COLOURS[NAMES[name]], alpha=0.15, lw=0)
-    left.set_xticks(range(len(algorithms)), [NAMES[a].replace(", ", "\n") for a in algorithms], fontsize=8)
+    left.set_xticks(range(len(algorithms)), [textwrap.fill(NAMES[a], 12) for a in algorithms], fontsize=7)
     left.set(ylabel="return / published PPO", title="IQM: at the end (filled), at the peak (hollow)")
     right.set(xlabel="return / published PPO", ylabel="share of runs above", title="at the end of training", ylim=(-0.02, 1.02))
     right.legend(fontsize=8, loc="lower left")

@@ -238,8 +238,12 @@ def test_single_runs_of_other_robots_say_what_the_text_says():
     anymal, humanoid = (pd.read_csv(RESULTS / f"single_task_{robot}_shac.csv") for robot in ("anymal", "humanoid"))
     assert len(anymal) == len(humanoid) == 1 and (anymal["updates"][0], humanoid["updates"][0]) == (2000, 1000)
     assert f"{anymal['last'][0]:.0f} after 2000 updates (the paper prints {printed['shac', 'anymal']:.0f})" in TEXT
-    assert f"and {humanoid['last'][0]:.0f} after 1000 ({printed['shac', 'humanoid']:.0f}), the latter still rising" in TEXT
-    assert humanoid["last"][0] == humanoid["best"][0]
+    assert f", {humanoid['last'][0]:.0f} after 1000 ({printed['shac', 'humanoid']:.0f}), and" in TEXT
+    snu = pd.read_csv(RESULTS / "single_task_snu_like_shac.csv")
+    assert (
+        snu["updates"].tolist() == [500] and f"and {snu['last'][0]:.0f} after 500 ({printed['shac', 'snu_like']:.0f}, for a robot" in TEXT
+    )
+    assert humanoid["last"][0] == humanoid["best"][0] and snu["last"][0] == snu["best"][0], "still rising"
 
 
 def test_ablations_say_what_the_text_says():
