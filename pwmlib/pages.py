@@ -71,7 +71,7 @@ def write_page(notebook: Path, folder: Path) -> Path:
         raise PageError(f"{notebook}: not executed to its end; run make reproduce")
     exporter = MarkdownExporter(preprocessors=[_Readable])
     text, resources = exporter.from_notebook_node(content, {"unique_key": name, "output_files_dir": name})
-    text = text.replace(f"{notebook.resolve().parent.parent}/", "")  # where it was executed is nobody's business
+    text = text.replace(f"{notebook.resolve().parent.parent}/", "")  # paths as seen from the repository
     pictures = folder / name
     pictures.mkdir(parents=True, exist_ok=True)
     wanted = {Path(path).name: _small(data) for path, data in resources.get("outputs", {}).items()}
