@@ -18,11 +18,7 @@ LETTER = 6.3
 
 def badges(table: pd.DataFrame) -> dict[str, str]:
     """File name -> SVG, one a section of the ledger. table: of `ledger.ledger_table`."""
-    return {_name(row.section): _badge(row.ours.split(", ")) for row in _counted(table).itertuples()}
-
-
-def _counted(table: pd.DataFrame) -> pd.DataFrame:
-    return verdict_counts(table).rename(columns={OURS: "ours"})
+    return {_name(row["section"]): _badge(row[OURS].split(", ")) for row in verdict_counts(table).to_dict("records")}
 
 
 def _name(section: str) -> str:

@@ -48,11 +48,11 @@ ACROSS = 3
 
 def bars_figure(panels: Mapping[str, pd.DataFrame], ylabel: str, title: str = "") -> Figure:
     """`bars`, one panel a table; their titles are the keys."""
-    most = max(len(table["tick"].unique() if "tick" in table else table) for table in panels.values())
+    ticks = [len(table["tick"].unique() if "tick" in table else table) for table in panels.values()]
+    most = max(ticks)
     across = min(len(panels), ACROSS if most > 2 else 4)
     width = min(9.5, max(4.5, across * (1.0 * most + 0.6)))
-    sizes = [len(table["tick"].unique() if "tick" in table else table) + 0.6 for table in panels.values()]
-    ratios = {"width_ratios": sizes} if len(panels) <= across else {}
+    ratios = {"width_ratios": [n + 0.6 for n in ticks]} if len(panels) <= across else {}
     figure, axes = _grid(len(panels), across, width, 2.9, sharey=True, **ratios)
     crowded = width / (across * (most + 0.6)) < 0.8
     for ax, (name, table) in zip(axes, panels.items(), strict=True):

@@ -124,7 +124,7 @@ What the paper says, what its released files say, what we get. Written by `pytho
   statement out is the next column.
 - **Ours**: what our runs give, at the scale named. "holds at smaller scale": they show the same. "not reproduced": they do not show it.
   "differs": at the paper's own size they show the contrary, interval included. Empty: not run.
-- Intervals are of 95 %; numbers in brackets behind them say what they rest on.
+- Intervals, in square brackets, are of 95 %; seeds or samples that they rest on stand behind them.
 """
 
 
