@@ -56,7 +56,7 @@ def bars_figure(panels: Mapping[str, pd.DataFrame], ylabel: str, title: str = ""
     figure, axes = _grid(len(panels), across, width, 2.9, sharey=True, **ratios)
     crowded = width / (across * (most + 0.6)) < 0.8
     for ax, (name, table) in zip(axes, panels.items(), strict=True):
-        bars(ax, table, width=9 if crowded else 14, fontsize=7 if crowded else 8)
+        bars(ax, table, width=8 if crowded else 14, fontsize=7 if crowded else 8)
         ax.set_title(name, fontsize=9)
     for ax in axes[::across]:
         ax.set_ylabel(ylabel)
