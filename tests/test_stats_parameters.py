@@ -164,7 +164,7 @@ def test_wrong_parameters_of_the_ablations_are_one_paragraph():
 
 @pytest.mark.parametrize("scale", ["quick", "laptop", "paper"])
 def test_small_robots_stay_on_the_cpu_and_paper_asks_for_a_gpu(scale, monkeypatch):
-    monkeypatch.setattr("pwmlib.notebooks.resolve_device", lambda name: f"asked for {name}")
+    monkeypatch.setattr("pwmlib.notebooks.common.resolve_device", lambda name: f"asked for {name}")
     params = SingleTaskParameters.validate_cell({**SINGLE, "scale": scale, "device": "by_scale"})
     assert params.device_name() == ("asked for auto" if scale == "paper" else "asked for cpu")
     assert SingleTaskParameters.validate_cell({**SINGLE, "scale": scale, "device": "meta"}).device_name() == "asked for meta"

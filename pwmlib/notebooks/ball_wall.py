@@ -1,0 +1,53 @@
+"""Parameters of notebook 00."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ..ball_wall import BALL_WALL_SCALES, BallWallScale
+from ..parameters import override
+from ..toys.ball_wall import BallWall
+from .common import Common
+
+__all__ = ["BallWallParameters"]
+
+
+class BallWallParameters(Common):
+    """notebooks/00_ball_wall.ipynb."""
+
+    seeds: int = Field(ge=0, le=1000, description="the number of seeds, at least 2; 0 means the scale's number")
+    start: float = Field(ge=-math.pi, le=math.pi, description="where gradient descent starts, rad in [-pi, pi]")
+    lr: float = Field(gt=0, le=1, description="the step size of gradient descent, in (0, 1]")
+    wall: float = Field(gt=0, description="the wall's place, m")
+    height: float = Field(description="the wall's upper edge, m")
+    speed: float = Field(gt=0, description="the throwing speed, m/s")
+    acceleration: float = Field(gt=0, description="the horizontal acceleration, m/s^2")
+    gravity: float = Field(gt=0, description="gravity, m/s^2")
+    time: float = Field(gt=0, description="when the ball's place counts, s")
+    contact_time: Literal["corrected", "released"] = Field(description="Eq. 11 corrected, or as released")
+
+    @field_validator("seeds")
+    @classmethod
+    def _more_than_one(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("an interval over seeds needs at least 2")
+        return value
+
+    def world(self) -> BallWall:
+        """The world of these parameters."""
+        names = ("speed", "acceleration", "gravity", "wall", "height", "time", "contact_time")
+        return BallWall(**{name: getattr(self, name) for name in names})
+
+    def scaled(self) -> BallWallScale:
+        """The scale's numbers with this notebook's changes."""
+        scale = override(BALL_WALL_SCALES[self.scale], self.overrides)
+        return replace(scale, seeds=self.seeds) if self.seeds else scale
+
+    @model_validator(mode="after")
+    def _overrides_exist(self) -> BallWallParameters:
+        self.scaled()
+        return self

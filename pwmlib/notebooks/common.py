@@ -1,0 +1,84 @@
+"""Parameters that several notebooks have, and how lists of names are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from ..parameters import NotebookParameters, parse_list
+from ..paths import writable_folder
+from ..runs import resolve_device
+
+__all__ = ["Common", "Names", "OnTheCPU", "Robots", "Scale", "all_of"]
+
+Scale = Annotated[Literal["quick", "laptop", "paper"], Field(description="how much is computed: quick (a check), laptop, or paper")]
+
+Names = Annotated[list[str], BeforeValidator(parse_list)]
+
+
+class Common(NotebookParameters):
+    """Parameters that every notebook has."""
+
+    scale: Scale
+    runs_dir: str = Field(min_length=1, description="the folder of runs; finished ones are not repeated")
+    figures_dir: str = Field(description="the folder of figures; empty means figures/ (figures/quick at scale quick)")
+    device: str = Field(description="'auto', 'cpu', 'cuda' or a torch device")
+    overrides: dict[str, Any] = Field(description='settings of the scale to replace, by dotted name, e.g. {"policy.updates": 100}')
+
+    @field_validator("device")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        resolve_device(value)
+        return value
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        return parse_list(value) if value else {}
+
+    def runs_folder(self) -> Path:
+        """The folder of runs, created. Raises OutputFolderError."""
+        return writable_folder(self.runs_dir, "runs_dir")
+
+    def figures_folder(self) -> Path:
+        """The folder of figures, created. Raises OutputFolderError."""
+        default = "figures/quick" if self.scale == "quick" else "figures"
+        return writable_folder(self.figures_dir or default, "figures_dir")
+
+
+class OnTheCPU(Common):
+    """Parameters of a notebook that does not use a GPU."""
+
+    @field_validator("device")
+    @classmethod
+    def _cpu(cls, value: str) -> str:
+        if value not in ("cpu", "auto"):
+            raise ValueError("this notebook runs on the CPU; device must be 'cpu' or 'auto'")
+        return value
+
+
+class Robots(Common):
+    """Parameters of the notebooks whose small runs are faster on a CPU, with or without a GPU at hand."""
+
+    device: str = Field(description="'by_scale' (the CPU; at scale paper a GPU where there is one), 'auto', 'cpu' or a torch device")
+
+    @field_validator("device")
+    @classmethod
+    def _usable(cls, value: str) -> str:
+        return value if value == "by_scale" else super()._usable(value)
+
+    def device_name(self) -> str:
+        """What torch calls the device."""
+        by_scale = "auto" if self.scale == "paper" else "cpu"
+        return str(resolve_device(by_scale if self.device == "by_scale" else self.device))
+
+
+def all_of(values: list[str], known: Sequence[str], kind: str) -> list[str]:
+    """The values, each once. Raises ValueError for one that is not among the known, or where there is none."""
+    unknown = [v for v in values if v not in known]
+    if unknown or not values:
+        raise ValueError(f"no {kind} {', '.join(map(repr, unknown)) or 'given'}; known: {', '.join(known)}")
+    return list(dict.fromkeys(values))

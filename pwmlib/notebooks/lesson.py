@@ -1,0 +1,31 @@
+"""Parameters of notebook 05."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from ..parameters import ParameterError
+from .common import OnTheCPU
+
+__all__ = ["LessonParameters"]
+
+
+class LessonParameters(OnTheCPU):
+    """notebooks/05_gradient_estimators.ipynb."""
+
+    samples: int = Field(
+        ge=0, le=100_000, description="N, samples of each estimate in the last table, at least 2; 0 means the scale's number"
+    )
+
+    def sizes(self) -> tuple[int, int]:
+        """(N, pool of samples that they are drawn from)."""
+        if self.overrides:
+            raise ParameterError(f"overrides={self.overrides!r} is not allowed: this notebook has no settings beyond its parameters.")
+        return self.samples or 100, {"quick": 2000, "laptop": 20_000, "paper": 100_000}[self.scale]
+
+    @field_validator("samples")
+    @classmethod
+    def _more_than_one(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("a variance needs at least 2")
+        return value

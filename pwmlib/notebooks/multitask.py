@@ -1,0 +1,122 @@
+"""Parameters of notebook 03."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from ..config import PWMConfig, WorldModelTraining
+from ..jobs import Engine, default_workers
+from ..multitask import MultitaskExperiment
+from ..multitask_peers import Comparison, MultitaskPeers
+from ..parameters import override, parse_list
+from ..paths import resolve, writable_folder
+from ..runs import digest, plain
+from ..scales import MULTITASK_SCALES, MultitaskScale
+from ..shipped import SHIPPED, Artefacts
+from ..tasks import STRATIFIED, Task, select_tasks
+from .common import Common, Names
+
+__all__ = ["MultitaskParameters"]
+
+Comparisons = Annotated[list[Comparison], BeforeValidator(lambda value: parse_list(value) if value else [])]
+
+
+class MultitaskParameters(Common):
+    """notebooks/03_mt80.ipynb."""
+
+    tasks: int = Field(ge=1, le=80, description="30 (MT30), 80 (MT80) or a number from 1 to 80 of a fixed stratified order")
+    task_names: Names = Field(description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
+    train_seeds: int = Field(ge=0, le=1000, description="the number of training seeds per task; 0 means the scale's number")
+    workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
+    data: str = Field(
+        description="generate, shipped, a folder that holds the published chunk_*.pt, or auto: at scale quick the shipped world model "
+        "for more than 12 tasks, else generate"
+    )
+    engine: Engine = Field(description="where jobs run: local or ray")
+    data_dir: str = Field(description="the folder of episodes; missing ones are generated there; empty means data/cache/episodes")
+    variant: Literal["paper", "released"] = Field(description="the paper's choices, or the released code's")
+    comparisons: Comparisons = Field(
+        description="what PWM is compared with here: any of tdmpc2, one_policy, horizon; tdmpc2 and horizon need the episodes"
+    )
+    compared_tasks: int = Field(ge=1, le=80, description="how many of the tasks, in the stratified order, are compared")
+
+    @field_validator("task_names")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        if value:
+            select_tasks(1, value)
+        return value
+
+    @model_validator(mode="after")
+    def _runnable(self) -> MultitaskParameters:
+        self.scaled()
+        needing = [name for name in self.comparisons if name != "one_policy"]
+        if needing and self.from_shipped():
+            raise ValueError(f"comparisons={self.comparisons}: {needing[0]} trains on episodes; set data to 'generate'")
+        if self.data not in ("auto", "generate", "shipped"):
+            if not self._chunks():
+                raise ValueError(f"data={self.data!r}: not 'auto', 'generate' or 'shipped', and no folder with chunk_*.pt in it")
+            if not self.data_dir:
+                raise ValueError("data is a folder of chunks: name the folder that their episodes are imported to with data_dir")
+        return self
+
+    def _chunks(self) -> tuple[Path, ...]:
+        known = self.data in ("auto", "generate", "shipped")
+        return () if known else tuple(sorted(resolve(self.data).glob("chunk_*.pt"), key=lambda p: (len(p.name), p.name)))
+
+    def from_shipped(self) -> bool:
+        """Whether this run starts from the shipped world model."""
+        return self.data == "shipped" or (self.data == "auto" and self.scale == "quick" and len(self.selected()) > 12)
+
+    def card_line(self) -> str:
+        """Where the shipped world model comes from."""
+        card = Artefacts(SHIPPED).card
+        return f"{card['command']} at {card['commit']}"
+
+    def selected(self) -> tuple[Task, ...]:
+        """The tasks of this run."""
+        return select_tasks(self.tasks, self.task_names)
+
+    def peers(self, experiment: MultitaskExperiment) -> MultitaskPeers:
+        """The comparisons on the first `compared_tasks` of the stratified order that are in the experiment."""
+        chosen = [t for t in STRATIFIED if t in experiment.tasks][: self.compared_tasks]
+        return MultitaskPeers(experiment, tuple(sorted(experiment.tasks.index(t) for t in chosen)))
+
+    def scaled(self) -> MultitaskScale:
+        """The scale's numbers with the variant's switches and this notebook's changes."""
+        scale = MULTITASK_SCALES[self.scale]
+        if self.variant == "released":
+            scale = replace(scale, policy=_released(PWMConfig, scale.policy), training=_released(WorldModelTraining, scale.training))
+            scale = replace(scale, model=replace(scale.model, apply_action_mask=False))
+        scale = override(scale, self.overrides)
+        return replace(scale, train_seeds=self.train_seeds or scale.train_seeds)
+
+    def experiment(self, *, progress: bool = True) -> MultitaskExperiment:
+        """The experiment of these parameters, its folders checked."""
+        scale = self.scaled()
+        data = self.data_dir or f"data/cache/episodes/{digest(plain(scale.data))}"
+        return MultitaskExperiment(
+            tasks=self.selected(),
+            scale=scale,
+            train_seeds=scale.train_seeds,
+            runs_dir=self.runs_folder(),
+            data_dir=writable_folder(data, "data_dir"),
+            device=self.device,
+            workers=self.workers or default_workers(),
+            progress=progress,
+            engine=self.engine,
+            shipped=Artefacts(SHIPPED) if self.from_shipped() else None,
+            chunks=self._chunks(),
+        )
+
+
+def _released(kind: Any, settings: Any) -> Any:
+    """Settings of a scale with every switch of the released code; sizes and lengths stay the scale's."""
+    released, paper = kind.variant("released"), kind.variant("paper")
+    sizes = {"batch"}
+    switches = {name: value for name, value in vars(released).items() if value != getattr(paper, name) and name not in sizes}
+    return replace(settings, **switches)

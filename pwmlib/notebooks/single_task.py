@@ -1,0 +1,64 @@
+"""Parameters of notebook 02."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from ..envs import ENVS
+from ..jobs import Engine, default_workers
+from ..parameters import override
+from ..single_task.experiment import SingleTaskExperiment
+from ..single_task.runner import Algorithm, SingleTaskSettings
+from ..single_task.scales import DEFAULT_ALGORITHMS, settings_for
+from .common import Names, Robots, all_of
+
+__all__ = ["SingleTaskParameters"]
+
+
+class SingleTaskParameters(Robots):
+    """notebooks/02_single_task.ipynb."""
+
+    tasks: Names = Field(description='environments of the simulator, e.g. ["hopper", "ant"]')
+    algorithms: Names = Field(description='learners, e.g. ["shac", "pwm"]; empty means what the scale affords')
+    train_seeds: int = Field(
+        ge=0, le=100, description="the number of training seeds of each; 0 means 2 at scale quick, 3 at laptop, else 5"
+    )
+    stiffness: float = Field(gt=0, description="factor on the stiffness and damping of contacts (Fig. 7a)")
+    engine: Engine = Field(description="where jobs run: local or ray")
+    workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
+
+    @field_validator("tasks")
+    @classmethod
+    def _environments(cls, value: list[str]) -> list[str]:
+        return all_of(value, [name for name in ENVS if name != "double_pendulum"], "environment")
+
+    @field_validator("algorithms")
+    @classmethod
+    def _learners(cls, value: list[str]) -> list[str]:
+        return all_of(value, get_args(Algorithm), "algorithm") if value else []
+
+    @model_validator(mode="after")
+    def _overrides_exist(self) -> SingleTaskParameters:
+        self.settings()
+        return self
+
+    def settings(self) -> dict[str, SingleTaskSettings]:
+        """The sizes on each task with this notebook's changes."""
+        return {name: override(settings_for(self.scale, name), self.overrides) for name in self.tasks}
+
+    def experiment(self, *, progress: bool = True) -> SingleTaskExperiment:
+        """The experiment of these parameters, its folder checked."""
+        return SingleTaskExperiment(
+            tasks=tuple(self.tasks),
+            algorithms=tuple(self.algorithms) or DEFAULT_ALGORITHMS[self.scale],
+            settings=self.settings(),
+            train_seeds=self.train_seeds or {"quick": 2, "laptop": 3, "paper": 5}[self.scale],
+            runs_dir=self.runs_folder(),
+            stiffness=self.stiffness,
+            device=self.device_name(),
+            workers=self.workers or default_workers(),
+            engine=self.engine,
+            progress=progress,
+        )
