@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from .colours import METHODS, colours_of
 from .stats import Aggregate, aggregate
 
-__all__ = ["aggregate_bars", "compared_scores", "many_task_scores", "multitask_scores", "online_curves"]
+__all__ = ["aggregate_bars", "compared_scores", "fine_tuning_curves", "many_task_scores", "multitask_scores", "online_curves"]
 
 OURS, PLANNER = METHODS["PWM"], "#009E73"
 PUBLISHED = {"PWM, published": ("D", METHODS["PWM"]), "TD-MPC2, published": ("s", METHODS["TD-MPC2"])}
@@ -136,6 +136,31 @@ def aggregate_bars(ours: Mapping[str, Aggregate], published: pd.DataFrame) -> Fi
         names.append(row.method.replace(", ", ",\n"))
     ax.set_xticks(range(len(names)), names, fontsize=8)
     ax.set(ylim=(0, 1.02), ylabel="IQM of normalised scores")
+    return figure
+
+
+def fine_tuning_curves(curves: pd.DataFrame, results: pd.DataFrame) -> Figure:
+    """Score against episodes of the task's own, a line a seed; at 0 the extracted policy. Dashed: random actions; dotted: the score of the
+    90th percentile of the returns in the data, in dm_control.
+
+    curves: of `FineTuning.table`; results: of `MultitaskExperiment.results`.
+    """
+    tasks, first = list(dict.fromkeys(curves["task"])), results.drop_duplicates("task").set_index("task")
+    columns = min(4, len(tasks))
+    rows = -(-len(tasks) // columns)
+    size = (max(3.6, 2.35 * columns), 2.5 * rows + 0.3)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharey=True)
+    for ax, name in zip(axes.flat, tasks, strict=False):
+        for _, line in curves[curves["task"] == name].groupby("train_seed"):
+            ax.plot(line["own_episodes"], line["score"], color=OURS, lw=1.5, marker="o", ms=3)
+        ax.axhline(first.random_score[name], color="black", ls="--", lw=1)
+        if first.suite[name] == "dm_control":
+            ax.axhline(first.data_p90[name] / 10, color="0.5", ls=":", lw=1.5)
+        ax.set(title=name, ylim=(-3, 103), xlabel="episodes of its own")
+    for ax in axes.flat[len(tasks) :]:
+        ax.set_axis_off()
+    for ax in axes[:, 0]:
+        ax.set_ylabel("score")
     return figure
 
 

@@ -5,7 +5,7 @@ It is also how a fresh machine gets data of mixed quality: the episodes of a run
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ class OnlineConfig:
     episodes: int = 60
     """Episodes of the learning agent, after the random ones."""
     random_episodes: int = 5
+    """Before the first update; of the given policy where there is one."""
     model_updates: int = 100
     policy_updates: int = 60
     first_model_updates: int = 300
@@ -84,8 +85,9 @@ class OnlineAgent:
     """The loop of App. C.4 on one real task, resumable after any episode.
 
     `advance` adds one episode and the updates that follow it. `episodes` holds all episodes so far, in order.
-    With `model` (a trained single-task world model) and `actor_state` (a policy's state_dict) it fine-tunes those online instead
-    of starting anew; set config.random_episodes to 0 or 1 then.
+    With `model` (a trained single-task world model), `actor_state` and `critics_state` (a policy's and its critics' state_dict) it
+    fine-tunes those online instead of starting anew; config.model is ignored then. replay: shards of earlier episodes, as
+    `EpisodeStore.arrays` gives them, that it learns from besides its own.
     """
 
     def __init__(
@@ -95,13 +97,15 @@ class OnlineAgent:
         *,
         model: WorldModel | None = None,
         actor_state: dict[str, Tensor] | None = None,
+        critics_state: dict[str, Tensor] | None = None,
+        replay: Sequence[np.ndarray] = (),
         seed: int = 0,
         device: str | torch.device = "cpu",
     ):
         self.env, self.config, self.seed = env, config or OnlineConfig(), seed
         c, t = self.config, env.task
         self.episodes: list[Episode] = []
-        self._fine_tuning = model is not None
+        self._given_model, self._given_policy, self._replay = model is not None, actor_state is not None, tuple(replay)
         if model is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -111,13 +115,16 @@ class OnlineAgent:
                 f"OnlineAgent: {t.name} needs a model of 1 task, {t.obs_dim} observations and {t.action_dim} actions, got {model}"
             )
         self.model = model.to(device)
-        self.data = SliceSampler([t], [[]])
+        self.data = SliceSampler([t], [self._replay])
         self.trainer = WorldModelTrainer(self.model, self.data, c.training, seed=seed)
-        self._view = self._freeze()
-        starts = replay_starts(lambda: self._view, self.data, 0)
-        self.learner = PolicyLearner(self._view, starts, c.policy, seed=seed, device=device)
+        self.view = self._freeze()
+        starts = replay_starts(lambda: self.view, self.data, 0)
+        self.learner = PolicyLearner(self.view, starts, c.policy, seed=seed, device=device)
         if actor_state is not None:
             self.learner.actor.load_state_dict(actor_state)
+        if critics_state is not None:
+            self.learner.critics.load_state_dict(critics_state)
+            self.learner.critic_optimiser.refresh()
 
     @property
     def finished(self) -> bool:
@@ -128,17 +135,17 @@ class OnlineAgent:
         c, index = self.config, len(self.episodes)
         rng = np.random.default_rng([self.seed, index])
         episode_seed = int(rng.integers(2**31))
-        if index < c.random_episodes:
+        if index < c.random_episodes and not self._given_policy:
             behaviour = ("uniform_random", "correlated_random")[index % 2]
             act = make_behaviour(behaviour, self.env, rng)
         else:
-            behaviour, act = "learning_agent", policy_actor(self.learner.actor, self._view, self.env, rng)
+            behaviour, act = "learning_agent", policy_actor(self.learner.actor, self.view, self.env, rng)
         self._add(record(self.env, act, seed=episode_seed, behaviour=behaviour))
         metrics = {"episode": float(index + 1), "return": self.episodes[-1].total_reward}
         if index + 1 < c.random_episodes:
             return metrics
         first = index + 1 == max(1, c.random_episodes)
-        if first and c.training.standardise_obs and not self._fine_tuning:
+        if first and c.training.standardise_obs and not self._given_model:
             mean, std, *_ = self.data.statistics()
             self.model.set_statistics(mean, std)
         for _ in range(c.first_model_updates if first else c.model_updates):
@@ -162,6 +169,8 @@ class OnlineAgent:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.episodes = []
         self.data.clear(0)
+        for shard in self._replay:
+            self.data.add(0, shard)
         for e in state["episodes"]:
             self._add(Episode(e["rows"].numpy(), e["behaviour"], e["seed"], e["success"], e["touched"]))
         self.trainer.load_state_dict(state["trainer"])
@@ -177,5 +186,5 @@ class OnlineAgent:
         return FrozenWorldModel(self.model, precision=policy.precision, reward_symexp=policy.reward_symexp)
 
     def _refresh(self) -> None:
-        self._view = self._freeze()
-        self.learner.dynamics = self._view
+        self.view = self._freeze()
+        self.learner.dynamics = self.view

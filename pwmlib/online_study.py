@@ -39,7 +39,7 @@ def online_seed(name: str, model: str, seed: int, runs_dir: str | Path) -> list[
             agent.advance()
             count = len(agent.episodes)
             if count % EVALUATE_EVERY == 0 or agent.finished:
-                evaluation, _ = evaluate_policy(envs, agent.learner.actor, agent._view)
+                evaluation, _ = evaluate_policy(envs, agent.learner.actor, agent.view)
                 noisy = [e.total_reward for e in agent.episodes[-EVALUATE_EVERY:]]
                 head = {"task": name, "model": model, "train_seed": seed, "episodes": count}
                 run.log(**head, mean_return=evaluation.mean_return, noisy_return=sum(noisy) / len(noisy))

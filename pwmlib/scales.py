@@ -17,7 +17,17 @@ from .online import OnlineConfig
 from .planning import PlannerConfig
 from .world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
 
-__all__ = ["MULTITASK_SCALES", "OFFLINE_CARTPOLE", "ONLINE", "CollectionPlan", "DataPlan", "MultitaskScale", "differences"]
+__all__ = [
+    "FINE_TUNED",
+    "MULTITASK_SCALES",
+    "OFFLINE_CARTPOLE",
+    "ONLINE",
+    "CollectionPlan",
+    "DataPlan",
+    "FineTuningPlan",
+    "MultitaskScale",
+    "differences",
+]
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,21 @@ class CollectionPlan:
 
 
 @dataclass(frozen=True)
+class FineTuningPlan:
+    """Online fine-tuning (App. C.4) of policies that were extracted: updates are after each episode in the real task."""
+
+    episodes: int = 80
+    """After the first ones."""
+    first_episodes: int = 4
+    """Before the first update."""
+    first_model_updates: int = 400
+    model_updates: int = 100
+    policy_updates: int = 50
+    training: WorldModelTraining = WorldModelTraining()
+    """Of the task's copy of the world model; `updates` follows from the numbers above."""
+
+
+@dataclass(frozen=True)
 class MultitaskScale:
     """All numbers of one scale of notebook 03."""
 
@@ -66,6 +91,7 @@ class MultitaskScale:
     policy: PWMConfig
     planner: PlannerConfig = PlannerConfig()
     collection: CollectionPlan | None = None
+    fine_tuning: FineTuningPlan = FineTuningPlan()
     one_policy: PWMConfig = PWMConfig()
     """Of one policy for all tasks (Fig. 18)."""
     tdmpc2: TDMPC2Config = TDMPC2Config()
@@ -143,6 +169,10 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
         checkpoint_every=500,
     ),
 }
+
+
+FINE_TUNED: dict[str, tuple[str, ...]] = {"quick": (), "laptop": ("cheetah-run", "walker-walk"), "paper": ()}
+"""Tasks whose policies are fine-tuned online where a run does not say which."""
 
 
 def differences(scale: MultitaskScale, reference: MultitaskScale | None = None) -> pd.DataFrame:

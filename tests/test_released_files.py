@@ -114,7 +114,7 @@ def test_an_experiment_takes_chunks_instead_of_generating(tmp_path, monkeypatch)
         dataclasses.replace(experiment, tasks=(MT80[30],)).data()
     good = {"scale": "quick", "tasks": 4, "task_names": [], "data": str(tmp_path), "train_seeds": 0, "engine": "local", "workers": 1,
             "device": "cpu", "data_dir": str(tmp_path / "data"), "variant": "paper", "comparisons": [], "compared_tasks": 12,
-            "runs_dir": str(tmp_path / "runs"),
+            "fine_tune": [], "runs_dir": str(tmp_path / "runs"),
             "figures_dir": "", "overrides": {}}  # fmt: skip
     assert MultitaskParameters.validate_cell(good).experiment().chunks == (tmp_path / "chunk_0.pt",)
     for data, tasks, scale, shipped in (("auto", 4, "quick", False), ("auto", 80, "quick", True), ("auto", 80, "laptop", False)):

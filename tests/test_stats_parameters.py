@@ -59,7 +59,7 @@ def test_incomplete_tables_are_refused_by_name():
 
 MULTITASK = dict(
     scale="quick", tasks=4, task_names=[], train_seeds=0, workers=0, device="cpu", data="auto", engine="local",
-    data_dir="", variant="paper", comparisons=[], compared_tasks=12, runs_dir="runs",
+    data_dir="", variant="paper", comparisons=[], compared_tasks=12, fine_tune=[], runs_dir="runs",
     figures_dir="", overrides={},
 )  # fmt: skip
 
@@ -91,6 +91,15 @@ def test_wrong_parameters_are_one_paragraph(change, said):
         MultitaskParameters.validate_cell({**MULTITASK, **change})
     assert "\n" not in str(caught.value)
     assert caught.value._render_traceback_() == [f"ParameterError: {caught.value}"]
+
+
+def test_fine_tuned_tasks_are_those_of_the_run():
+    with pytest.raises(ParameterError, match="walker-walk is not among the tasks of this run"):
+        MultitaskParameters.validate_cell({**MULTITASK, "task_names": ["cheetah-run"], "fine_tune": ["walker-walk"]})
+    few = {**MULTITASK, "task_names": ["mw-reach", "cheetah-run"]}
+    for change, tasks in (({"scale": "laptop"}, (1,)), ({}, ()), ({"fine_tune": ["mw-reach"]}, (0,))):
+        params = MultitaskParameters.validate_cell({**few, **change})
+        assert params.fine_tuning(params.experiment(progress=False)).tasks == tasks
 
 
 def test_released_variant_reaches_the_scale():

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ..config import PWMConfig, WorldModelTraining
+from ..fine_tuning import FineTuning
 from ..jobs import Engine, default_workers
 from ..multitask import MultitaskExperiment
 from ..multitask_peers import Comparison, MultitaskPeers
 from ..parameters import override, parse_list
 from ..paths import resolve, writable_folder
 from ..runs import digest, plain
-from ..scales import MULTITASK_SCALES, MultitaskScale
+from ..scales import FINE_TUNED, MULTITASK_SCALES, MultitaskScale
 from ..shipped import SHIPPED, Artefacts
 from ..tasks import STRATIFIED, Task, select_tasks
 from .common import Common, Names
@@ -42,9 +43,10 @@ class MultitaskParameters(Common):
     comparisons: Comparisons = Field(
         description="what PWM is compared with here: any of tdmpc2, one_policy, horizon; tdmpc2 and horizon need the episodes"
     )
+    fine_tune: Names = Field(description="names of tasks whose policies learn on online; empty means the scale's choice")
     compared_tasks: int = Field(ge=1, le=80, description="how many of the tasks, in the stratified order, are compared")
 
-    @field_validator("task_names")
+    @field_validator("task_names", "fine_tune")
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:
         if value:
@@ -54,6 +56,9 @@ class MultitaskParameters(Common):
     @model_validator(mode="after")
     def _runnable(self) -> MultitaskParameters:
         self.scaled()
+        unselected = [name for name in self.fine_tune if name not in {t.name for t in self.selected()}]
+        if unselected:
+            raise ValueError(f"fine_tune={self.fine_tune}: {unselected[0]} is not among the tasks of this run")
         needing = [name for name in self.comparisons if name != "one_policy"]
         if needing and self.from_shipped():
             raise ValueError(f"comparisons={self.comparisons}: {needing[0]} trains on episodes; set data to 'generate'")
@@ -85,6 +90,11 @@ class MultitaskParameters(Common):
         """The comparisons on the first `compared_tasks` of the stratified order that are in the experiment."""
         chosen = [t for t in STRATIFIED if t in experiment.tasks][: self.compared_tasks]
         return MultitaskPeers(experiment, tuple(sorted(experiment.tasks.index(t) for t in chosen)))
+
+    def fine_tuning(self, experiment: MultitaskExperiment) -> FineTuning:
+        """Online fine-tuning of the policies of the tasks in `fine_tune`, or of the scale's that are in the experiment."""
+        names = self.fine_tune or FINE_TUNED[self.scale]
+        return FineTuning(experiment, tuple(i for i, t in enumerate(experiment.tasks) if t.name in names))
 
     def scaled(self) -> MultitaskScale:
         """The scale's numbers with the variant's switches and this notebook's changes."""

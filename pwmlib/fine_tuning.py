@@ -1,0 +1,151 @@
+"""Online fine-tuning (App. C.4): extracted policies act in the real task and learn on, each with its own copy of the world model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from .evaluation import believed_and_real_value, evaluate_policy
+from .jobs import Job
+from .multitask_jobs import policy_job
+from .online import OnlineAgent, OnlineConfig
+from .runs import Run, resolve_device
+from .sweep import note_plan
+from .tasks import make
+from .world_model import WorldModel
+
+if TYPE_CHECKING:
+    from .multitask import MultitaskExperiment
+
+__all__ = ["FineTuning", "fine_tuning_job", "one_task", "one_task_policy"]
+
+EVALUATE_EVERY = 10
+"""Episodes."""
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Fine-tuning that belongs to an experiment. Every method does only what is missing.
+
+    tasks: indices of the experiment's tasks.
+    """
+
+    experiment: MultitaskExperiment
+    tasks: tuple[int, ...]
+
+    def table(self) -> pd.DataFrame:
+        """One line a policy and evaluation: task, suite, train_seed, own_episodes (0 is the extracted policy), score, mean_return, success,
+        touched, model_value, real_value."""
+        e, each = self.experiment, [(i, seed) for i in self.tasks for seed in range(self.experiment.train_seeds)]
+        e.train_world_model()
+        note_plan(e.runs_dir, "fine-tuning", [self.run(i, seed) for i, seed in each])
+        part = replace(self, experiment=e._for_job())
+        jobs = [Job(f"{e.tasks[i].name} seed {seed}", fine_tuning_job, {"fine_tuning": part, "index": i, "seed": seed}) for i, seed in each]
+        return pd.DataFrame([line for result in e._run(jobs, "fine-tuning online") for line in result.value])
+
+    def run(self, index: int, seed: int) -> Run:
+        """The run of `fine_tuning_job`."""
+        e, t = self.experiment, self.experiment.tasks[index]
+        params = {"policy": e.policy_run(index, seed).folder.name, "plan": e.scale.fine_tuning, "eval_episodes": e.scale.eval_episodes}
+        return Run(e.runs_dir, "fine_tuning", f"{t.name}-seed{seed}", params)
+
+    def config(self) -> OnlineConfig:
+        """The loop's settings: the plan's, with the networks that were trained before."""
+        plan, scale = self.experiment.scale.fine_tuning, self.experiment.scale
+        training = replace(plan.training, updates=plan.first_model_updates + plan.episodes * plan.model_updates)
+        return OnlineConfig(
+            episodes=plan.episodes,
+            random_episodes=plan.first_episodes,
+            model_updates=plan.model_updates,
+            policy_updates=plan.policy_updates,
+            first_model_updates=plan.first_model_updates,
+            model=scale.model,
+            training=training,
+            policy=replace(scale.policy, updates=(plan.episodes + 1) * plan.policy_updates),
+        )
+
+    def replay(self, index: int) -> Sequence[np.ndarray]:
+        """The task's offline episodes; none where the world model was shipped without them."""
+        e = self.experiment
+        return () if e.shipped else e.store(e.tasks[index]).arrays()
+
+
+def fine_tuning_job(fine_tuning: FineTuning, index: int, seed: int) -> list[dict[str, Any]]:
+    """Extract one policy if that is missing, let it act, and train it and its world model on; a resumable run. Returns a line every
+    `EVALUATE_EVERY` episodes, the first one before any."""
+    e, t, scale = fine_tuning.experiment, fine_tuning.experiment.tasks[index], fine_tuning.experiment.scale
+    policy_job(e, index, seed)
+
+    def work(run: Run) -> list[dict[str, Any]]:
+        extracted = e.policy_run(index, seed).load_checkpoint()
+        agent = OnlineAgent(
+            make(t),
+            fine_tuning.config(),
+            model=one_task(e.load_world_model(), e.model_index(index), t.obs_dim, t.action_dim),
+            actor_state=one_task_policy(extracted["actor"], t.action_dim),
+            critics_state=extracted["critics"],
+            replay=fine_tuning.replay(index),
+            seed=seed,
+            device=resolve_device(e.device),
+        )
+        envs = [make(t) for _ in range(scale.eval_episodes)]
+
+        def evaluate() -> None:
+            evaluation, episodes = evaluate_policy(envs, agent.learner.actor, agent.view)
+            values = believed_and_real_value(agent.learner.critics, agent.view, episodes, obs_dim=t.obs_dim, gamma=scale.policy.gamma)
+            head = {"task": t.name, "suite": t.suite, "train_seed": seed, "own_episodes": len(agent.episodes)}
+            run.log(**head, **evaluation.row(), **dict(zip(("model_value", "real_value"), values, strict=True)))
+            run.save_checkpoint(agent.state_dict())
+
+        saved = run.load_checkpoint()
+        if saved is None:
+            evaluate()
+        else:
+            agent.load_state_dict(saved)
+        while not agent.finished:
+            agent.advance()
+            if len(agent.episodes) % EVALUATE_EVERY == 0 or agent.finished:
+                evaluate()
+        return run.rows
+
+    return fine_tuning.run(index, seed).execute(work)
+
+
+def one_task(model: WorldModel, index: int, obs_dim: int, action_dim: int) -> WorldModel:
+    """The part of a multi-task model that serves one task, as a model of its own, without the padding; computes the same.
+
+    index: the task's number in the model; obs_dim, action_dim: its true sizes. Raises ValueError for a model with spectral norms, which
+    are those of the padded matrices, and for a residual one, whose policies see padded states.
+    """
+    c, e, z = model.config, model.config.task_dim, model.latent_dim
+    if c.spectral_norm or c.residual:
+        raise ValueError(
+            f"one_task: spectral_norm={c.spectral_norm}, residual={c.residual}; such a model has no part that computes the same"
+        )
+    step = slice(0, z + e + action_dim)
+    columns = {
+        "encoder.0.weight": [*range(obs_dim), *range(model.obs_dim, model.obs_dim + e)],
+        "dynamics.0.weight": step,
+        "reward_head.0.weight": step,
+    }
+    part, whole = WorldModel(obs_dim, action_dim, config=c), model.state_dict()
+    state: dict[str, Tensor] = {}
+    for name, own in part.state_dict().items():
+        if name in ("action_mask", "obs_mean", "obs_std", "task_embedding.weight"):
+            state[name] = whole[name][index : index + 1, : own.shape[1]]
+        else:
+            state[name] = whole[name][:, columns[name]] if name in columns else whole[name]
+    part.load_state_dict(state)
+    return part.to(model.obs_mean.device)
+
+
+def one_task_policy(actor: dict[str, Tensor], action_dim: int) -> dict[str, Tensor]:
+    """A policy's state_dict with the first `action_dim` of its padded actions."""
+    last = max(int(name.split(".")[1]) for name in actor if name.startswith("mean."))
+    heads = ("log_std", *(name for name in actor if name.startswith(f"mean.{last}.")))
+    return {name: value[:action_dim] if name in heads else value for name, value in actor.items()}
