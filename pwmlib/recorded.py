@@ -4,6 +4,7 @@ python -m pwmlib.recorded perfect_model     closed-form cartpole and pendulum, 5
 python -m pwmlib.recorded offline_cartpole  cartpole-swingup on dm_control, offline from replay, 5 seeds
 python -m pwmlib.recorded ball_wall         the ball-wall study at laptop scale, 50 seeds
 python -m pwmlib.recorded online            PWM online on cheetah-run and walker-walk, two world models, 3 seeds
+python -m pwmlib.recorded fine_tuning       policies of the shipped world model on the same two tasks, fine-tuned online, 3 seeds
 python -m pwmlib.recorded hopper_shac       SHAC on Hopper at laptop scale, 5 seeds; likewise hopper_pwm, ant_shac, ...
 python -m pwmlib.recorded ablation_batch    a question of notebook 04 at laptop scale, 2 or 3 seeds; likewise ablation_stiffness, ...
 python -m pwmlib.recorded extraction        Fig. 8b on two tasks of dm_control, 3 seeds
@@ -26,6 +27,7 @@ import pandas as pd
 from . import ball_wall as ball_wall_study
 from .checkpoints import write_atomic
 from .extraction_study import EXTRACTION_UPDATES, ExtractionStudy
+from .fine_tuning import FineTuning
 from .jobs import Job, default_workers, run_jobs
 from .multitask import MultitaskExperiment
 from .multitask_jobs import gate_job, policy_job
@@ -33,7 +35,8 @@ from .online_study import online_seed
 from .paths import PROJECT, writable_folder
 from .perfect_model import SETTINGS, gradient_reach, run_setting
 from .results import RESULTS, save_table
-from .scales import MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE
+from .scales import FINE_TUNED, MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE
+from .shipped import SHIPPED, Artefacts
 from .single_task.ablations import ABLATIONS, ablation_experiments, run_ablation
 from .single_task.experiment import SingleTaskExperiment
 from .single_task.runner import Algorithm
@@ -124,6 +127,15 @@ def online(workers: int, runs_dir: Path, seeds: int = 3) -> None:
     save_table("online", pd.DataFrame([row for curve in curves for row in curve]), "python -m pwmlib.recorded online")
 
 
+def fine_tuning(workers: int, runs_dir: Path) -> None:
+    """What `-p scale laptop -p data shipped` does with the tasks that scale fine-tunes: extract policies, and let them learn on online."""
+    tasks, scale = tuple(task(name) for name in FINE_TUNED["laptop"]), MULTITASK_SCALES["laptop"]
+    folders = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}
+    experiment = MultitaskExperiment(tasks, scale, scale.train_seeds, **folders, device="cpu", workers=workers, shipped=Artefacts(SHIPPED))
+    table = FineTuning(experiment, tuple(range(len(tasks)))).table()
+    save_table("fine_tuning", table, "python -m pwmlib.recorded fine_tuning")
+
+
 SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
     "hopper": {"shac": 5, "pwm": 5, "pwm_state_space": 5, "pwm_offline": 5},
     "ant": {"shac": 3},
@@ -173,6 +185,7 @@ EXPERIMENTS: dict[str, Callable[[int, Path], None]] = {
     "offline_cartpole": offline_cartpole,
     "ball_wall": ball_wall,
     "online": online,
+    "fine_tuning": fine_tuning,
     "extraction": extraction,
     **{f"{robot}_{name}": partial(single_task, robot, name) for robot in SINGLE_TASK for name in get_args(Algorithm)},
     **{f"ablation_{name}": partial(ablation, name) for name in ABLATIONS},

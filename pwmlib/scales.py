@@ -77,7 +77,9 @@ class FineTuningPlan:
     first_model_updates: int = 400
     model_updates: int = 100
     policy_updates: int = 50
-    training: WorldModelTraining = WorldModelTraining()
+    training: WorldModelTraining = WorldModelTraining(
+        horizon=8, batch=128, lr=1e-3, final_lr=1e-4, standardise_obs=True, loss=WorldModelLossConfig(dynamics_coef=5.0)
+    )
     """Of the task's copy of the world model; `updates` follows from the numbers above."""
 
 

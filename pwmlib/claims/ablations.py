@@ -263,7 +263,7 @@ ABLATION_CLAIMS = [
         "mean return after the most updates, ratio",
         ours=_extraction_ours,
         bar=1.0,
-        scale=f"{LAPTOP}: 10 000 updates, two tasks",
+        scale="laptop: 10 000 updates, two dm_control tasks",
         command="python -m pwmlib.recorded extraction",
         note="Small models, replay of one learning agent; TD-MPC2 one run a task, so no interval.",
     ),
