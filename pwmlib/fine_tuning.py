@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .evaluation import believed_and_real_value, evaluate_policy
 from .jobs import Job
+from .multitask_cost import COST, model_update_s, policy_update_s
 from .multitask_jobs import policy_job
 from .online import OnlineAgent, OnlineConfig
 from .runs import Run, resolve_device
@@ -37,6 +38,20 @@ class FineTuning:
 
     experiment: MultitaskExperiment
     tasks: tuple[int, ...]
+
+    def cost(self) -> str:
+        """What is about to be run, and about how long it takes on this number of processes, from recorded costs; empty for no task."""
+        if not self.tasks:
+            return ""
+        e, c, plan = self.experiment, self.config(), self.experiment.scale.fine_tuning
+        latent = e.load_world_model().latent_dim if e.shipped else e.scale.model.latent_dim
+        models, policies = c.training.updates * model_update_s(c.training, latent), c.policy.updates * policy_update_s(c.policy, latent)
+        each = [models + policies + (plan.first_episodes + plan.episodes) * COST[f"{e.tasks[i].suite}_episode_s"] for i in self.tasks]
+        minutes = e.train_seeds * sum(each) / 60 / max(1, e.workers)
+        return (
+            f"Fine-tuning online: {len(self.tasks) * e.train_seeds} policies, {plan.episodes} episodes each, about {minutes:.0f} min "
+            f"on {e.workers} processes."
+        )
 
     def table(self) -> pd.DataFrame:
         """One line a policy and evaluation: task, suite, train_seed, own_episodes (0 is the extracted policy), score, mean_return, success,

@@ -9,7 +9,7 @@ from .config import PWMConfig, WorldModelTraining
 if TYPE_CHECKING:
     from .multitask import MultitaskExperiment
 
-__all__ = ["COST", "cost_line"]
+__all__ = ["COST", "cost_line", "model_update_s", "policy_update_s"]
 
 COST = {
     "update_ms": 60.0,
@@ -25,21 +25,29 @@ COST = {
 one world-model update (0.6M weights, batch 256, H = 16), measured at scale laptop; one core of a Xeon."""
 
 
+def policy_update_s(config: PWMConfig, latent_dim: int) -> float:
+    """CPU time of one policy update, s."""
+    return COST["update_ms"] * (config.batch / 64) * (config.horizon / 16) * max(1.0, latent_dim / 128) / 1000
+
+
+def model_update_s(training: WorldModelTraining, latent_dim: int) -> float:
+    """CPU time of one world-model update, s."""
+    return COST["model_update_ms"] * (latent_dim / 128) * (training.batch / 256) * (training.horizon / 16) / 1000
+
+
 def cost_line(experiment: MultitaskExperiment) -> str:
     """One sentence: the stages that an experiment has at most, and about how many minutes they take on its number of processes."""
     e, scale, workers = experiment, experiment.scale, max(1, experiment.workers)
     policies, c = len(e.tasks) * e.train_seeds, scale.policy
 
-    def update_s(config: PWMConfig) -> float:
-        return COST["update_ms"] * (config.batch / 64) * (config.horizon / 16) * max(1.0, scale.model.latent_dim / 128) / 1000
+    latent = scale.model.latent_dim
 
     def model_minutes(training: WorldModelTraining) -> float:
-        size = (scale.model.latent_dim / 128) * (training.batch / 256) * (training.horizon / 16)
-        return training.updates * size * COST["model_update_ms"] / 60_000
+        return training.updates * model_update_s(training, latent) / 60
 
     checks = -(-c.updates // scale.evaluate_every)
     seconds = sum(
-        e.train_seeds * (c.updates * update_s(c) + checks * scale.eval_episodes * COST[f"{t.suite}_episode_s"])
+        e.train_seeds * (c.updates * policy_update_s(c, latent) + checks * scale.eval_episodes * COST[f"{t.suite}_episode_s"])
         + scale.planner_episodes * COST[f"{t.suite}_planning_s"]
         for t in e.tasks
     )
@@ -51,7 +59,8 @@ def cost_line(experiment: MultitaskExperiment) -> str:
     data = sum(episodes[t.suite] * COST[f"{t.suite}_data_s"] for t in e.tasks) / 60 / workers
     model = model_minutes(scale.training)
     if rounds:
-        each = sum(rounds.policy.updates * update_s(rounds.policy) + rounds.episodes * COST[f"{t.suite}_episode_s"] for t in e.tasks)
+        policy_s = rounds.policy.updates * policy_update_s(rounds.policy, latent)
+        each = sum(policy_s + rounds.episodes * COST[f"{t.suite}_episode_s"] for t in e.tasks)
         model += rounds.rounds * (each / 60 / workers + model_minutes(rounds.training))
     trained = "a world model with its rounds of collection" if rounds else "a world model"
     first = f"episodes, about {data:.0f} min" + (" and those of a learning agent" if plan.replay else "")

@@ -14,7 +14,7 @@ from pwmlib.config import WorldModelTraining
 from pwmlib.fine_tuning import FineTuning, fine_tuning_job, one_task, one_task_policy
 from pwmlib.online import OnlineAgent
 from pwmlib.policy import Actor
-from pwmlib.scales import FineTuningPlan
+from pwmlib.scales import MULTITASK_SCALES, FineTuningPlan
 from pwmlib.tasks import make, select_tasks
 from pwmlib.world_model import WorldModel, WorldModelConfig
 
@@ -89,6 +89,17 @@ def test_each_policy_starts_as_extracted_and_learns_on(tuned):
     state = fine_tuning.run(0, 0).load_checkpoint()
     assert [e["behaviour"] for e in state["episodes"]] == ["learning_agent"] * 12, "the first ones are the policy's too"
     assert state["trainer"]["step"] == 3 + 10 * 2 and state["learner"]["step"] == 11
+
+
+def test_the_cost_grows_with_what_is_asked(tuned):
+    fine_tuning, _ = tuned
+    assert dataclasses.replace(fine_tuning, tasks=()).cost() == ""
+    e = fine_tuning.experiment
+    laptop = dataclasses.replace(e, scale=MULTITASK_SCALES["laptop"], train_seeds=3)
+    line = dataclasses.replace(fine_tuning, experiment=laptop).cost()
+    minutes = int(line.split("about ")[1].split()[0])
+    assert "3 policies, 80 episodes each" in line and 5 <= minutes <= 30
+    assert "about 0 min" in fine_tuning.cost()
 
 
 def test_an_interrupted_fine_tuning_ends_the_same(tuned, monkeypatch):
