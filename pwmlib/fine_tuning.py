@@ -18,12 +18,12 @@ from .online import OnlineAgent, OnlineConfig
 from .runs import Run, resolve_device
 from .sweep import note_plan
 from .tasks import make
-from .world_model import WorldModel
+from .world_model import WorldModel, WorldModelConfig
 
 if TYPE_CHECKING:
     from .multitask import MultitaskExperiment
 
-__all__ = ["FineTuning", "fine_tuning_job", "one_task", "one_task_policy"]
+__all__ = ["FineTuning", "divisible", "fine_tuning_job", "one_task", "one_task_policy"]
 
 EVALUATE_EVERY = 10
 """Episodes."""
@@ -131,14 +131,19 @@ def fine_tuning_job(fine_tuning: FineTuning, index: int, seed: int) -> list[dict
     return fine_tuning.run(index, seed).execute(work)
 
 
+def divisible(config: WorldModelConfig) -> bool:
+    """Whether `one_task` can take a part of such a model: not with spectral norms, which are those of the padded matrices, nor of a
+    residual one, whose policies see padded states."""
+    return not (config.spectral_norm or config.residual)
+
+
 def one_task(model: WorldModel, index: int, obs_dim: int, action_dim: int) -> WorldModel:
     """The part of a multi-task model that serves one task, as a model of its own, without the padding; computes the same.
 
-    index: the task's number in the model; obs_dim, action_dim: its true sizes. Raises ValueError for a model with spectral norms, which
-    are those of the padded matrices, and for a residual one, whose policies see padded states.
+    index: the task's number in the model; obs_dim, action_dim: its true sizes. Raises ValueError for one that is not `divisible`.
     """
     c, e, z = model.config, model.config.task_dim, model.latent_dim
-    if c.spectral_norm or c.residual:
+    if not divisible(c):
         raise ValueError(
             f"one_task: spectral_norm={c.spectral_norm}, residual={c.residual}; such a model has no part that computes the same"
         )

@@ -96,8 +96,12 @@ def test_wrong_parameters_are_one_paragraph(change, said):
 def test_fine_tuned_tasks_are_those_of_the_run():
     with pytest.raises(ParameterError, match="walker-walk is not among the tasks of this run"):
         MultitaskParameters.validate_cell({**MULTITASK, "task_names": ["cheetah-run"], "fine_tune": ["walker-walk"]})
+    residual = {"overrides": {"model.residual": True}}
+    with pytest.raises(ParameterError, match="residual or has spectral norms cannot be fine-tuned by task"):
+        MultitaskParameters.validate_cell({**MULTITASK, "task_names": ["cheetah-run"], "fine_tune": ["cheetah-run"], **residual})
     few = {**MULTITASK, "task_names": ["mw-reach", "cheetah-run"]}
-    for change, tasks in (({"scale": "laptop"}, (1,)), ({}, ()), ({"fine_tune": ["mw-reach"]}, (0,))):
+    laptop = {"scale": "laptop"}
+    for change, tasks in ((laptop, (1,)), (laptop | residual, ()), ({}, ()), ({"fine_tune": ["mw-reach"]}, (0,))):
         params = MultitaskParameters.validate_cell({**few, **change})
         assert params.fine_tuning(params.experiment(progress=False)).tasks == tasks
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ..config import PWMConfig, WorldModelTraining
-from ..fine_tuning import FineTuning
+from ..fine_tuning import FineTuning, divisible
 from ..jobs import Engine, default_workers
 from ..multitask import MultitaskExperiment
 from ..multitask_peers import Comparison, MultitaskPeers
@@ -59,6 +59,10 @@ class MultitaskParameters(Common):
         unselected = [name for name in self.fine_tune if name not in {t.name for t in self.selected()}]
         if unselected:
             raise ValueError(f"fine_tune={self.fine_tune}: {unselected[0]} is not among the tasks of this run")
+        if self.fine_tune and not divisible(self.scaled().model):
+            raise ValueError(
+                f"fine_tune={self.fine_tune}: a world model that is residual or has spectral norms cannot be fine-tuned by task"
+            )
         needing = [name for name in self.comparisons if name != "one_policy"]
         if needing and self.from_shipped():
             raise ValueError(f"comparisons={self.comparisons}: {needing[0]} trains on episodes; set data to 'generate'")
@@ -93,7 +97,8 @@ class MultitaskParameters(Common):
 
     def fine_tuning(self, experiment: MultitaskExperiment) -> FineTuning:
         """Online fine-tuning of the policies of the tasks in `fine_tune`, or of the scale's that are in the experiment."""
-        names = self.fine_tune or FINE_TUNED[self.scale]
+        default = FINE_TUNED[self.scale] if divisible(experiment.scale.model) else ()
+        names = self.fine_tune or default
         return FineTuning(experiment, tuple(i for i, t in enumerate(experiment.tasks) if t.name in names))
 
     def scaled(self) -> MultitaskScale:
