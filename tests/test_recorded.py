@@ -233,6 +233,18 @@ def test_ppo_says_what_the_text_says():
     assert shac["env_steps"].max() * 3 <= ppo["env_steps"].max() and iqm(shac["last"]) > last[1]
 
 
+def test_sac_and_tdmpc2_say_what_the_text_says():
+    printed = pd.read_csv(PROJECT / "data" / "published" / "single_task.csv").set_index(["algorithm", "task"])["paper_t4_iqm"]
+    sac, tdmpc2 = (pd.read_csv(RESULTS / f"single_task_hopper_{name}.csv") for name in ("sac", "tdmpc2"))
+    assert len(sac) == len(tdmpc2) == 2
+    low, high = sorted(sac["last"])
+    assert f"get {sac['cpu_s'].min() / 60:.0f} to {tdmpc2['cpu_s'].max() / 60:.0f} CPU-minutes a seed" in TEXT
+    assert f"SAC ends at {low:.0f} and {high:.0f} after {sac['env_steps'].max() / 1e6:.2f} M steps" in TEXT
+    assert f"still rising (the paper prints {printed['sac', 'hopper']:.0f})" in TEXT
+    low, high = sorted(tdmpc2["last"])
+    assert f"buys {tdmpc2['env_steps'].max() / 1e6:.2f} M steps: {low:.0f} and {high:.0f} ({printed['tdmpc2', 'hopper']:.0f})" in TEXT
+
+
 def test_single_runs_of_other_robots_say_what_the_text_says():
     printed = pd.read_csv(PROJECT / "data" / "published" / "single_task.csv").set_index(["algorithm", "task"])["paper_t4_iqm"]
     anymal, humanoid = (pd.read_csv(RESULTS / f"single_task_{robot}_shac.csv") for robot in ("anymal", "humanoid"))

@@ -34,6 +34,14 @@ def _ours_over(robot: str, algorithm: str, other: str) -> Cell:
     return iqm_ratio(_last(robot, algorithm), _last(robot, other))
 
 
+def _at_less_time() -> Cell:
+    """PWM at its end against TD-MPC2 at its own, which took each of its runs more CPU time."""
+    pwm, peer = (results_of(f"single_task_hopper_{name}") for name in ("pwm", "tdmpc2"))
+    if pwm["cpu_s"].max() > peer["cpu_s"].min():
+        raise ValueError("single_pwm_tdmpc2_hopper_time: a run of PWM took more CPU time than one of TD-MPC2")
+    return iqm_ratio(pwm["last"], peer["last"])
+
+
 def _table() -> pd.DataFrame:
     return published_table("single_task").set_index(["algorithm", "task"])
 
@@ -150,13 +158,26 @@ SINGLE_TASK = [
             "",
             f"IQM in units of {NAMES[other]}'s",
             recomputed=partial(_final_over, "pwm", other, robot) if _has_files(other, robot) else None,
-            ours=partial(_ours_over, robot, "pwm", other),
+            ours=partial(_ours_over, robot, "pwm", other) if other == "shac" else None,
             bar=1.0,
             scale=LAPTOP,
             command=_command(robot, "pwm"),
-            note="Ours: PWM with 1500 updates, far from its asymptote.",
+            note="Ours: PWM with 1500 updates, far from its asymptote." if other == "shac" else "Ours are too short to tell; next row.",
         )
         for robot, other in (("hopper", "shac"), ("hopper", "tdmpc2"), ("ant", "shac"))
+    ),
+    Claim(
+        "single_pwm_tdmpc2_hopper_time",
+        "Sec. 4.1",
+        "PWM reaches a higher return than TD-MPC2 in less CPU time: Hopper.",
+        "",
+        "IQM in units of TD-MPC2's",
+        ours=_at_less_time,
+        bar=1.0,
+        scale=LAPTOP,
+        command=_command("hopper", "tdmpc2"),
+        note="TD-MPC2 plans and makes two updates for each step of its 8 robots: 0.04 M steps in that time, PWM 1.8 M. By steps it would "
+        "look different.",
     ),
     Claim(
         "table4_spread_pwm",
