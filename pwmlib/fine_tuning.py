@@ -46,7 +46,9 @@ class FineTuning:
         e, c, plan = self.experiment, self.config(), self.experiment.scale.fine_tuning
         latent = e.load_world_model().latent_dim if e.shipped else e.scale.model.latent_dim
         models, policies = c.training.updates * model_update_s(c.training, latent), c.policy.updates * policy_update_s(c.policy, latent)
-        each = [models + policies + (plan.first_episodes + plan.episodes) * COST[f"{e.tasks[i].suite}_episode_s"] for i in self.tasks]
+        episodes = plan.first_episodes + plan.episodes
+        evaluated = (2 + episodes // EVALUATE_EVERY) * e.scale.eval_episodes
+        each = [models + policies + (episodes + evaluated) * COST[f"{e.tasks[i].suite}_episode_s"] for i in self.tasks]
         minutes = e.train_seeds * sum(each) / 60 / max(1, e.workers)
         return (
             f"Fine-tuning online: {len(self.tasks) * e.train_seeds} policies, {plan.episodes} episodes each, about {minutes:.0f} min "
