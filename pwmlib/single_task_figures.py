@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from .colours import colours_of
 from .envs import DifferentiableEnv
@@ -40,7 +40,7 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
     shown["minutes"] = shown.groupby(["task", "algorithm", "evaluation"])["minutes"].transform("mean")
     present = list(dict.fromkeys(shown["algorithm"]))
     panels = [
-        ("env_steps", "mean_return", "environment steps", "return"),
+        ("env_steps", "mean_return", "environment steps, millions", "return"),
         ("minutes", "mean_return", "CPU-minutes of training", "return"),
         ("minutes", "gradient_cosine", "CPU-minutes of training", "cosine of the model's gradient\nto the simulator's"),
     ]
@@ -51,7 +51,11 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
                 ax.set_axis_off()
                 continue
             if x == "env_steps":  # a learner without steps of its own has no curve against them
-                part = part[part.groupby("algorithm")[x].transform("nunique") > 1]
+                part = part[part.groupby("algorithm")[x].transform("nunique") > 1].assign(env_steps=lambda table: table["env_steps"] / 1e6)
+                ax.set_xscale("log")
+                ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+                ax.xaxis.set_major_formatter("{x:g}")
+                ax.xaxis.set_minor_formatter(NullFormatter())
             sns.lineplot(
                 part, x=x, y=y, hue="algorithm", hue_order=present, palette=_COLOURS, estimator=iqm, errorbar=("ci", 95), seed=0, ax=ax,
                 legend=ax is axes[0, 1],
@@ -67,7 +71,7 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
     handles, labels = axes[0, 1].get_legend_handles_labels()
     axes[0, 1].get_legend().remove()
     handles, labels = zip(*{label: (handle, label) for handle, label in zip(handles, labels, strict=True)}.values(), strict=True)
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(labels) // (1 + len(labels) // 6)), fontsize=8)
     return figure
 
 
@@ -89,12 +93,23 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
             if a.low is not None:
                 left.errorbar(i + shift, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=3, lw=1)
         profile = performance_profile(part, np.linspace(0, 1.5, 61), score="last")
-        right.plot(profile["threshold"], profile["fraction"], color=_COLOURS[NAMES[name]], label=NAMES[name])
+        right.plot(profile["threshold"], profile["fraction"], color=_COLOURS[NAMES[name]])
         right.fill_between(profile["threshold"], profile["low"], profile["high"], color=_COLOURS[NAMES[name]], alpha=0.15, lw=0)
-    left.set_xticks(range(len(algorithms)), [textwrap.fill(NAMES[a], 12) for a in algorithms], fontsize=7)
+    left.set_xticks(
+        range(len(algorithms)),
+        [textwrap.fill(NAMES[a], 18) for a in algorithms],
+        fontsize=8,
+        rotation=35,
+        ha="right",
+        rotation_mode="anchor",
+    )
     left.set(ylabel="return / published PPO", title="IQM: at the end (filled), at the peak (hollow)")
-    right.set(xlabel="return / published PPO", ylabel="share of runs above", title="at the end of training", ylim=(-0.02, 1.02))
-    right.legend(fontsize=8, loc="lower left")
+    right.set(
+        xlabel="return / published PPO",
+        ylabel="share of runs above",
+        title="at the end of training, colours as on the left",
+        ylim=(-0.02, 1.02),
+    )
     for ax in (left, right):
         ax.title.set_fontsize(9)
         ax.grid(axis="y", alpha=0.3)

@@ -100,6 +100,26 @@ def test_online_says_what_the_text_says():
     assert f"cheetah-run stays at {offline['cheetah-run']:.0f} and walker-walk at {offline['walker-walk']:.0f} of 1000" in TEXT
 
 
+def test_fine_tuning_says_what_the_text_says():
+    table, data = pd.read_csv(RESULTS / "fine_tuning.csv"), pd.read_csv(SHIPPED / "data.csv").set_index("task")["data_p90"]
+    assert table.groupby(["task", "own_episodes"]).size().eq(3).all() and table["own_episodes"].max() == 84
+    last = table[table["own_episodes"] == 84].set_index(["task", "train_seed"])["mean_return"]
+    said = {}
+    for name, group in table.groupby("task"):
+        first, ends = (sorted(group[group["own_episodes"] == n]["mean_return"]) for n in (0, 84))
+        said[name] = "from {:.0f}, {:.0f} and {:.0f} to {:.0f}, {:.0f} and {:.0f}".format(*first, *ends)
+        early = group[group["own_episodes"].isin([0, 10, 20])].groupby("own_episodes")["mean_return"].median()
+        assert early.max() == early[0], "nothing is gained at first"
+    assert f"On cheetah-run the return goes {said['cheetah-run']}" in TEXT
+    assert (last["cheetah-run"] >= 300).all() and (last["cheetah-run"] >= 0.7 * data["cheetah-run"]).all()
+    assert f"on walker-walk {said['walker-walk']}. Nothing is gained in the first 20 episodes" in TEXT
+    values = table[table["own_episodes"].isin([0, 84])].groupby(["task", "own_episodes"])[["model_value", "real_value"]].mean().round()
+    (believed, real), (after, then) = (values.loc["cheetah-run", n].astype(int) for n in (0, 84))
+    assert f"from a value of {believed} where {real} is real to {after} where {then} is;" in TEXT
+    (believed, real), (after, then) = (values.loc["walker-walk", n].astype(int) for n in (0, 84))
+    assert f"from {believed} against {real}, they are still at {after} against {then}." in TEXT
+
+
 def test_comparisons_say_what_the_readme_says():
     horizon = pd.read_csv(RESULTS / "multitask_horizon.csv")
     assert horizon.groupby(["task", "method"]).size().eq(2).all() and horizon["task"].nunique() == 8
