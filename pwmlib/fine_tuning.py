@@ -1,4 +1,4 @@
-"""Online fine-tuning (App. C.4): extracted policies act in the real task and learn on, each with its own copy of the world model."""
+"""Online fine-tuning (App. C.4): policies act in the real task and learn, each with its own copy of the multi-task world model."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class FineTuning:
         )
 
     def table(self) -> pd.DataFrame:
-        """One line a policy and evaluation: task, suite, train_seed, own_episodes (0 is the extracted policy), score, mean_return, success,
+        """One line a policy and evaluation: task, suite, train_seed, own_episodes (0: how it starts), score, mean_return, success,
         touched, model_value, real_value."""
         e, each = self.experiment, [(i, seed) for i in self.tasks for seed in range(self.experiment.train_seeds)]
         e.train_world_model()
@@ -67,8 +67,9 @@ class FineTuning:
 
     def run(self, index: int, seed: int) -> Run:
         """The run of `fine_tuning_job`."""
-        e, t = self.experiment, self.experiment.tasks[index]
-        params = {"policy": e.policy_run(index, seed).folder.name, "plan": e.scale.fine_tuning, "eval_episodes": e.scale.eval_episodes}
+        e, t, scale = self.experiment, self.experiment.tasks[index], self.experiment.scale
+        params = {"world_model": e.world_model_name(), "task": t.name, "train_seed": seed, "policy": scale.policy}
+        params |= {"plan": scale.fine_tuning, "eval_episodes": scale.eval_episodes}
         return Run(e.runs_dir, "fine_tuning", f"{t.name}-seed{seed}", params)
 
     def config(self) -> OnlineConfig:
@@ -93,19 +94,21 @@ class FineTuning:
 
 
 def fine_tuning_job(fine_tuning: FineTuning, index: int, seed: int) -> list[dict[str, Any]]:
-    """Extract one policy if that is missing, let it act, and train it and its world model on; a resumable run. Returns a line every
-    `EVALUATE_EVERY` episodes, the first one before any."""
+    """Let one policy act, and train it and its world model; a resumable run. Where the plan asks for the extracted policy, that is
+    extracted first if it is missing. Returns a line every `EVALUATE_EVERY` episodes, the first one before any."""
     e, t, scale = fine_tuning.experiment, fine_tuning.experiment.tasks[index], fine_tuning.experiment.scale
-    policy_job(e, index, seed)
+    extracted = scale.fine_tuning.policy == "extracted"
+    if extracted:
+        policy_job(e, index, seed)
 
     def work(run: Run) -> list[dict[str, Any]]:
-        extracted = e.policy_run(index, seed).load_checkpoint()
+        learned = e.policy_run(index, seed).load_checkpoint() if extracted else None
         agent = OnlineAgent(
             make(t),
             fine_tuning.config(),
             model=one_task(e.load_world_model(), e.model_index(index), t.obs_dim, t.action_dim),
-            actor_state=one_task_policy(extracted["actor"], t.action_dim),
-            critics_state=extracted["critics"],
+            actor_state=one_task_policy(learned["actor"], t.action_dim) if learned else None,
+            critics_state=learned["critics"] if learned else None,
             replay=fine_tuning.replay(index),
             seed=seed,
             device=resolve_device(e.device),

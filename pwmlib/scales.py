@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Literal
 
 import pandas as pd
 
@@ -68,8 +69,11 @@ class CollectionPlan:
 
 @dataclass(frozen=True)
 class FineTuningPlan:
-    """Online fine-tuning (App. C.4) of policies that were extracted: updates are after each episode in the real task."""
+    """Online fine-tuning (App. C.4) of a task's copy of the world model: updates are after each episode in the real task."""
 
+    policy: Literal["anew", "extracted"] = "anew"
+    """Whether policy and critics start anew, as in the paper's single tasks, or are those that were extracted from the frozen model: such
+    critics promise what only the frozen model holds, and have to unlearn it first."""
     episodes: int = 80
     """After the first ones."""
     first_episodes: int = 4

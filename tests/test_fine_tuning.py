@@ -71,7 +71,9 @@ def tuned(tmp_path_factory):
     """Fine-tuning of two tiny policies of cartpole-swingup, and its table."""
     experiment = tiny_experiment(tmp_path_factory.mktemp("tuned"), **{"training.updates": 5})
     short = WorldModelTraining(horizon=4, batch=8, lr=1e-4)
-    plan = FineTuningPlan(episodes=10, first_episodes=2, first_model_updates=3, model_updates=2, policy_updates=1, training=short)
+    plan = FineTuningPlan(
+        policy="extracted", episodes=10, first_episodes=2, first_model_updates=3, model_updates=2, policy_updates=1, training=short
+    )
     experiment = dataclasses.replace(experiment, scale=dataclasses.replace(experiment.scale, fine_tuning=plan))
     experiment.generate()
     fine_tuning = FineTuning(experiment, (0,))
@@ -89,6 +91,22 @@ def test_each_policy_starts_as_extracted_and_learns_on(tuned):
     state = fine_tuning.run(0, 0).load_checkpoint()
     assert [e["behaviour"] for e in state["episodes"]] == ["learning_agent"] * 12, "the first ones are the policy's too"
     assert state["trainer"]["step"] == 3 + 10 * 2 and state["learner"]["step"] == 11
+
+
+def test_a_policy_may_start_anew_with_the_trained_model(tuned):
+    fine_tuning, table = tuned
+    e = fine_tuning.experiment
+    plan = dataclasses.replace(e.scale.fine_tuning, policy="anew")
+    anew = dataclasses.replace(fine_tuning, experiment=dataclasses.replace(e, scale=dataclasses.replace(e.scale, fine_tuning=plan)))
+    assert anew.run(0, 0).folder != fine_tuning.run(0, 0).folder
+    lines = fine_tuning_job(anew, 0, 0)
+    assert [line["own_episodes"] for line in lines] == [0, 10, 12] and lines[0]["model_value"] != table["model_value"][0]
+    state = anew.run(0, 0).load_checkpoint()
+    behaviours = [e["behaviour"] for e in state["episodes"]]
+    assert behaviours == ["uniform_random", "correlated_random"] + ["learning_agent"] * 10
+    whole, part = e.load_world_model(), state["trainer"]["model"]["dynamics.1.weight"]
+    change = (part - whole.state_dict()["dynamics.1.weight"]).abs().max()
+    assert 0 < change < 23 * 1.1e-4, "23 Adam steps of 1e-4 from the trained model"
 
 
 def test_the_cost_grows_with_what_is_asked(tuned):
