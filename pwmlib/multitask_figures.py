@@ -140,8 +140,8 @@ def aggregate_bars(ours: Mapping[str, Aggregate], published: pd.DataFrame) -> Fi
 
 
 def fine_tuning_curves(curves: pd.DataFrame, results: pd.DataFrame) -> Figure:
-    """Score against episodes of the task's own, a line a seed; at 0 the extracted policy. Dashed: random actions; dotted: the score of the
-    90th percentile of the returns in the data, in dm_control.
+    """Score against episodes of the task's own, a line a seed; at 0 the policy it starts with. Dashed: random actions; dotted: the score of
+    the 90th percentile of the returns in the data, in dm_control.
 
     curves: of `FineTuning.table`; results: of `MultitaskExperiment.results`.
     """

@@ -128,8 +128,9 @@ def online(workers: int, runs_dir: Path, seeds: int = 3) -> None:
 
 
 def fine_tuning(workers: int, runs_dir: Path) -> None:
-    """What `-p scale laptop -p data shipped` does with the tasks that scale fine-tunes: extract policies, and let them learn on online."""
+    """Policies that were extracted from the shipped world model learn on online, on the tasks that scale laptop fine-tunes."""
     tasks, scale = tuple(task(name) for name in FINE_TUNED["laptop"]), MULTITASK_SCALES["laptop"]
+    scale = replace(scale, fine_tuning=replace(scale.fine_tuning, policy="extracted"))
     folders = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}
     experiment = MultitaskExperiment(tasks, scale, scale.train_seeds, **folders, device="cpu", workers=workers, shipped=Artefacts(SHIPPED))
     table = FineTuning(experiment, tuple(range(len(tasks)))).table()
