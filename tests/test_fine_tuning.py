@@ -2,8 +2,8 @@
 
 import dataclasses
 import shutil
-from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -161,4 +161,4 @@ def test_the_figure_has_a_panel_a_task(tuned):
     assert [ax.get_title() for ax in figure.axes] == ["cartpole-swingup"]
     lines = [line.get_ydata() for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
     np.testing.assert_allclose(lines[1], table[table["train_seed"] == 1]["score"])
-    assert Path(fine_tuning.run(0, 0).folder).is_dir()
+    plt.close(figure)

@@ -22,9 +22,10 @@ def test_moving_a_slider_draws_another_picture():
 def test_pictures_are_png_and_leave_no_open_figure():
     import matplotlib.pyplot as plt
 
+    before = plt.get_fignums()
     for draw in (lesson.bowl, lesson.ball_and_wall, lesson.chaos):
         assert draw()._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == before
 
 
 def test_quadrature_gives_the_closed_form_of_the_smoothed_step():
