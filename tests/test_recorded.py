@@ -312,6 +312,11 @@ def test_ablations_say_what_the_text_says():
     assert said in TEXT
     assert f"as before, at {stiff['PWM'][0]:.0f}, {stiff['PWM'][1]:.0f} and {stiff['PWM'][2]:.0f} instead of" in TEXT
     assert f"instead of {usual['PWM'][0]:.0f} to {usual['PWM'][2]:.0f}, although" in TEXT
+    last, _, _ = runs("td_lambda_actor")
+    of_lambda, n_step = ("{:.0f}, {:.0f} and {:.0f}".format(*last[kind]) for kind in ("lambda-return", "n-step return"))
+    assert f"3 seeds): {of_lambda} with it, {n_step} with the paper's n-step return" in TEXT
+    row = pd.read_csv(CLAIMS).set_index("id").loc["td_lambda"]
+    assert f"the IQMs, {row['ours']:.2f}, has an interval from {row['ours_low']:.2f} to {row['ours_high']:.2f}" in TEXT
 
 
 def test_the_page_of_tables_is_written_from_the_results():
