@@ -37,7 +37,9 @@ def bars(ax: Axes, table: pd.DataFrame, *, width: int = 14, fontsize: int = 8) -
             # A percentile interval of few runs need not hold the aggregate itself.
             ends = [[max(0.0, row.value - row.low)], [max(0.0, row.high - row.value)]]
             ax.errorbar(place, row.value, ends, color="black", capsize=3, lw=1.2)
-    ax.set_xticks(range(len(ticks)), [textwrap.fill(str(name), width) for name in ticks], fontsize=fontsize)
+    slanted = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"} if len(ticks) > 6 else {}
+    names = [textwrap.fill(str(name), 24 if slanted else width) for name in ticks]
+    ax.set_xticks(range(len(ticks)), names, fontsize=fontsize, **slanted)
     ax.set_xlim(-0.55, len(ticks) - 0.45)
     ax.grid(axis="y", alpha=0.3)
 
