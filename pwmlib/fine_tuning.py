@@ -73,7 +73,7 @@ class FineTuning:
         return Run(e.runs_dir, "fine_tuning", f"{t.name}-seed{seed}", params)
 
     def config(self) -> OnlineConfig:
-        """The loop's settings: the plan's, with the networks that were trained before."""
+        """The loop's settings: the plan's, with the scale's networks and learning rates of the policy."""
         plan, scale = self.experiment.scale.fine_tuning, self.experiment.scale
         training = replace(plan.training, updates=plan.first_model_updates + plan.episodes * plan.model_updates)
         return OnlineConfig(

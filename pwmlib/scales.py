@@ -178,7 +178,7 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
 
 
 FINE_TUNED: dict[str, tuple[str, ...]] = {"quick": (), "laptop": ("cheetah-run", "walker-walk"), "paper": ()}
-"""Tasks whose policies are fine-tuned online where a run does not say which."""
+"""Tasks with online fine-tuning where a run does not say which."""
 
 
 def differences(scale: MultitaskScale, reference: MultitaskScale | None = None) -> pd.DataFrame:

@@ -43,7 +43,7 @@ class MultitaskParameters(Common):
     comparisons: Comparisons = Field(
         description="what PWM is compared with here: any of tdmpc2, one_policy, horizon; tdmpc2 and horizon need the episodes"
     )
-    fine_tune: Names = Field(description="names of tasks whose policies learn on online; empty means the scale's choice")
+    fine_tune: Names = Field(description="names of tasks on which policies learn online at the end; empty means the scale's choice")
     compared_tasks: int = Field(ge=1, le=80, description="how many of the tasks, in the stratified order, are compared")
 
     @field_validator("task_names", "fine_tune")
@@ -96,7 +96,7 @@ class MultitaskParameters(Common):
         return MultitaskPeers(experiment, tuple(sorted(experiment.tasks.index(t) for t in chosen)))
 
     def fine_tuning(self, experiment: MultitaskExperiment) -> FineTuning:
-        """Online fine-tuning of the policies of the tasks in `fine_tune`, or of the scale's that are in the experiment."""
+        """Online fine-tuning on the tasks in `fine_tune`, or on those of the scale's that are in the experiment."""
         default = FINE_TUNED[self.scale] if divisible(experiment.scale.model) else ()
         names = self.fine_tune or default
         return FineTuning(experiment, tuple(i for i, t in enumerate(experiment.tasks) if t.name in names))
