@@ -56,14 +56,15 @@ class FineTuning:
         )
 
     def table(self) -> pd.DataFrame:
-        """One line a policy and evaluation: task, suite, train_seed, own_episodes (0: how it starts), score, mean_return, success,
-        touched, model_value, real_value."""
+        """One line a policy and evaluation: start (the plan's policy: anew or extracted), task, suite, train_seed, own_episodes (0: how it
+        starts), score, mean_return, success, touched, model_value, real_value."""
         e, each = self.experiment, [(i, seed) for i in self.tasks for seed in range(self.experiment.train_seeds)]
         e.train_world_model()
         note_plan(e.runs_dir, "fine-tuning", [self.run(i, seed) for i, seed in each])
         part = replace(self, experiment=e._for_job())
         jobs = [Job(f"{e.tasks[i].name} seed {seed}", fine_tuning_job, {"fine_tuning": part, "index": i, "seed": seed}) for i, seed in each]
-        return pd.DataFrame([line for result in e._run(jobs, "fine-tuning online") for line in result.value])
+        start = e.scale.fine_tuning.policy
+        return pd.DataFrame([{"start": start, **line} for result in e._run(jobs, "fine-tuning online") for line in result.value])
 
     def run(self, index: int, seed: int) -> Run:
         """The run of `fine_tuning_job`."""

@@ -16,7 +16,17 @@ from .scales import DataPlan
 from .tasks import Task, make
 from .tasks import task as find_task
 
-__all__ = ["behaviour_quantiles", "data_quantiles", "generate_task"]
+__all__ = ["behaviour_quantiles", "data_quantiles", "generate_task", "generation_job", "generation_run"]
+
+
+def generation_run(name: str, plan: DataPlan, folder: str, runs_dir: str) -> Run:
+    """The run of `generation_job`."""
+    return Run(runs_dir, "episodes", name, {"plan": plan, "data_dir": folder, "generator": GENERATOR_VERSION})
+
+
+def generation_job(name: str, plan: DataPlan, folder: str, runs_dir: str) -> int:
+    """`generate_task` as a run, so that a sweep's status tells it; episodes that are gone are written again."""
+    return generation_run(name, plan, folder, runs_dir).execute(lambda run: generate_task(name, plan, folder), always=True)
 
 
 def generate_task(name: str, plan: DataPlan, folder: str) -> int:

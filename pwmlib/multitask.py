@@ -21,7 +21,7 @@ from .episodes.store import COLLECTED
 from .errors import ExplainedError
 from .foreign import read_torch_file
 from .frozen import FrozenWorldModel
-from .generation import behaviour_quantiles, data_quantiles, generate_task
+from .generation import behaviour_quantiles, data_quantiles, generation_job, generation_run
 from .jobs import Engine, Job, JobResult, run_jobs
 from .multitask_cost import cost_line
 from .multitask_jobs import collection_job, gate_job, policy_job, random_job, shipped_policy_job, stacked_job
@@ -91,9 +91,10 @@ class MultitaskExperiment:
         if self.chunks:
             self._import()
             return pd.concat([EpisodeStore(self.data_dir, t).index() for t in self.tasks], ignore_index=True)
-        folder = str(self.data_dir)
-        jobs = [Job(t.name, generate_task, {"name": t.name, "plan": self.scale.data, "folder": folder}) for t in self.tasks]
-        self._run(jobs, "episodes")
+        folders = {"folder": str(self.data_dir), "runs_dir": str(self.runs_dir)}
+        each = [{"name": t.name, "plan": self.scale.data, **folders} for t in self.tasks]
+        note_plan(self.runs_dir, "episodes", [generation_run(**arguments) for arguments in each])
+        self._run([Job(arguments["name"], generation_job, arguments) for arguments in each], "episodes")
         return pd.concat([EpisodeStore(self.data_dir, t).index() for t in self.tasks], ignore_index=True)
 
     def train_world_model(self) -> dict[str, Any]:

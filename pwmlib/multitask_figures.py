@@ -140,28 +140,33 @@ def aggregate_bars(ours: Mapping[str, Aggregate], published: pd.DataFrame) -> Fi
 
 
 def fine_tuning_curves(curves: pd.DataFrame, results: pd.DataFrame) -> Figure:
-    """Score against episodes of the task's own, a line a seed; at 0 the policy it starts with. Dashed: random actions; dotted: the score of
-    the 90th percentile of the returns in the data, in dm_control.
+    """Score against episodes of the task's own, a line a seed; at 0 the policy it starts with.
 
-    curves: of `FineTuning.table`; results: of `MultitaskExperiment.results`.
+    curves: of `FineTuning.table`, of one or both starts; results: of `MultitaskExperiment.results`, for random actions and the 90th
+    percentile of the returns in the data (dm_control; a success in MetaWorld has none).
     """
     tasks, first = list(dict.fromkeys(curves["task"])), results.drop_duplicates("task").set_index("task")
     columns = min(4, len(tasks))
     rows = -(-len(tasks) // columns)
-    size = (max(3.6, 2.35 * columns), 2.5 * rows + 0.3)
+    size = (max(3.6, 2.6 * columns), 2.5 * rows + 0.7)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharey=True)
     for ax, name in zip(axes.flat, tasks, strict=False):
-        for _, line in curves[curves["task"] == name].groupby("train_seed"):
-            ax.plot(line["own_episodes"], line["score"], color=OURS, lw=1.5, marker="o", ms=3)
-        ax.axhline(first.random_score[name], color="black", ls="--", lw=1)
+        for (start, _), line in curves[curves["task"] == name].groupby(["start", "train_seed"]):
+            ax.plot(line["own_episodes"], line["score"], label=_STARTS[start][0], color=_STARTS[start][1], lw=1.5, marker="o", ms=3)
+        ax.axhline(first.random_score[name], label="random actions", color="black", ls="--", lw=1)
         if first.suite[name] == "dm_control":
-            ax.axhline(first.data_p90[name] / 10, color="0.5", ls=":", lw=1.5)
+            ax.axhline(first.data_p90[name] / 10, label="90th percentile of the data", color="0.5", ls=":", lw=1.5)
         ax.set(title=name, ylim=(-3, 103), xlabel="episodes of its own")
     for ax in axes.flat[len(tasks) :]:
         ax.set_axis_off()
     for ax in axes[:, 0]:
         ax.set_ylabel("score")
+    named = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=2, fontsize=8)
     return figure
+
+
+_STARTS = {"anew": ("policy and critics start anew", OURS), "extracted": ("start as extracted", "#d55e00")}
 
 
 def online_curves(table: pd.DataFrame) -> Figure:

@@ -4,7 +4,8 @@ python -m pwmlib.recorded perfect_model     closed-form cartpole and pendulum, 5
 python -m pwmlib.recorded offline_cartpole  cartpole-swingup on dm_control, offline from replay, 5 seeds
 python -m pwmlib.recorded ball_wall         the ball-wall study at laptop scale, 50 seeds
 python -m pwmlib.recorded online            PWM online on cheetah-run and walker-walk, two world models, 3 seeds
-python -m pwmlib.recorded fine_tuning       policies of the shipped world model on the same two tasks, fine-tuned online, 3 seeds
+python -m pwmlib.recorded fine_tuning       the shipped world model fine-tuned online on the same two tasks, with new policies, 3 seeds;
+                                            fine_tuning_extracted: with the policies that were extracted from it
 python -m pwmlib.recorded hopper_shac       SHAC on Hopper at laptop scale, 5 seeds; likewise hopper_pwm, ant_shac, ...
 python -m pwmlib.recorded ablation_batch    a question of notebook 04 at laptop scale, 2 or 3 seeds; likewise ablation_stiffness, ...
 python -m pwmlib.recorded extraction        Fig. 8b on two tasks of dm_control, 3 seeds
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -127,14 +128,14 @@ def online(workers: int, runs_dir: Path, seeds: int = 3) -> None:
     save_table("online", pd.DataFrame([row for curve in curves for row in curve]), "python -m pwmlib.recorded online")
 
 
-def fine_tuning(workers: int, runs_dir: Path) -> None:
-    """Policies that were extracted from the shipped world model learn on online, on the tasks that scale laptop fine-tunes."""
-    tasks, scale = tuple(task(name) for name in FINE_TUNED["laptop"]), MULTITASK_SCALES["laptop"]
-    scale = replace(scale, fine_tuning=replace(scale.fine_tuning, policy="extracted"))
+def fine_tuning(name: str, policy: Literal["anew", "extracted"], workers: int, runs_dir: Path) -> None:
+    """The shipped world model fine-tuned online on the tasks that scale laptop fine-tunes, with the policy that learns there."""
+    tasks, scale = tuple(task(t) for t in FINE_TUNED["laptop"]), MULTITASK_SCALES["laptop"]
+    scale = replace(scale, fine_tuning=replace(scale.fine_tuning, policy=policy))
     folders = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}
     experiment = MultitaskExperiment(tasks, scale, scale.train_seeds, **folders, device="cpu", workers=workers, shipped=Artefacts(SHIPPED))
     table = FineTuning(experiment, tuple(range(len(tasks)))).table()
-    save_table("fine_tuning", table, "python -m pwmlib.recorded fine_tuning")
+    save_table(name, table, f"python -m pwmlib.recorded {name}")
 
 
 SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
@@ -186,7 +187,7 @@ EXPERIMENTS: dict[str, Callable[[int, Path], None]] = {
     "offline_cartpole": offline_cartpole,
     "ball_wall": ball_wall,
     "online": online,
-    "fine_tuning": fine_tuning,
+    **{name: partial(fine_tuning, name, policy) for name, policy in (("fine_tuning", "anew"), ("fine_tuning_extracted", "extracted"))},
     "extraction": extraction,
     **{f"{robot}_{name}": partial(single_task, robot, name) for robot in SINGLE_TASK for name in get_args(Algorithm)},
     **{f"ablation_{name}": partial(ablation, name) for name in ABLATIONS},

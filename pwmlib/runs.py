@@ -133,16 +133,17 @@ class Run:
         """What a finished run returned."""
         return self._read("result.json").get("result")
 
-    def execute(self, work: Callable[[Run], Any]) -> Any:
+    def execute(self, work: Callable[[Run], Any], *, always: bool = False) -> Any:
         """Return the stored result of a finished run; else do the work, from its last checkpoint if there is one.
 
+        always: also that of a finished run, for work that itself does only what is missing somewhere else.
         A second process that wants the same run waits for the first and takes its result.
         """
-        if self.status == "finished":
+        if self.status == "finished" and not always:
             return self.result
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
-            return self.result if self.status == "finished" else self._work(work)
+            return self.result if self.status == "finished" and not always else self._work(work)
 
     def _work(self, work: Callable[[Run], Any]) -> Any:
         write_atomic(self.folder / "params.json", json.dumps(self.params, indent=1))

@@ -7,9 +7,10 @@ import pytest
 
 from pwmlib.episodes import Episode, EpisodeFileError, EpisodeStore, SliceSampler
 from pwmlib.episodes.store import record, record_together
-from pwmlib.generation import data_quantiles, generate_task
+from pwmlib.generation import data_quantiles, generate_task, generation_job, generation_run
 from pwmlib.jobs import Job, run_jobs
 from pwmlib.scales import DataPlan
+from pwmlib.sweep import note_plan, status
 from pwmlib.tasks import make, task
 
 T = task("mw-reach")
@@ -87,6 +88,17 @@ def test_generation_continues_to_the_same_bytes(tmp_path):
     assert whole.shards() == cut.shards() and whole.fingerprint() == cut.fingerprint()
     for shard in whole.shards():
         assert (whole.folder / f"{shard}.npy").read_bytes() == (cut.folder / f"{shard}.npy").read_bytes()
+
+
+def test_a_sweep_tells_how_far_the_episodes_are_and_restores_what_is_gone(tmp_path):
+    plan = DataPlan(metaworld={"uniform_random": 2}, shard=1)
+    folders = {"folder": str(tmp_path / "data"), "runs_dir": str(tmp_path / "runs")}
+    each = [{"name": name, "plan": plan, **folders} for name in ("mw-reach", "mw-push")]
+    note_plan(tmp_path / "runs", "episodes", [generation_run(**arguments) for arguments in each])
+    assert generation_job(**each[0]) == 2
+    assert status(tmp_path / "runs").set_index("name")["status"].to_dict() == {"mw-reach": "finished", "mw-push": "missing"}
+    (tmp_path / "data/mw-reach/uniform_random-00001.json").unlink()
+    assert generation_job(**each[0]) == 1 and generation_job(**each[0]) == 0
 
 
 def test_generation_refuses_a_folder_of_another_plan(tmp_path):

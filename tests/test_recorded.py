@@ -101,7 +101,7 @@ def test_online_says_what_the_text_says():
 
 
 def test_fine_tuning_says_what_the_text_says():
-    table, data = pd.read_csv(RESULTS / "fine_tuning.csv"), pd.read_csv(SHIPPED / "data.csv").set_index("task")["data_p90"]
+    table, data = pd.read_csv(RESULTS / "fine_tuning_extracted.csv"), pd.read_csv(SHIPPED / "data.csv").set_index("task")["data_p90"]
     assert table.groupby(["task", "own_episodes"]).size().eq(3).all() and table["own_episodes"].max() == 84
     last = table[table["own_episodes"] == 84].set_index(["task", "train_seed"])["mean_return"]
     said = {}
