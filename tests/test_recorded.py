@@ -251,6 +251,12 @@ def test_ppo_says_what_the_text_says():
         f"{ppo['env_steps'].max() / 1e6:.1f} M steps, 2 seeds" in TEXT and f"about {ppo['cpu_s'].max() / 60:.0f} CPU-minutes; SHAC" in TEXT
     )
     assert shac["env_steps"].max() * 3 <= ppo["env_steps"].max() and iqm(shac["last"]) > last[1]
+    ppo, shac = (pd.read_csv(RESULTS / f"single_task_ant_{name}.csv") for name in ("ppo", "shac"))
+    last, printed = sorted(ppo["last"]), pd.read_csv(PROJECT / "data" / "published" / "single_task.csv").set_index(["algorithm", "task"])
+    assert len(last) == 2 and f"ends at {last[0]:.0f} and {last[1]:.0f}, rising slowly" in TEXT
+    assert f"(the paper prints {printed.loc[('ppo', 'ant'), 'paper_t4_iqm']:.0f}); SHAC has {shac['last'].min():.0f} or more" in TEXT
+    assert shac["env_steps"].max() * 3 <= ppo["env_steps"].max() and shac["last"].min() > last[1]
+    assert ppo["env_steps"].max() == pd.read_csv(RESULTS / "single_task_hopper_ppo.csv")["env_steps"].max()
 
 
 def test_sac_and_tdmpc2_say_what_the_text_says():

@@ -162,7 +162,9 @@ SINGLE_TASK = [
             bar=1.0,
             scale=LAPTOP,
             command=_command(robot, "pwm"),
-            note="Ours: PWM with 1500 updates, far from its asymptote." if other == "shac" else "Ours are too short to tell; next row.",
+            note="Ours: PWM with 1500 updates, far from its asymptote."
+            if other == "shac"
+            else "Ours are too short to tell; compared by CPU time in a row of their own.",
         )
         for robot, other in (("hopper", "shac"), ("hopper", "tdmpc2"), ("ant", "shac"))
     ),
