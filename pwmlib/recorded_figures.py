@@ -37,7 +37,12 @@ DRAWN: list[tuple[str, str, Sequence[str], Callable[..., Figure]]] = [
     ("multitask_tdmpc2", "Fig. 6", ["multitask_tdmpc2"], lambda table: compared_scores(table, "Fig. 6, in our numbers")),
     ("multitask_one_policy", "Fig. 18", ["multitask_one_policy"], lambda table: compared_scores(table, "Fig. 18, in our numbers")),
     ("multitask_horizon", "Fig. 14", ["multitask_horizon"], lambda table: compared_scores(table, "Fig. 14, in our numbers")),
-    ("multitask_fine_tuning", "none: App. C.4 from the shipped world model", ["fine_tuning_extracted", "multitask_80"], fine_tuning_curves),
+    (
+        "multitask_fine_tuning",
+        "none: App. C.4 from the shipped world model",
+        ["fine_tuning", "fine_tuning_extracted", "multitask_80"],
+        lambda anew, extracted, results: fine_tuning_curves(pd.concat([anew, extracted]), results),
+    ),
     ("online", "none: App. C.4 on single tasks", ["online"], online_curves),
     (
         "fig06_multitask_80_tasks",

@@ -101,18 +101,30 @@ def test_online_says_what_the_text_says():
 
 
 def test_fine_tuning_says_what_the_text_says():
-    table, data = pd.read_csv(RESULTS / "fine_tuning_extracted.csv"), pd.read_csv(SHIPPED / "data.csv").set_index("task")["data_p90"]
-    assert table.groupby(["task", "own_episodes"]).size().eq(3).all() and table["own_episodes"].max() == 84
-    last = table[table["own_episodes"] == 84].set_index(["task", "train_seed"])["mean_return"]
+    table, data = pd.read_csv(RESULTS / "fine_tuning.csv"), pd.read_csv(SHIPPED / "data.csv").set_index("task")["data_p90"]
+    assert table.groupby(["task", "own_episodes"]).size().eq(3).all() and table["start"].eq("anew").all()
+    last = table[table["own_episodes"] == 84].groupby("task")["mean_return"].apply(sorted)
+    cheetah, walker = ("{:.0f}, {:.0f} and {:.0f}".format(*last[name]) for name in ("cheetah-run", "walker-walk"))
+    assert (
+        f"cheetah-run ends at {cheetah}, past 70 % of the data's 90th percentile in every seed; walker-walk at {walker}, past it in 2 of 3."
+        in TEXT
+    )
+    cheetah, walker = ([value >= 0.7 * data[name] for value in last[name]] for name in ("cheetah-run", "walker-walk"))
+    assert cheetah == [True] * 3 and walker == [False, True, True]
+    extracted = pd.read_csv(RESULTS / "fine_tuning_extracted.csv")
+    assert min(last["walker-walk"]) > extracted[extracted["task"] == "walker-walk"].query("own_episodes == 84")["mean_return"].max()
+
+
+def test_fine_tuning_of_extracted_policies_says_what_the_text_says():
+    table = pd.read_csv(RESULTS / "fine_tuning_extracted.csv")
+    assert table.groupby(["task", "own_episodes"]).size().eq(3).all() and table["start"].eq("extracted").all()
     said = {}
     for name, group in table.groupby("task"):
         first, ends = (sorted(group[group["own_episodes"] == n]["mean_return"]) for n in (0, 84))
         said[name] = "from {:.0f}, {:.0f} and {:.0f} to {:.0f}, {:.0f} and {:.0f}".format(*first, *ends)
         early = group[group["own_episodes"].isin([0, 10, 20])].groupby("own_episodes")["mean_return"].median()
         assert early.max() == early[0], "nothing is gained at first"
-    assert f"On cheetah-run the return goes {said['cheetah-run']}" in TEXT
-    assert (last["cheetah-run"] >= 300).all() and (last["cheetah-run"] >= 0.7 * data["cheetah-run"]).all()
-    assert f"on walker-walk {said['walker-walk']}. Nothing is gained in the first 20 episodes" in TEXT
+    assert f"On cheetah-run the return goes {said['cheetah-run']}; on walker-walk {said['walker-walk']}. Nothing is gained" in TEXT
     values = table[table["own_episodes"].isin([0, 84])].groupby(["task", "own_episodes"])[["model_value", "real_value"]].mean().round()
     (believed, real), (after, then) = (values.loc["cheetah-run", n].astype(int) for n in (0, 84))
     assert f"from a value of {believed} where {real} is real to {after} where {then} is;" in TEXT
