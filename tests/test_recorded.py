@@ -330,6 +330,20 @@ def test_ablations_say_what_the_text_says():
     assert said in TEXT
     assert f"as before, at {stiff['PWM'][0]:.0f}, {stiff['PWM'][1]:.0f} and {stiff['PWM'][2]:.0f} instead of" in TEXT
     assert f"instead of {usual['PWM'][0]:.0f} to {usual['PWM'][2]:.0f}, although" in TEXT
+    last, _, table = runs("batch")
+    of = {n: [f"{value:.0f}" for value in last[f"{n} trajectories"]] for n in (16, 32, 64, 128)}
+    ends = {n: "{}, {} and {}".format(*of[n]) for n in of}
+    assert f"16 trajectories end at {ends[16]}, 32 at {ends[32]}, the paper's 64 at {ends[64]}, 128 at {ends[128]}." in TEXT
+    row, steps = pd.read_csv(CLAIMS).set_index("id").loc["batch_ours"], table.groupby("variation")["env_steps"].max() / 1e6
+    assert (
+        f"gets {100 * row['ours']:.0f} % of what it gets with 128 ({100 * row['ours_low']:.0f} to {100 * row['ours_high']:.0f} %)" in TEXT
+    )
+    assert f"({steps['16 trajectories']:.2f} M against {steps['128 trajectories']:.1f} M)" in TEXT
+    assert f"{of[64][0]} to {of[64][2]} instead of {usual['PWM'][0]:.0f} to {usual['PWM'][2]:.0f}. Differences" in TEXT
+    last, _, table = runs("critic_value", 2)
+    mean, peak = last["mean"], table[table["variation"] == "mean"].set_index("last")["best"]
+    assert f"ends at {mean[0]:.0f}, after {peak[mean[0]]:.0f} on the way, and at {mean[1]:.0f}; with the minimum" in TEXT
+    assert "minimum at {:.0f} and {:.0f}.".format(*last["minimum"]) in TEXT
     last, _, _ = runs("td_lambda_actor")
     of_lambda, n_step = ("{:.0f}, {:.0f} and {:.0f}".format(*last[kind]) for kind in ("lambda-return", "n-step return"))
     assert f"3 seeds): {of_lambda} with it, {n_step} with the paper's n-step return" in TEXT

@@ -120,6 +120,7 @@ ABLATIONS: dict[str, Ablation] = {
         "none: the released code's choice",
         "Minimum or mean of the critics?",
         (Variation("minimum"), Variation("mean", overrides={f"{_AC}.critic_value": "mean"})),
+        recorded_seeds=2,
     ),
     "imagination": Ablation(
         "none: the released code's choice",
