@@ -111,6 +111,7 @@ def test_fine_tuning_says_what_the_text_says():
     )
     cheetah, walker = ([value >= 0.7 * data[name] for value in last[name]] for name in ("cheetah-run", "walker-walk"))
     assert cheetah == [True] * 3 and walker == [False, True, True]
+    assert f"bring walker-walk to {min(last['walker-walk']):.0f} to {max(last['walker-walk']):.0f} of 1000" in TEXT
     extracted = pd.read_csv(RESULTS / "fine_tuning_extracted.csv")
     assert min(last["walker-walk"]) > extracted[extracted["task"] == "walker-walk"].query("own_episodes == 84")["mean_return"].max()
 
