@@ -345,6 +345,9 @@ def test_ablations_say_what_the_text_says():
     mean, peak = last["mean"], table[table["variation"] == "mean"].set_index("last")["best"]
     assert f"ends at {mean[0]:.0f}, after {peak[mean[0]]:.0f} on the way, and at {mean[1]:.0f}; with the minimum" in TEXT
     assert "minimum at {:.0f} and {:.0f}.".format(*last["minimum"]) in TEXT
+    last, _, _ = runs("detach", 2)
+    said = "{:.0f} and {:.0f} when the gradient also runs through what the policy sees, {:.0f} and {:.0f} when it sees sg(z)"
+    assert said.format(*last["full gradient"], *last["policy sees sg(z)"]) in TEXT
     last, _, _ = runs("td_lambda_actor")
     of_lambda, n_step = ("{:.0f}, {:.0f} and {:.0f}".format(*last[kind]) for kind in ("lambda-return", "n-step return"))
     assert f"3 seeds): {of_lambda} with it, {n_step} with the paper's n-step return" in TEXT

@@ -92,11 +92,13 @@ ABLATIONS: dict[str, Ablation] = {
         "none: the released code's choice",
         "What does da/ds in the gradient change?",
         (Variation("policy sees sg(z)"), Variation("full gradient", overrides={f"{_AC}.detach_policy_input": False})),
+        recorded_seeds=2,
     ),
     "terminal_discount": Ablation(
         "none: the released code's choice",
         "Is the wrong exponent of gamma felt?",
         (Variation("gamma^H"), Variation("gamma^(H+1)", overrides={f"{_AC}.terminal_discount": "gamma^(H+1)"})),
+        recorded_seeds=2,
     ),
     "reward_head": Ablation(
         "none: App. C omits SymExp",
