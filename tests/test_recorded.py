@@ -345,6 +345,9 @@ def test_ablations_say_what_the_text_says():
     mean, peak = last["mean"], table[table["variation"] == "mean"].set_index("last")["best"]
     assert f"ends at {mean[0]:.0f}, after {peak[mean[0]]:.0f} on the way, and at {mean[1]:.0f}; with the minimum" in TEXT
     assert "minimum at {:.0f} and {:.0f}.".format(*last["minimum"]) in TEXT
+    last, _, _ = runs("terminal_discount", 2)
+    said = "2 seeds): {:.0f} and {:.0f} with gamma^(H+1), {:.0f} and {:.0f} with gamma^H."
+    assert said.format(*last["gamma^(H+1)"], *last["gamma^H"]) in TEXT
     last, _, _ = runs("detach", 2)
     said = "{:.0f} and {:.0f} when the gradient also runs through what the policy sees, {:.0f} and {:.0f} when it sees sg(z)"
     assert said.format(*last["full gradient"], *last["policy sees sg(z)"]) in TEXT
