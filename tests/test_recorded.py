@@ -83,6 +83,10 @@ def test_multitask_80_says_what_the_text_says():
     reached = (laptop["mean_return"] >= 0.7 * laptop["data_p90"]).sum()
     success = 100 * laptop[laptop["suite"] == "metaworld"]["success"].mean()
     assert f"{reached} tasks, {laptop.loc['cartpole-swingup', 'mean_return']:.0f}, {success:.0f} %" in TEXT
+    tuned = pd.read_csv(RESULTS / "multitask_80_laptop_fine_tuning.csv")
+    last = tuned[tuned["own_episodes"] == 84].set_index("task")["mean_return"]
+    assert f"walker-walk gets {last['walker-walk']:.0f} and cheetah-run {last['cheetah-run']:.0f}, above the 90th percentile" in TEXT
+    assert last.index.is_unique and (last > laptop.loc[last.index, "data_p90"]).all() and (tuned["start"] == "anew").all()
 
 
 def test_online_says_what_the_text_says():
