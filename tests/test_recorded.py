@@ -308,6 +308,15 @@ def test_single_runs_of_other_robots_say_what_the_text_says():
     assert humanoid["last"][0] == humanoid["best"][0] and snu["last"][0] == snu["best"][0], "still rising"
 
 
+def test_hopper_from_nothing_says_what_the_text_says():
+    table = pd.read_csv(RESULTS / "hopper_laptop.csv")
+    last = table.groupby("algorithm")["last"]
+    assert last.size().eq(3).all() and set(table["status"]) == {"finished"}
+    said = {name: f"{low:.0f} to {high:.0f}" for name, low, high in zip(last.min().index, last.min(), last.max(), strict=True)}
+    assert f"SHAC {said['shac']}, PWM from nothing with a state-space model {said['pwm_state_space']}, PPO {said['ppo']}, PWM" in TEXT
+    assert f"PWM with SimNorm from a replay {said['pwm']}." in TEXT
+
+
 def test_ablations_say_what_the_text_says():
     def runs(name, seeds=3):
         table, curves = (pd.read_csv(RESULTS / f"ablation_{name}{part}.csv") for part in ("", "_curves"))
