@@ -82,6 +82,7 @@ ABLATIONS: dict[str, Ablation] = {
                 overrides={**_PLAIN, f"{_MODEL}.spectral_norm": True},
             ),
         ),
+        recorded_seeds=2,
     ),
     "td_lambda_actor": Ablation(
         "Fig. 19",
@@ -102,21 +103,24 @@ ABLATIONS: dict[str, Ablation] = {
     ),
     "reward_head": Ablation(
         "none: App. C omits SymExp",
-        "Scalar reward, two-hot with and without SymExp?",
+        "Scalar reward or two-hot, with and without SymExp? (Of two-hot's larger loss also a tenth, as in TD-MPC2)",
         (
             Variation("scalar"),
             *(
                 Variation(
-                    f"two-hot, {name}",
+                    f"two-hot, {name}{', weight 0.1' if weight < 1 else ''}",
                     overrides={
                         f"{_MODEL}.two_hot": TwoHot(),
                         "pwm.training.loss.normalise_reward": False,
+                        "pwm.training.loss.reward_coef": weight,
                         "pwm.reward_symexp": symexp,
                     },
                 )
+                for weight in (1.0, 0.1)
                 for name, symexp in (("SymExp", True), ("symlog space", False))
             ),
         ),
+        recorded_seeds=2,
     ),
     "critic_value": Ablation(
         "none: the released code's choice",
