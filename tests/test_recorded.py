@@ -371,6 +371,14 @@ def test_ablations_say_what_the_text_says():
     last, _, _ = runs("detach", 2)
     said = "{:.0f} and {:.0f} when the gradient also runs through what the policy sees, {:.0f} and {:.0f} when it sees sg(z)"
     assert said.format(*last["full gradient"], *last["policy sees sg(z)"]) in TEXT
+    last, _, _ = runs("reward_head", 2)
+    said = {name: "{:.0f} and {:.0f}".format(*last[name]) for name in last.index}
+    full, light = ([said[f"two-hot, {kind}{weight}"] for kind in ("SymExp", "symlog space")] for weight in ("", ", weight 0.1"))
+    assert f"PWM ends at {full[0]} with SymExp and {full[1]} without; with TD-MPC2's 0.1 at {light[0]} with SymExp, above" in TEXT
+    assert f"scalar head's {said['scalar']}, and at {light[1]} without." in TEXT
+    last, _, _ = runs("spectral_norm", 2)
+    said = "{:.0f} and {:.0f} with it on a ReLU model, {:.0f} and {:.0f} without"
+    assert said.format(*last["spectral norm, ReLU"], *last["ReLU"]) in TEXT
     last, _, _ = runs("td_lambda_actor")
     of_lambda, n_step = ("{:.0f}, {:.0f} and {:.0f}".format(*last[kind]) for kind in ("lambda-return", "n-step return"))
     assert f"3 seeds): {of_lambda} with it, {n_step} with the paper's n-step return" in TEXT
