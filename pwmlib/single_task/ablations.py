@@ -132,6 +132,7 @@ ABLATIONS: dict[str, Ablation] = {
         "none: the released code's choice",
         "Re-encode each real step, or let the model run for the whole window?",
         (Variation("re-encode"), Variation("open loop", overrides={"pwm.imagination": "open_loop"})),
+        recorded_seeds=2,
     ),
     "frozen": Ablation(
         "none: Section 4.1 without online fine-tuning",
