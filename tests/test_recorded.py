@@ -376,6 +376,11 @@ def test_ablations_say_what_the_text_says():
     full, light = ([said[f"two-hot, {kind}{weight}"] for kind in ("SymExp", "symlog space")] for weight in ("", ", weight 0.1"))
     assert f"PWM ends at {full[0]} with SymExp and {full[1]} without; with TD-MPC2's 0.1 at {light[0]} with SymExp, above" in TEXT
     assert f"scalar head's {said['scalar']}, and at {light[1]} without." in TEXT
+    last, _, table = runs("imagination", 2)
+    best = table[table["variation"] == "open loop"].set_index("last")["best"].loc[last["open loop"]]
+    assert "2 seeds): {:.0f} and {:.0f} at the end; when the model runs".format(*last["re-encode"]) in TEXT
+    said = "as in the released code, {:.0f} and {:.0f}, after {:.0f} and {:.0f} on the way"
+    assert said.format(*last["open loop"], *best) in TEXT
     last, _, _ = runs("spectral_norm", 2)
     said = "{:.0f} and {:.0f} with it on a ReLU model, {:.0f} and {:.0f} without"
     assert said.format(*last["spectral norm, ReLU"], *last["ReLU"]) in TEXT
