@@ -79,14 +79,17 @@ def _replay(t: Task, plan: DataPlan, folder: str) -> list[Episode]:
     return agent.episodes
 
 
-def behaviour_quantiles(index: pd.DataFrame) -> pd.DataFrame:
-    """Per suite and behaviour: tasks, episodes, 10th, 50th and 90th percentile of the returns, and the share that ends in success."""
+def behaviour_quantiles(index: pd.DataFrame, *, each_task: bool = False) -> pd.DataFrame:
+    """Per suite (each_task: per task) and behaviour: tasks, episodes, mean, 10th, 50th and 90th percentile of the returns, and the shares
+    that end in success and that touch it. index: one line an episode, as of `EpisodeStore.index`."""
     suites = {name: find_task(name).suite for name in index["task"].unique()}
+    keys = ["suite", *(["task"] if each_task else []), "behaviour"]
     rows = []
-    for (suite, behaviour), group in index.assign(suite=index["task"].map(suites)).groupby(["suite", "behaviour"], sort=False):
-        quantiles = dict(zip(("p10", "p50", "p90"), group["return"].quantile([0.1, 0.5, 0.9]), strict=True))
-        head = {"suite": suite, "behaviour": behaviour, "tasks": group["task"].nunique(), "episodes": len(group)}
-        rows.append({**head, **quantiles, "success": group["success"].astype(float).mean()})
+    for group, episodes in index.assign(suite=index["task"].map(suites)).groupby(keys, sort=False):
+        counts = {"tasks": episodes["task"].nunique(), "episodes": len(episodes), "mean": episodes["return"].mean()}
+        quantiles = dict(zip(("p10", "p50", "p90"), episodes["return"].quantile([0.1, 0.5, 0.9]), strict=True))
+        shares = {name: episodes[name].astype(float).mean() for name in ("success", "touched")}
+        rows.append({**dict(zip(keys, group, strict=True)), **counts, **quantiles, **shares})
     return pd.DataFrame(rows)
 
 

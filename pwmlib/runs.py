@@ -2,7 +2,7 @@
 
 <root>/<stage>/<name>-<hash of the parameters>/
     params.json       what the run was asked to do; its hash is in the folder's name
-    run.json          status (running, finished, failed), reason, commit, versions, device, times
+    run.json          status (running, finished, failed), reason, commit (and those of earlier starts), versions, device, times
     metrics.csv       tidy, one line per logged step
     state.safetensors last checkpoint; holds the metrics logged so far, so that both always agree
     result.json       what the run returned, written last
@@ -151,6 +151,8 @@ class Run:
         earlier = self._read("run.json")
         process = {"pid": os.getpid(), "host": platform.node()}
         stamp = {"started": earlier.get("started", started), **process, **environment_stamp()}
+        commits = [*earlier.get("earlier_commits", []), earlier.get("commit")]
+        stamp["earlier_commits"] = [c for c in dict.fromkeys(commits) if c and c != stamp["commit"]]
         write_atomic(self.folder / "run.json", json.dumps({"status": "running", **stamp}, indent=1))
         try:
             result = plain(work(self))

@@ -3,11 +3,12 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pwmlib.episodes import Episode, EpisodeFileError, EpisodeStore, SliceSampler
 from pwmlib.episodes.store import record, record_together
-from pwmlib.generation import data_quantiles, generate_task, generation_job, generation_run
+from pwmlib.generation import behaviour_quantiles, data_quantiles, generate_task, generation_job, generation_run
 from pwmlib.jobs import Job, run_jobs
 from pwmlib.scales import DataPlan
 from pwmlib.sweep import note_plan, status
@@ -149,3 +150,15 @@ def test_statistics_are_those_of_all_rows_however_they_are_cut(monkeypatch):
     np.testing.assert_allclose(mean[0], obs.mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(std[0], obs.std(0), rtol=1e-5)
     assert (reward_mean, reward_std) == pytest.approx((rewards.mean(), rewards.std()), rel=1e-6)
+
+
+def test_returns_and_success_by_behaviour():
+    lines = [("mw-reach", "scripted_hold", 10.0, True, True), ("mw-reach", "scripted_hold", 20.0, False, True),
+             ("mw-push", "scripted_hold", 30.0, False, False), ("cup-catch", "mpc", 5.0, False, False)]  # fmt: skip
+    index = pd.DataFrame(lines, columns=["task", "behaviour", "return", "success", "touched"])
+    together = behaviour_quantiles(index).set_index(["suite", "behaviour"])
+    scripted = together.loc[("metaworld", "scripted_hold")]
+    assert scripted[["tasks", "episodes", "mean", "p50"]].tolist() == [2, 3, 20, 20]
+    assert scripted[["success", "touched"]].tolist() == pytest.approx([1 / 3, 2 / 3])
+    apart = behaviour_quantiles(index, each_task=True).set_index(["task", "behaviour"])
+    assert apart["mean"].tolist() == [15, 30, 5] and apart["touched"].tolist() == [1, 0, 0] and apart["suite"].nunique() == 2

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from pwmlib import runs
 from pwmlib.config import PWMConfig
 from pwmlib.jobs import Job, run_jobs
 from pwmlib.paths import OutputFolderError, writable_folder
@@ -79,6 +80,21 @@ def test_failed_runs_say_why_keep_their_state_and_can_continue(tmp_path):
     assert run.status == "failed" and "NonFiniteError: update 11" in run.reason
     assert run.load_checkpoint()["step"] == 10
     assert run.execute(work) == expected
+
+
+def test_a_run_continued_by_another_commit_names_both(tmp_path, monkeypatch):
+    def failing(run):
+        raise ValueError("not yet")
+
+    run = Run(tmp_path, "stage", "name", {})
+    for commit in ("aaa", "bbb", "bbb"):
+        monkeypatch.setattr(runs, "_commit", lambda commit=commit: commit)
+        with pytest.raises(ValueError, match="not yet"):
+            run.execute(failing)
+    monkeypatch.setattr(runs, "_commit", lambda: "ccc")
+    run.execute(lambda run: 1)
+    record = json.loads((run.folder / "run.json").read_text())
+    assert (record["commit"], record["earlier_commits"]) == ("ccc", ["aaa", "bbb"])
 
 
 def test_kill_9_continues_to_the_same_result(tmp_path):
