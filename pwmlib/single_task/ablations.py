@@ -151,7 +151,9 @@ ABLATIONS: dict[str, Ablation] = {
                     "offline.training.loss.dynamics_coef": 20.0,
                 },
             ),
+            Variation("three state-space, cautious, replay twice as long", "pwm_offline", {"replay.updates": 600}),
         ),
+        recorded_seeds=2,
     ),
 }
 """Name -> question. Variations of PWM start from the same SHAC replay where their seed is the same."""
