@@ -86,7 +86,8 @@ def behaviour_quantiles(index: pd.DataFrame, *, each_task: bool = False) -> pd.D
     keys = ["suite", *(["task"] if each_task else []), "behaviour"]
     rows = []
     for group, episodes in index.assign(suite=index["task"].map(suites)).groupby(keys, sort=False):
-        counts = {"tasks": episodes["task"].nunique(), "episodes": len(episodes), "mean": episodes["return"].mean()}
+        counts = {} if each_task else {"tasks": episodes["task"].nunique()}
+        counts |= {"episodes": len(episodes), "mean": episodes["return"].mean()}
         quantiles = dict(zip(("p10", "p50", "p90"), episodes["return"].quantile([0.1, 0.5, 0.9]), strict=True))
         shares = {name: episodes[name].astype(float).mean() for name in ("success", "touched")}
         rows.append({**dict(zip(keys, group, strict=True)), **counts, **quantiles, **shares})
