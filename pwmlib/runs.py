@@ -117,6 +117,8 @@ class Run:
         self.stage, self.name = stage, name
         self.folder = Path(root) / stage / f"{name}-{digest(self.params)}"
         self.rows: list[dict[str, Any]] = []
+        self._stamp: dict[str, Any] = {}
+        self._begun = (0.0, 0.0)
 
     @property
     def status(self) -> str:
@@ -147,27 +149,26 @@ class Run:
 
     def _work(self, work: Callable[[Run], Any]) -> Any:
         write_atomic(self.folder / "params.json", json.dumps(self.params, indent=1))
-        started, cpu = time.time(), time.process_time()
         earlier = self._read("run.json")
+        self._begun = (time.time() - earlier.get("wall_s", 0.0), time.process_time() - earlier.get("cpu_s", 0.0))
         process = {"pid": os.getpid(), "host": platform.node()}
-        stamp = {"started": earlier.get("started", started), **process, **environment_stamp()}
+        self._stamp = {"started": earlier.get("started", time.time()), **process, **environment_stamp()}
         commits = [*earlier.get("earlier_commits", []), earlier.get("commit")]
-        stamp["earlier_commits"] = [c for c in dict.fromkeys(commits) if c and c != stamp["commit"]]
-        write_atomic(self.folder / "run.json", json.dumps({"status": "running", **stamp}, indent=1))
+        self._stamp["earlier_commits"] = [c for c in dict.fromkeys(commits) if c and c != self._stamp["commit"]]
+        self._record("running")
         try:
             result = plain(work(self))
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            details = {"status": "failed", "reason": reason, "traceback": traceback.format_exc(), **stamp}
-            write_atomic(self.folder / "run.json", json.dumps(details, indent=1))
+            self._record("failed", reason=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
             raise
-        used = {
-            "wall_s": round(time.time() - started + earlier.get("wall_s", 0.0), 1),
-            "cpu_s": round(time.process_time() - cpu + earlier.get("cpu_s", 0.0), 1),
-        }
         write_atomic(self.folder / "result.json", json.dumps({"result": result}, indent=1))
-        write_atomic(self.folder / "run.json", json.dumps({"status": "finished", **used, **stamp}, indent=1))
+        self._record("finished")
         return result
+
+    def _record(self, status: str, **details: str) -> None:
+        """Write run.json. wall_s and cpu_s are those of all starts up to here."""
+        used = {"wall_s": round(time.time() - self._begun[0], 1), "cpu_s": round(time.process_time() - self._begun[1], 1)}
+        write_atomic(self.folder / "run.json", json.dumps({"status": status, **details, **used, **self._stamp}, indent=1))
 
     def forget(self) -> None:
         """Have `execute` do the work again although it was finished: something that it wrote elsewhere is gone."""
@@ -183,9 +184,11 @@ class Run:
         return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write state and metrics together; a kill leaves the previous pair."""
+        """Write state and metrics together; a kill leaves the previous pair. What the run has cost so far is noted with them."""
         save_state(self.folder / "state.safetensors", {"state": dict(state), "rows": self.rows})
         write_atomic(self.folder / "metrics.csv", pd.DataFrame(self.rows).to_csv(index=False))
+        if self._stamp:
+            self._record("running")
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last state, or None; the metrics go back to that moment."""

@@ -50,15 +50,16 @@ def status(runs_dir: str | Path) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One line a stage: runs by status, CPU-seconds so far, and left if the rest costs what the finished ones did on average."""
+    """One line a stage: runs by status, CPU-seconds so far up to each run's last checkpoint, and left if every run costs what the finished
+    ones did on average."""
     rows = []
     for stage, group in table.groupby("stage", sort=False):
         counts = group["status"].value_counts()
         finished = group.loc[group["status"] == "finished", "cpu_s"]
-        unfinished = len(group) - len(finished)
+        begun = group.loc[group["status"] != "finished", "cpu_s"].fillna(0.0)
         rows.append(
             {"stage": stage, **{s: int(counts.get(s, 0)) for s in ("finished", "running", "interrupted", "failed", "missing")},
-             "cpu_s": finished.sum(), "cpu_s_left": unfinished * finished.mean() if len(finished) else float("nan")}
+             "cpu_s": finished.sum() + begun.sum(), "cpu_s_left": (finished.mean() - begun).clip(lower=0).sum(min_count=len(begun))}
         )  # fmt: skip
     return pd.DataFrame(rows)
 

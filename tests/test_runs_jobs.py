@@ -15,6 +15,7 @@ from pwmlib.jobs import Job, run_jobs
 from pwmlib.paths import OutputFolderError, writable_folder
 from pwmlib.pwm import PolicyLearner
 from pwmlib.runs import Run, resolve_device, train
+from pwmlib.sweep import note_plan, status, summary
 from pwmlib.toys import CartpoleSwingup
 
 CONFIG = PWMConfig(updates=30, horizon=4, batch=8, actor_hidden=(8,), critic_hidden=(8,))
@@ -95,6 +96,28 @@ def test_a_run_continued_by_another_commit_names_both(tmp_path, monkeypatch):
     run.execute(lambda run: 1)
     record = json.loads((run.folder / "run.json").read_text())
     assert (record["commit"], record["earlier_commits"]) == ("ccc", ["aaa", "bbb"])
+
+
+def test_what_a_run_cost_before_it_was_cut_is_not_forgotten(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "process_time", lambda: clock[0])
+    run = Run(tmp_path, "stage", "cut", {})
+
+    def cut(run):
+        clock[0] += 7
+        run.save_checkpoint({"step": 1})
+        clock[0] += 2  # lost with what it did
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.execute(cut)
+    other = Run(tmp_path, "stage", "other", {})
+    note_plan(tmp_path, "stage", [run, other])
+    other.execute(lambda run: clock.__setitem__(0, clock[0] + 20))
+    line = summary(status(tmp_path)).iloc[0]
+    assert (line["cpu_s"], line["cpu_s_left"]) == (27, 13)
+    run.execute(lambda run: clock.__setitem__(0, clock[0] + 5))
+    assert summary(status(tmp_path))[["finished", "cpu_s", "cpu_s_left"]].to_numpy().tolist() == [[2, 32, 0]]
 
 
 def test_kill_9_continues_to_the_same_result(tmp_path):
