@@ -61,8 +61,8 @@ def test_multitask_quick_says_what_the_text_says():
     assert f"cartpole-swingup {swingup.min():.0f} to {swingup.max():.0f} of 1000" in TEXT
     assert f"cartpole-balance {balance.min():.0f} to {balance.max():.0f}," in TEXT
     drawer, reach = table.loc["mw-drawer-close"], table.loc["mw-reach"]
-    assert f"succeeds in {5 * drawer['success'].sum():.0f} of {5 * len(drawer)} evaluation episodes (one seed fails in all)" in TEXT
-    assert (drawer["success"] == 0).sum() == 1 and (reach["score"] == 0).all() and (reach["planning_score"] == 0).all()
+    assert f"succeeds in {5 * drawer['success'].sum():.0f} of {5 * len(drawer)} evaluation episodes, mw-reach in none" in TEXT
+    assert (reach["score"] == 0).all() and (reach["planning_score"] == 0).all()
 
 
 def test_multitask_80_says_what_the_text_says():
