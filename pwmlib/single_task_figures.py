@@ -136,8 +136,8 @@ def gaits(experiment: SingleTaskExperiment, task: str, *, frames: int = 8, seed:
 
 
 def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) -> Figure:
-    """Return against environment steps by variation; the last return of every seed; and, where a world model is learned, its error in
-    rewards and the cosine of its gradient to the simulator's, at the end."""
+    """Return against environment steps by variation, or against evaluations where no run takes a step of its own; the last return of every
+    seed; and, where a world model is learned, its error in rewards and the cosine of its gradient to the simulator's, at the end."""
     order = list(dict.fromkeys(results["variation"]))
     palette = colours_of(order)
     learned = curves["gradient_cosine"].notna().any()
@@ -148,12 +148,15 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
         layout="constrained",
         width_ratios=[2, 1, 1, 1][: 4 if learned else 2],
     )
-    sns.lineplot(
-        curves, x="env_steps", y="mean_return", hue="variation", palette=palette, estimator=iqm, errorbar=("ci", 95), seed=0, ax=axes[0]
-    )
-    axes[0].set(xlabel="environment steps", ylabel="return")
-    axes[0].xaxis.set_major_locator(MaxNLocator(5))
-    axes[0].ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
+    runs = curves.groupby(["variation", "train_seed"], sort=False)
+    acting = runs["env_steps"].nunique().gt(1).any()
+    curves = curves.assign(evaluation=runs.cumcount() + 1)
+    x = "env_steps" if acting else "evaluation"
+    sns.lineplot(curves, x=x, y="mean_return", hue="variation", palette=palette, estimator=iqm, errorbar=("ci", 95), seed=0, ax=axes[0])
+    axes[0].set(xlabel="environment steps" if acting else "evaluation, at even intervals", ylabel="return")
+    axes[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if acting:
+        axes[0].ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
     figure.suptitle(question, fontsize=10)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(order), fontsize=8)
     axes[0].get_legend().remove()

@@ -413,6 +413,18 @@ def test_ablations_say_what_the_text_says():
     last, _, _ = runs("spectral_norm", 2)
     said = "{:.0f} and {:.0f} with it on a ReLU model, {:.0f} and {:.0f} without"
     assert said.format(*last["spectral norm, ReLU"], *last["ReLU"]) in TEXT
+    last, _, table = runs("frozen", 2)
+    best = table.set_index("last")["best"]
+    labels = ("three state-space models, cautious", "three, not cautious", "one", "three SimNorm models, cautious", "replay twice as long")
+    cautious, plain, one, simnorm, longer = (last[next(kind for kind in last.index if kind.endswith(label))] for label in labels)
+    of = pd.read_csv(RESULTS / "ablation_frozen_curves.csv").query("variation == 'three state-space models, cautious'")
+    lowest = min(part["mean_return"].iloc[part["mean_return"].argmax() :].min() for _, part in of.groupby("train_seed"))
+    said = "taken off the reward end at {:.0f} and {:.0f}, one of them after a fall to {:.0f}, the same"
+    assert said.format(*cautious, lowest) in TEXT
+    assert "the same three without that at {:.0f} and {:.0f}, one".format(*plain) in TEXT
+    assert f"one model alone at {one[0]:.0f}, after {best[one[0]]:.0f} on the way, and at {one[1]:.0f}." in TEXT
+    assert "SimNorm models learn nothing ({:.0f} and {:.0f})".format(*simnorm) in TEXT
+    assert f"did not help: {longer[0]:.0f}, after {best[longer[0]]:.0f} on the way, and {longer[1]:.0f}." in TEXT
     last, _, _ = runs("td_lambda_actor")
     of_lambda, n_step = ("{:.0f}, {:.0f} and {:.0f}".format(*last[kind]) for kind in ("lambda-return", "n-step return"))
     assert f"3 seeds): {of_lambda} with it, {n_step} with the paper's n-step return" in TEXT
