@@ -432,6 +432,19 @@ def test_ablations_say_what_the_text_says():
     assert f"the IQMs, {row['ours']:.2f}, has an interval from {row['ours_low']:.2f} to {row['ours_high']:.2f}" in TEXT
 
 
+def test_extraction_says_what_the_text_says():
+    table = pd.read_csv(RESULTS / "extraction.csv")
+    assert table.groupby(["task", "updates", "method"]).size().unique().tolist() == [3, 1]
+    cartpole = table[table["task"] == "cartpole-swingup"].groupby(["method", "updates"])["mean_return"]
+    low, high = cartpole.min().round(), cartpole.max().round()
+    ours = [f"{low['PWM', n]:.0f} to {high['PWM', n]:.0f}" for n in (500, 2000, 10_000)]
+    assert f"PWM has {ours[0]} after 500 updates, {ours[1]} after 2000 and {ours[2]} after 10 000" in TEXT
+    prior = [f"{low['TD-MPC2 without planning', n]:.0f}" for n in (500, 2000, 10_000)]
+    assert f"prior has {prior[0]}, {prior[1]} and {prior[2]}." in TEXT
+    pendulum = table[table["task"] == "pendulum-swingup"]["mean_return"].max()
+    assert f"neither passes {pendulum:.0f}." in TEXT
+
+
 def test_the_page_of_tables_is_written_from_the_results():
     assert TABLES.read_text() == tables_page(), "run python -m pwmlib.recorded tables"
 
