@@ -117,7 +117,7 @@ class Run:
         self.stage, self.name = stage, name
         self.folder = Path(root) / stage / f"{name}-{digest(self.params)}"
         self.rows: list[dict[str, Any]] = []
-        self._stamp: dict[str, Any] = {}
+        self._stamp: dict[str, Any] = {}  # of run.json, while the work is done
         self._begun = (0.0, 0.0)
 
     @property
@@ -158,12 +158,14 @@ class Run:
         self._record("running")
         try:
             result = plain(work(self))
+            write_atomic(self.folder / "result.json", json.dumps({"result": result}, indent=1))
+            self._record("finished")
+            return result
         except Exception as error:
             self._record("failed", reason=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
             raise
-        write_atomic(self.folder / "result.json", json.dumps({"result": result}, indent=1))
-        self._record("finished")
-        return result
+        finally:
+            self._stamp = {}
 
     def _record(self, status: str, **details: str) -> None:
         """Write run.json. wall_s and cpu_s are those of all starts up to here."""

@@ -413,6 +413,8 @@ def test_ablations_say_what_the_text_says():
     last, _, _ = runs("spectral_norm", 2)
     said = "{:.0f} and {:.0f} with it on a ReLU model, {:.0f} and {:.0f} without"
     assert said.format(*last["spectral norm, ReLU"], *last["ReLU"]) in TEXT
+    below = (pd.read_csv(RESULTS / "single_task_hopper_pwm_offline.csv")["last"] < 3000).sum()
+    assert below == 2 and "with caution two end below 3000" in TEXT
     last, _, table = runs("frozen", 2)
     best = table.set_index("last")["best"]
     labels = ("three state-space models, cautious", "three, not cautious", "one", "three SimNorm models, cautious", "replay twice as long")
