@@ -321,7 +321,7 @@ def test_every_variation_of_every_ablation_builds_and_is_another_run(settings, t
             (arguments,) = experiment.runs()
             folders.add(single_task_run(**arguments).folder)
     variations = sum(len(a.variations) for a in ABLATIONS.values())
-    assert len(folders) == variations - 9, "PWM as it is stands in nine of them, the ReLU model in two"
+    assert len(folders) == variations - 11, "PWM as it is stands in ten of them, LayerNorm + Mish and the ReLU model in two"
     assert "64 trajectories" in ablation_experiments("batch", "quick", 1, tmp_path)
     with pytest.raises(ValueError, match="no ablation 'colour'; known: stiffness, batch"):
         ablation_experiments("colour", "quick", 1, tmp_path)

@@ -14,7 +14,7 @@ from ..jobs import Engine
 from ..parameters import override
 from ..twohot import TwoHot
 from .experiment import SingleTaskExperiment, curves_table, results_table, train_together
-from .runner import Algorithm
+from .runner import Algorithm, SingleTaskSettings
 from .scales import settings_for
 
 __all__ = ["ABLATIONS", "Ablation", "Variation", "ablation_experiments", "run_ablation"]
@@ -28,6 +28,8 @@ class Variation:
     algorithm: Algorithm = "pwm"
     overrides: dict[str, Any] = field(default_factory=dict)
     """By dotted names of `SingleTaskSettings`."""
+    longer: int = 1
+    """Times as many policy updates of PWM as at the scale."""
     stiffness: float = 1.0
 
 
@@ -71,6 +73,15 @@ ABLATIONS: dict[str, Ablation] = {
     ),
     "regularisation_ant": Ablation(
         "Fig. 8a", "The same on Ant: does the more regularised world model give the better policy?", _REGULARISED, "ant", 2
+    ),
+    "longer": Ablation(
+        "none: the paper trains 15 000 updates",
+        "Does PWM keep rising when it learns three times as long?",
+        tuple(
+            Variation(f"{name}{', 3x' if times > 1 else ''}", overrides=changes, longer=times)
+            for name, changes in (("SimNorm", {}), ("LayerNorm + Mish", {f"{_MODEL}.latent_norm": "none"}))
+            for times in (1, 3)
+        ),
     ),
     "spectral_norm": Ablation(
         "none: curves released, not in the paper",
@@ -171,11 +182,19 @@ def ablation_experiments(
     runner = {"device": device, "workers": workers, "engine": engine, "progress": progress}
     return {
         v.label: SingleTaskExperiment(
-            tasks=(ablation.task,), algorithms=(v.algorithm,), settings={ablation.task: override(common, v.overrides)},
+            tasks=(ablation.task,), algorithms=(v.algorithm,), settings={ablation.task: _settings(common, v)},
             train_seeds=train_seeds, runs_dir=runs_dir, stiffness=v.stiffness, **runner,
         )
         for v in ablation.variations
     }  # fmt: skip
+
+
+def _settings(common: SingleTaskSettings, variation: Variation) -> SingleTaskSettings:
+    """Those of one variation."""
+    settings = override(common, variation.overrides)
+    if variation.longer == 1:
+        return settings
+    return override(settings, {f"{_AC}.updates": variation.longer * settings.pwm.actor_critic.updates})
 
 
 def run_ablation(name: str, experiments: dict[str, SingleTaskExperiment]) -> tuple[pd.DataFrame, pd.DataFrame]:
