@@ -11,6 +11,7 @@ from torch import Tensor
 from .config import PWMConfig
 from .dynamics import Dynamics, Rollout, rollout
 from .errors import ExplainedError
+from .moments import RunningMoments
 from .policy import Actor, Critics
 from .returns import td_lambda
 from .runs import Run, train
@@ -101,8 +102,7 @@ class PolicyLearner:
         self.step = 0
         self._ends: tuple[Tensor, Tensor] | None = None
         self._snapshot = _Snapshot()
-        # Running moments of the returns for return_scaling="running_std": mean, variance, count.
-        self.return_moments = torch.tensor([0.0, 1.0, 1e-4], dtype=torch.float64)
+        self.return_moments = RunningMoments()
 
     def update(self) -> dict[str, float]:
         """One update: imagine, improve the actor, fit the critics. Returns scalars to log; raises NonFiniteError."""
@@ -142,8 +142,8 @@ class PolicyLearner:
         c = self.config
         returns = actor_returns(roll, self.critics.value, c)
         if c.return_scaling == "running_std":
-            self._update_moments(returns.detach())
-            return -(returns / (self.return_moments[1].item() + 1e-5) ** 0.5).mean()
+            self.return_moments.add(returns.detach())
+            return -(returns / self.return_moments.std).mean()
         return -returns.mean() / (c.horizon if c.actor_loss_scale == "horizon" else 1)
 
     def critic_loss(self, states: Tensor, targets: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class PolicyLearner:
             "critics": self.critics.state_dict(),
             "actor_optimiser": self.actor_optimiser.adam.state_dict(),
             "critic_optimiser": self.critic_optimiser.adam.state_dict(),
-            "return_moments": self.return_moments,
+            "return_moments": self.return_moments.tensor,
             "generator": self.generator.get_state(),
             "step": self.step,
             **({} if self._ends is None else {"ends": list(self._ends)}),
@@ -171,7 +171,7 @@ class PolicyLearner:
         self.actor_optimiser.adam.load_state_dict(state["actor_optimiser"])
         self.critic_optimiser.adam.load_state_dict(state["critic_optimiser"])
         self.critic_optimiser.refresh()
-        self.return_moments = state["return_moments"].clone()
+        self.return_moments.tensor = state["return_moments"].clone()
         self.generator.set_state(state["generator"].cpu())
         self._ends = tuple(state["ends"]) if "ends" in state else None
         self.step = int(state["step"])
@@ -215,14 +215,6 @@ class PolicyLearner:
         c = self.config
         done = min(self.step / c.updates, 1.0) if c.lr_schedule == "linear" else 0.0
         return start + (c.final_lr - start) * done
-
-    def _update_moments(self, returns: Tensor) -> None:
-        mean, variance, count = self.return_moments.tolist()
-        batch = returns.double()
-        n, delta = batch.numel(), float(batch.mean()) - mean
-        total = count + n
-        m2 = variance * count + float(batch.var(unbiased=False)) * n + delta**2 * count * n / total
-        self.return_moments = torch.tensor([mean + delta * n / total, m2 / total, total], dtype=torch.float64)
 
 
 def extract_policy(
@@ -299,7 +291,7 @@ class _Snapshot:
             self._buffers = [t.clone() for t in live]
         else:
             torch._foreach_copy_(self._buffers, live)
-        self._random, self._moments = learner.generator.get_state(), learner.return_moments
+        self._random, self._moments = learner.generator.get_state(), learner.return_moments.tensor
 
     def restore(self, learner: PolicyLearner) -> None:
         for optimiser in (learner.actor_optimiser, learner.critic_optimiser):
@@ -309,7 +301,7 @@ class _Snapshot:
             tensor.copy_(buffer)
         learner.critic_optimiser.refresh()
         learner.generator.set_state(self._random)
-        learner.return_moments = self._moments
+        learner.return_moments.tensor = self._moments
 
     @staticmethod
     def _live(learner: PolicyLearner) -> list[Tensor]:

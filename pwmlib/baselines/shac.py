@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..envs import DifferentiableEnv
+from ..moments import RunningMoments
 from ..policy import Actor, Critics
 from ..pwm import check_finite
 from ..returns import td_lambda
@@ -52,6 +53,8 @@ class SHACConfig:
     """Weight of the value after the window; the released PWM advances gamma once too often."""
     detach_policy_input: bool = False
     """The policy sees sg(s): da/ds drops out of the gradient (released PWM)."""
+    return_scaling: Literal["none", "running_std"] = "none"
+    """What the actor's loss is divided by: the horizon, or a cumulative running standard deviation of the returns (released PWM)."""
     normalise_obs: bool = True
     """Running statistics of what the policy and the critics see."""
     reward_scale: float = 1.0
@@ -117,6 +120,7 @@ class SHAC:
         self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=c.actor_lr, betas=c.betas)
         self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=c.critic_lr, betas=c.betas)
         self.generator = torch.Generator(device).manual_seed(seed)
+        self.return_moments = RunningMoments()
         env.reset(seed=seed, spread=spread)
 
     def update(self) -> dict[str, float]:
@@ -176,6 +180,9 @@ class SHAC:
             rewards, values = (torch.stack(x) for x in zip(*path, strict=True))
             flags = {name: seen[name] for name in ("terminated", "truncated")}
             total = td_lambda(rewards, values, gamma=c.gamma, lam=c.lam, **flags)[0]
+        if c.return_scaling == "running_std":
+            self.return_moments.add(total.detach())
+            return -total.mean() / self.return_moments.std, seen
         return -total.mean() / c.horizon, seen
 
     def _fit_critic(self, seen: dict[str, Tensor]) -> float:
@@ -201,6 +208,7 @@ class SHAC:
         """Everything that the next update depends on, the environments included."""
         parts = ("actor", "critic", "target", "actor_optimiser", "critic_optimiser")
         own = {"generator": self.generator.get_state(), "step": self.step, "config": str(asdict(self.config))}
+        own["return_moments"] = self.return_moments.tensor
         return {**{name: getattr(self, name).state_dict() for name in parts}, "env": self.env.state_dict(), **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -208,6 +216,7 @@ class SHAC:
             getattr(self, name).load_state_dict(state[name])
         self.env.load_state_dict(state["env"])
         self.generator.set_state(state["generator"])
+        self.return_moments.tensor = state["return_moments"].clone()
         self.step = int(state["step"])
 
 

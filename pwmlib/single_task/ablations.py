@@ -133,6 +133,16 @@ ABLATIONS: dict[str, Ablation] = {
         ),
         recorded_seeds=2,
     ),
+    "running_normalisation": Ablation(
+        "none: the released code's choice",
+        "Running moments in place of fixed ones: of what the model sees, and of the returns?",
+        (
+            Variation("fixed moments"),
+            Variation("running moments of observations and rewards", overrides={"pwm.statistics": "running"}),
+            Variation("returns over their running deviation", overrides={f"{_AC}.return_scaling": "running_std"}),
+        ),
+        recorded_seeds=2,
+    ),
     "critic_value": Ablation(
         "none: the released code's choice",
         "Minimum or mean of the critics?",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -49,6 +49,9 @@ class OnlinePWMConfig:
     model_updates: int = 4
     """Of the world model after each policy update."""
     imagination: Imagination = "reencode"
+    statistics: Literal["first_data", "running"] = "first_data"
+    """Moments by which observations, and rewards with `normalise_reward`, are standardised: those of what the model begins with, or of
+    the whole replay as it grows (released code: of rewards)."""
     real_reward: bool = False
     reward_symexp: bool = True
     replay_steps: int = 20_000
@@ -109,6 +112,8 @@ class OnlinePWM:
                 self.world.reset(spread=True)
             return {f"model_{k}": v for k, v in metrics.items()}
         metrics = self.shac.update()
+        if self.config.statistics == "running":
+            self._standardise()
         for _ in range(self.config.model_updates):
             model_metrics = self.trainer.update()
         self.world.refresh()
