@@ -19,7 +19,7 @@ from .single_task.experiment import SingleTaskExperiment
 from .single_task.tables import NAMES, iqm
 from .stats import aggregate, performance_profile
 
-__all__ = ["ablation_curves", "aggregates_and_profile", "extraction_curves", "gaits", "learning_curves"]
+__all__ = ["ablation_curves", "aggregates_and_profile", "extraction_curves", "gaits", "learning_curves", "training_curves"]
 
 _COLOURS = colours_of(NAMES.values())
 
@@ -72,6 +72,35 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
     axes[0, 1].get_legend().remove()
     handles, labels = zip(*{label: (handle, label) for handle, label in zip(handles, labels, strict=True)}.values(), strict=True)
     figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(labels) // (1 + len(labels) // 6)), fontsize=8)
+    return figure
+
+
+def training_curves(curves: pd.DataFrame) -> Figure:
+    """Return against gradient steps, of all networks; and against environment steps beside the training return that the paper plots (mean
+    of the episodes that ended since the last evaluation, noise included; dashed). A row a task, IQM over seeds."""
+    tasks, kinds = list(dict.fromkeys(curves["task"])), {"mean_return": "deterministic", "training_return": "in training, with noise"}
+    size = {"figsize": (7.0, 2.7 * len(tasks)), "layout": "constrained", "squeeze": False, "sharey": "row"}
+    figure, axes = plt.subplots(len(tasks), 2, **size)
+    names = ["task", "algorithm", "train_seed", "gradient_steps", "env_steps"]
+    shown = curves.assign(algorithm=curves["algorithm"].map(NAMES))
+    shown = shown.melt(names, list(kinds), "policy", "return").dropna(subset="return").replace({"policy": kinds})
+    present = list(dict.fromkeys(shown["algorithm"]))
+    common = {"y": "return", "hue": "algorithm", "hue_order": present, "palette": _COLOURS, "estimator": iqm}
+    for row, task in zip(axes, tasks, strict=True):
+        part = shown[shown["task"] == task]
+        own = part.groupby("algorithm")["env_steps"].transform("nunique") > 1  # else it takes no steps of its own
+        evaluated = part[part["policy"] == kinds["mean_return"]]
+        sns.lineplot(evaluated, x="gradient_steps", **common, errorbar=("ci", 95), seed=0, ax=row[0], legend=False)
+        sns.lineplot(part[own], x="env_steps", style="policy", style_order=list(kinds.values()), **common, errorbar=None, ax=row[1])
+        row[0].set(xscale="log", xlabel="gradient steps, all networks", ylabel=f"{task}\nreturn")
+        row[1].set(xscale="log", xlabel="environment steps")
+        for ax in row:
+            ax.grid(alpha=0.3)
+    handles, labels = axes[0, 1].get_legend_handles_labels()
+    kept = [(h, name) for h, name in zip(handles, labels, strict=True) if name not in ("algorithm", "policy")]
+    for ax in axes[:, 1]:
+        ax.get_legend().remove()
+    figure.legend(*zip(*kept, strict=True), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 

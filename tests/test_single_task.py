@@ -211,25 +211,38 @@ TINY_TDMPC2 = OnlineTDMPC2Config(
     planner=TDMPC2PlannerConfig(iterations=2, samples=12, prior_samples=4, elites=3),
 )  # fmt: skip
 FROM_SCRATCH, FROM_REPLAY = [80, 208, 336, 464], [64, 192, 320, 448]
-"""4 environments x (20 random steps, or 4 updates of SHAC over 4 steps) before the first policy update, then 16 steps each."""
+"""4 environments x (20 random steps, or 4 updates of SHAC over 4 steps) before the first policy update, then 16 steps each.
+Optimiser steps of an update: SHAC's policy 1, critic 4 x 4; the model's 2; PPO's 5 epochs of 2 mini-batches; SAC's three networks 8 after
+each step beyond the first 40; TD-MPC2's two, 2 after each of 2 steps; offline the policy's 1 and the critics' 8."""
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "steps"),
+    ("algorithm", "steps", "gradient_steps"),
     [
-        ("shac", [32, 64]), ("pwm_scratch", FROM_SCRATCH), ("pwm_state_space", FROM_SCRATCH), ("pwm", FROM_REPLAY), ("ppo", [32, 64]),
-        ("sac", [32, 64]), ("tdmpc2", [42, 54]), ("pwm_offline", [64, 64, 64]),
+        ("shac", [32, 64], [34, 68]), ("pwm_scratch", FROM_SCRATCH, [4, 42, 80, 118]), ("pwm_state_space", FROM_SCRATCH, [4, 42, 80, 118]),
+        ("pwm", FROM_REPLAY, [71, 109, 147, 185]), ("ppo", [32, 64], [20, 40]), ("sac", [32, 64], [0, 6 * 8 * 3]),
+        ("tdmpc2", [42, 54], [22, 38]), ("pwm_offline", [64, 64, 64], [71, 89, 107]),
     ],
 )  # fmt: skip
-def test_a_run_has_a_curve_against_steps_and_time(algorithm, steps, settings, tmp_path):
+def test_a_run_has_a_curve_against_steps_and_time(algorithm, steps, gradient_steps, settings, tmp_path):
     result = run_single_task(algorithm, "hopper", 0, settings, tmp_path)
     curve = result["curve"]
     assert [row["env_steps"] for row in curve] == steps and result["status"] == "finished"
     assert all(a["cpu_s"] <= b["cpu_s"] for a, b in zip(curve, curve[1:], strict=False))
+    assert [row["gradient_steps"] for row in curve] == gradient_steps
     assert result["last"] == curve[-1]["mean_return"] and result["best"] == max(row["mean_return"] for row in curve)
     assert run_single_task(algorithm, "hopper", 0, settings, tmp_path) == result
     policy, saved = load_policy(algorithm, "hopper", 0, settings, tmp_path), Run.checkpoint_in(next((tmp_path / "single_task").glob("h*")))
     assert policy(torch.zeros(5, 11), None).shape == (5, 3) and "replay" not in saved["learner"]
+
+
+@pytest.mark.parametrize("algorithm", ["shac", "ppo", "pwm_scratch"])
+def test_a_curve_has_the_return_of_the_training_episodes_too(algorithm, settings, tmp_path):
+    longer = dataclasses.replace(settings.pwm, actor_critic=dataclasses.replace(settings.pwm.actor_critic, updates=20), model_updates=1)
+    shac, ppo = (dataclasses.replace(c, updates=n) for c, n in ((settings.shac, 300), (settings.ppo, 300)))
+    some = dataclasses.replace(settings, shac=shac, ppo=ppo, pwm=longer, evaluate_every=300, checkpoint_every=300)
+    (*_, row) = run_single_task(algorithm, "hopper", 0, some, tmp_path)["curve"]
+    assert -200 < row["training_return"] < 1000 and row["training_return"] != row["mean_return"], "noise, and the policies on the way"
 
 
 @pytest.mark.parametrize(("algorithm", "learner", "at"), [("pwm", OnlinePWM, 8), ("tdmpc2", OnlineTDMPC2, 4)])
@@ -247,7 +260,8 @@ def test_a_run_that_was_cut_ends_as_the_whole_one(algorithm, learner, at, settin
     with pytest.raises(KeyboardInterrupt):
         run_single_task(algorithm, "hopper", 0, settings, tmp_path / "cut")
     cut = run_single_task(algorithm, "hopper", 0, settings, tmp_path / "cut")
-    assert [row["mean_return"] for row in cut["curve"]] == [row["mean_return"] for row in whole["curve"]]
+    for name in ("mean_return", "training_return", "gradient_steps"):
+        assert [row.get(name) for row in cut["curve"]] == [row.get(name) for row in whole["curve"]], name
 
 
 def test_a_diverging_run_is_kept_with_its_reason(settings, tmp_path):
@@ -321,7 +335,7 @@ def test_every_variation_of_every_ablation_builds_and_is_another_run(settings, t
             (arguments,) = experiment.runs()
             folders.add(single_task_run(**arguments).folder)
     variations = sum(len(a.variations) for a in ABLATIONS.values())
-    assert len(folders) == variations - 11, "PWM as it is stands in ten of them, LayerNorm + Mish and the ReLU model in two"
+    assert len(folders) == variations - 12, "PWM as it is stands in eleven of them, LayerNorm + Mish and the ReLU model in two"
     assert "64 trajectories" in ablation_experiments("batch", "quick", 1, tmp_path)
     with pytest.raises(ValueError, match="no ablation 'colour'; known: stiffness, batch"):
         ablation_experiments("colour", "quick", 1, tmp_path)

@@ -106,7 +106,7 @@ def _failed(run: dict[str, object], error: str | None) -> dict[str, object]:
 
 def results_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
     """One line a run: task, algorithm, train_seed, status, reason, last, best, updates, and what it cost."""
-    cost = ("env_steps", "wall_s", "cpu_s")
+    cost = ("gradient_steps", "env_steps", "wall_s", "cpu_s")
     ends = [line["curve"][-1] if line["curve"] else {} for line in lines]
     return pd.DataFrame(
         [
@@ -117,12 +117,13 @@ def results_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
 
 
 def curves_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
-    """One line an evaluation: task, algorithm, train_seed, env_steps, wall_s, cpu_s, mean_return."""
-    scores = ("mean_return", "std_over_episodes", "gradient_cosine", "gradient_batch_cosine", "gradient_norm_ratio", "reward_rmse")
-    columns = ("env_steps", "wall_s", "cpu_s", *scores)
+    """One line an evaluation: task, algorithm, train_seed, updates (of the policy), gradient_steps (of all networks), env_steps, wall_s,
+    cpu_s, mean_return, training_return and more; see `run_single_task`."""
+    cost, scores = ("gradient_steps", "env_steps", "wall_s", "cpu_s"), ("mean_return", "training_return", "std_over_episodes")
+    columns = (*cost, *scores, "gradient_cosine", "gradient_batch_cosine", "gradient_norm_ratio", "reward_rmse")
     return pd.DataFrame(
         [
-            {**{k: line[k] for k in ("task", "algorithm", "train_seed")}, **{k: row.get(k) for k in columns}}
+            {**{k: line[k] for k in ("task", "algorithm", "train_seed")}, "updates": row["step"], **{k: row.get(k) for k in columns}}
             for line in lines
             for row in line["curve"]
         ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..baselines.sb3_config import SB3Config
 from ..baselines.shac import SHAC, SHACConfig, evaluate_policy
@@ -22,6 +23,7 @@ from .pwm_offline import OfflinePWM, OfflinePWMConfig
 from .pwm_online import OnlinePWM, OnlinePWMConfig
 from .replay import Replay
 from .tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config
+from .training_env import TrainingEnv
 
 __all__ = ["Algorithm", "DivergedError", "SingleTaskSettings", "load_policy", "run_single_task", "single_task_run"]
 
@@ -75,8 +77,10 @@ def run_single_task(
     """Train, evaluating the deterministic policy in other environments as it goes. Returns the run's line of the results.
 
     status: "finished" or "diverged" (with the reason; what was learned until then is kept and shown). last, best: mean return of the
-    evaluation episodes; curve: one line per evaluation with env_steps, wall_s, cpu_s (all three count the given replay's), mean_return,
-    for PWM `gradient_check`, for TD-MPC2 prior_return (mean_return is with planning, in fewer episodes).
+    evaluation episodes; curve: one line per evaluation with step (updates of the policy), gradient_steps (of every network's optimiser),
+    env_steps, wall_s, cpu_s (these four count the given replay's), mean_return, training_return (mean return of the whole episodes, noise
+    included, that ended in training since the evaluation before; absent where none did), for PWM `gradient_check`, for TD-MPC2
+    prior_return (mean_return is with planning, in fewer episodes).
     """
 
     def work(run: Run) -> dict[str, Any]:
@@ -96,7 +100,10 @@ def run_single_task(
             scores |= {"mean_return": float(returns.mean()), "std_over_episodes": float(returns.std())}
             if isinstance(learner, OnlinePWM | OfflinePWM):
                 scores |= gradient_check(learner.model, learner.actor, task, stiffness=stiffness)
-            return scores | {"env_steps": before.env_steps + step * made.steps, "wall_s": watched.wall, "cpu_s": watched.cpu}
+            trained = made.env.training_return()
+            scores |= {} if trained is None else {"training_return": trained}
+            cost = {"gradient_steps": watched.gradient_steps, "wall_s": watched.wall, "cpu_s": watched.cpu}
+            return scores | {"env_steps": before.env_steps + step * made.steps, **cost}
 
         status, reason = "finished", ""
         every = {"checkpoint_every": settings.checkpoint_every, "evaluate_every": settings.evaluate_every}
@@ -149,6 +156,7 @@ class Spent:
     """What was spent before a learner's own first step."""
 
     env_steps: int = 0
+    gradient_steps: int = 0
     wall_s: float = 0.0
     cpu_s: float = 0.0
 
@@ -166,7 +174,8 @@ def shac_replay(
     def work(run: Run) -> dict[str, float]:
         watched = _Watched(_Recording(env, config, seed, replay), math.inf)
         train(run, watched, config.updates, checkpoint_every=max(1, config.updates // 3))
-        return {"env_steps": len(replay) * count, "wall_s": watched.wall, "cpu_s": watched.cpu}
+        cost = {"gradient_steps": watched.gradient_steps, "wall_s": watched.wall, "cpu_s": watched.cpu}
+        return {"env_steps": len(replay) * count, **cost}
 
     spent = run.execute(work)
     replay.load_state_dict(run.load_checkpoint()["learner"]["replay"])
@@ -200,13 +209,14 @@ class _Recording:
 
 
 class _Watched:
-    """A learner whose critic must stay within bounds, and whose updates are timed."""
+    """A learner whose critic must stay within bounds, and whose updates are timed and their optimiser steps counted."""
 
     def __init__(self, learner: Learner, largest_value: float, before: Spent | None = None):
         before = before or Spent()
         self.learner, self.largest_value = learner, largest_value
         self.wall, self.cpu = before.wall_s, before.cpu_s
         """Seconds of all updates so far, those before an interruption included; evaluations are not."""
+        self.gradient_steps = before.gradient_steps
 
     @property
     def step(self) -> int:
@@ -214,7 +224,11 @@ class _Watched:
 
     def update(self) -> dict[str, float]:
         wall, cpu = time.perf_counter(), time.process_time()
-        metrics = self.learner.update()
+        counting = register_optimizer_step_post_hook(self._count)
+        try:
+            metrics = self.learner.update()
+        finally:
+            counting.remove()
         self.wall, self.cpu = self.wall + time.perf_counter() - wall, self.cpu + time.process_time() - cpu
         if metrics.get("critic_loss", 0.0) > self.largest_value**2:
             raise DivergedError(
@@ -223,8 +237,12 @@ class _Watched:
             )
         return metrics
 
+    def _count(self, optimiser: object, args: object, kwargs: object) -> None:
+        self.gradient_steps += 1
+
     def state_dict(self) -> dict[str, Any]:
-        return {"learner": self.learner.state_dict(), "wall": self.wall, "cpu": self.cpu}
+        spent = {"wall": self.wall, "cpu": self.cpu, "gradient_steps": self.gradient_steps}
+        return {"learner": self.learner.state_dict(), **spent}
 
     def policy_state(self) -> dict[str, Any]:
         """What is left to keep of a run that is over: not its replay, which is most of the file."""
@@ -233,7 +251,7 @@ class _Watched:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
-        self.wall, self.cpu = state["wall"], state["cpu"]
+        self.wall, self.cpu, self.gradient_steps = state["wall"], state["cpu"], int(state["gradient_steps"])
 
 
 @dataclass(frozen=True)
@@ -241,6 +259,7 @@ class _Made:
     """A learner, its policy updates, the real steps that one costs, and what was spent before."""
 
     learner: Learner
+    env: TrainingEnv
     updates: int
     steps: int
     before: Spent = Spent()
@@ -248,18 +267,18 @@ class _Made:
 
 def _make(algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettings, runs_dir: Path, stiffness: float, device: str) -> _Made:
     count = settings.tdmpc2.envs if algorithm == "tdmpc2" else settings.envs or env_spec(task).count
-    env = DifferentiableEnv(task, count, stiffness=stiffness, seed=seed, device=device)
+    env = TrainingEnv(task, count, stiffness=stiffness, seed=seed, device=device)
     if algorithm == "shac":
-        return _Made(SHAC(env, settings.shac, seed=seed), settings.shac.updates, settings.shac.horizon * count)
+        return _Made(SHAC(env, settings.shac, seed=seed), env, settings.shac.updates, settings.shac.horizon * count)
     if algorithm in ("ppo", "sac"):
         from ..baselines.sb3 import SB3Learner
 
         config = getattr(settings, algorithm)
-        return _Made(SB3Learner(algorithm, env, config, seed=seed), config.updates, config.steps * count)
+        return _Made(SB3Learner(algorithm, env, config, seed=seed), env, config.updates, config.steps * count)
     if algorithm == "tdmpc2":
         config = settings.tdmpc2
         before = Spent(env_steps=config.random_steps * count)
-        return _Made(OnlineTDMPC2(env, config, seed=seed), config.updates, config.steps * count, before)
+        return _Made(OnlineTDMPC2(env, config, seed=seed), env, config.updates, config.steps * count, before)
     if algorithm not in get_args(Algorithm):
         raise ValueError(f"algorithm must be one of {', '.join(get_args(Algorithm))}, got {algorithm!r}")
     given, config = None, settings.state_space if algorithm == "pwm_state_space" else settings.pwm
@@ -267,8 +286,8 @@ def _make(algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettin
     if algorithm in ("pwm", "pwm_offline"):
         given, before = shac_replay(task, seed, settings.replay, count, runs_dir, stiffness=stiffness, device=device)
     if algorithm == "pwm_offline":
-        return _Made(OfflinePWM(given, settings.offline, seed=seed, device=device), settings.offline.policy.updates, 0, before)
+        return _Made(OfflinePWM(given, settings.offline, seed=seed, device=device), env, settings.offline.policy.updates, 0, before)
     if algorithm == "pwm":
         config = replace(config, replay_steps=max(config.replay_steps, given.capacity + config.actor_critic.updates * 16))
     learner = OnlinePWM(env, config, seed=seed, given=given)
-    return _Made(learner, config.actor_critic.updates, config.actor_critic.horizon * count, before)
+    return _Made(learner, env, config.actor_critic.updates, config.actor_critic.horizon * count, before)
