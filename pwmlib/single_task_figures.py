@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
@@ -52,10 +53,7 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
                 continue
             if x == "env_steps":  # a learner without steps of its own has no curve against them
                 part = part[part.groupby("algorithm")[x].transform("nunique") > 1].assign(env_steps=lambda table: table["env_steps"] / 1e6)
-                ax.set_xscale("log")
-                ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-                ax.xaxis.set_major_formatter("{x:g}")
-                ax.xaxis.set_minor_formatter(NullFormatter())
+                _logarithmic(ax)
             sns.lineplot(
                 part, x=x, y=y, hue="algorithm", hue_order=present, palette=_COLOURS, estimator=iqm, errorbar=("ci", 95), seed=0, ax=ax,
                 legend=ax is axes[0, 1],
@@ -75,6 +73,13 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
     return figure
 
 
+def _logarithmic(ax: Axes) -> None:
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
 def training_curves(curves: pd.DataFrame) -> Figure:
     """Return against gradient steps, of all networks; and against environment steps beside the training return that the paper plots (mean
     of the episodes that ended since the last evaluation, noise included; dashed). A row a task, IQM over seeds."""
@@ -82,7 +87,8 @@ def training_curves(curves: pd.DataFrame) -> Figure:
     size = {"figsize": (7.0, 2.7 * len(tasks)), "layout": "constrained", "squeeze": False, "sharey": "row"}
     figure, axes = plt.subplots(len(tasks), 2, **size)
     names = ["task", "algorithm", "train_seed", "gradient_steps", "env_steps"]
-    shown = curves.assign(algorithm=curves["algorithm"].map(NAMES))
+    units = {"gradient_steps": curves["gradient_steps"] / 1e3, "env_steps": curves["env_steps"] / 1e6}
+    shown = curves.assign(algorithm=curves["algorithm"].map(NAMES), **units)
     shown = shown.melt(names, list(kinds), "policy", "return").dropna(subset="return").replace({"policy": kinds})
     present = list(dict.fromkeys(shown["algorithm"]))
     common = {"y": "return", "hue": "algorithm", "hue_order": present, "palette": _COLOURS, "estimator": iqm}
@@ -92,9 +98,10 @@ def training_curves(curves: pd.DataFrame) -> Figure:
         evaluated = part[part["policy"] == kinds["mean_return"]]
         sns.lineplot(evaluated, x="gradient_steps", **common, errorbar=("ci", 95), seed=0, ax=row[0], legend=False)
         sns.lineplot(part[own], x="env_steps", style="policy", style_order=list(kinds.values()), **common, errorbar=None, ax=row[1])
-        row[0].set(xscale="log", xlabel="gradient steps, all networks", ylabel=f"{task}\nreturn")
-        row[1].set(xscale="log", xlabel="environment steps")
+        row[0].set(xlabel="gradient steps, all networks, thousands", ylabel=f"{task}\nreturn")
+        row[1].set(xlabel="environment steps, millions")
         for ax in row:
+            _logarithmic(ax)
             ax.grid(alpha=0.3)
     handles, labels = axes[0, 1].get_legend_handles_labels()
     kept = [(h, name) for h, name in zip(handles, labels, strict=True) if name not in ("algorithm", "policy")]
