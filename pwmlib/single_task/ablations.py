@@ -29,7 +29,7 @@ class Variation:
     overrides: dict[str, Any] = field(default_factory=dict)
     """By dotted names of `SingleTaskSettings`."""
     longer: int = 1
-    """Times as many policy updates of PWM as at the scale."""
+    """Times as many policy updates as at the scale."""
     stiffness: float = 1.0
 
 
@@ -82,6 +82,12 @@ ABLATIONS: dict[str, Ablation] = {
             for name, changes in (("SimNorm", {}), ("LayerNorm + Mish", {f"{_MODEL}.latent_norm": "none"}))
             for times in (1, 3)
         ),
+    ),
+    "longer_shac": Ablation(
+        "none: control of `longer`",
+        "Does SHAC keep rising when it learns three times as long?",
+        (Variation("SHAC", "shac"), Variation("SHAC, 3x", "shac", longer=3)),
+        recorded_seeds=2,
     ),
     "spectral_norm": Ablation(
         "none: curves released, not in the paper",
@@ -202,9 +208,13 @@ def ablation_experiments(
 def _settings(common: SingleTaskSettings, variation: Variation) -> SingleTaskSettings:
     """Those of one variation."""
     settings = override(common, variation.overrides)
-    if variation.longer == 1:
-        return settings
-    return override(settings, {f"{_AC}.updates": variation.longer * settings.pwm.actor_critic.updates})
+    policies = {
+        "pwm": (_AC, settings.pwm.actor_critic),
+        "shac": ("shac", settings.shac),
+        "pwm_offline": ("offline.policy", settings.offline.policy),
+    }
+    where, policy = policies[variation.algorithm]
+    return override(settings, {f"{where}.updates": variation.longer * policy.updates})
 
 
 def run_ablation(name: str, experiments: dict[str, SingleTaskExperiment]) -> tuple[pd.DataFrame, pd.DataFrame]:
