@@ -87,7 +87,6 @@ ABLATIONS: dict[str, Ablation] = {
         "none: control of `longer`",
         "Does SHAC keep rising when it learns three times as long?",
         (Variation("SHAC", "shac"), Variation("SHAC, 3x", "shac", longer=3)),
-        recorded_seeds=2,
     ),
     "spectral_norm": Ablation(
         "none: curves released, not in the paper",
