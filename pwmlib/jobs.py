@@ -21,7 +21,7 @@ try:
 except ImportError:  # not a Unix
     resource = None
 
-__all__ = ["Engine", "Job", "JobResult", "call", "default_workers", "run_jobs"]
+__all__ = ["Engine", "Job", "JobResult", "call", "default_workers", "devices", "run_jobs"]
 
 Engine = Literal["local", "ray"]
 
@@ -49,14 +49,21 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def devices(device: str, count: int, *, engine: Engine = "local") -> list[str]:
+    """A torch device for each of `count` jobs: on this machine's GPUs in turn where "cuda" names none of them; Ray gives a job its own."""
+    here = torch.cuda.device_count() if device == "cuda" and engine == "local" else 0
+    return [f"cuda:{i % here}" if here else device for i in range(count)]
+
+
 def run_jobs(
     jobs: Sequence[Job], *, workers: int, progress: bool = True, description: str = "jobs", engine: Engine = "local",
-    memory_gb: float | None = None, gpus: float = 0.0,
+    memory_gb: float | None = None, gpus: float | Literal["even"] = 0.0,
 ) -> list[JobResult]:  # fmt: skip
     """Run all jobs, at most `workers` at a time, each in its own process; results in the order of the jobs.
 
     A job that raises, or whose process dies, gives a JobResult with its error; the others go on.
-    memory_gb: what a job may allocate (Linux); beyond it the job fails with MemoryError. gpus: share of a GPU for each job (Ray).
+    memory_gb: what a job may allocate (Linux); beyond it the job fails with MemoryError. gpus: share of a GPU for each job (Ray);
+    "even": those that there are, divided among the workers. Locally a job has the device that its arguments name, see `devices`.
     """
     from tqdm.auto import tqdm
 

@@ -345,7 +345,8 @@ class MultitaskExperiment:
         return SliceSampler(self.tasks, training), SliceSampler(self.tasks, held_out)
 
     def _run(self, jobs: Sequence[Job], description: str) -> list[JobResult]:
-        results = run_jobs(jobs, workers=self.workers, progress=self.progress, description=description, engine=self.engine)
+        how = {"workers": self.workers, "progress": self.progress, "engine": self.engine}
+        results = run_jobs(jobs, description=description, gpus="even" if resolve_device(self.device).type == "cuda" else 0.0, **how)
         failed = [r for r in results if r.error]
         if failed:
             reasons = "; ".join(f"{r.name}: {r.error}" for r in failed)

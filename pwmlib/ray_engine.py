@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from .errors import ExplainedError
 from .jobs import Job, JobResult, call
@@ -20,11 +21,12 @@ class RayMissingError(ExplainedError, ImportError):
 
 
 def completed_on_ray(
-    jobs: Sequence[Job], workers: int, *, gpus: float = 0.0, memory_gb: float | None = None
+    jobs: Sequence[Job], workers: int, *, gpus: float | Literal["even"] = 0.0, memory_gb: float | None = None
 ) -> Iterator[tuple[int, JobResult]]:
     """Results in the order of completion. Uses the cluster that RAY_ADDRESS names, else starts one here with `workers` cores.
 
-    gpus: of each job, may be a fraction.
+    gpus: of each job, may be a fraction; "even": the cluster's, divided among the workers, as many on each. Raises ExplainedError where
+    it has none.
     """
     try:
         import ray
@@ -35,8 +37,10 @@ def completed_on_ray(
         local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # workers inherit it
         ray.init(log_to_driver=False, logging_level="ERROR", **local)
-    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_call)
     try:
+        if gpus == "even":
+            gpus = _even_share(int(ray.cluster_resources().get("GPU", 0)), workers)
+        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_call)
         waiting, running = list(enumerate(jobs)), {}
         while waiting or running:
             while waiting and len(running) < max(workers, 1):
@@ -52,6 +56,12 @@ def completed_on_ray(
     finally:
         if ours:
             ray.shutdown()
+
+
+def _even_share(gpus: int, workers: int) -> float:
+    if gpus < 1:
+        raise ExplainedError("engine='ray' with a GPU as device: Ray has no GPU here; start it on machines with one, or device='cpu'")
+    return 1 / max(1, math.ceil(workers / gpus))
 
 
 def _call(job: Job, memory_gb: float | None) -> tuple[Any, str | None]:

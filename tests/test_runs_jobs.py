@@ -8,12 +8,15 @@ import sys
 import time
 
 import pytest
+import torch
 
 from pwmlib import runs
 from pwmlib.config import PWMConfig
-from pwmlib.jobs import Job, run_jobs
+from pwmlib.errors import ExplainedError
+from pwmlib.jobs import Job, devices, run_jobs
 from pwmlib.paths import OutputFolderError, writable_folder
 from pwmlib.pwm import PolicyLearner
+from pwmlib.ray_engine import _even_share
 from pwmlib.runs import Run, resolve_device, train
 from pwmlib.sweep import note_plan, status, summary
 from pwmlib.toys import CartpoleSwingup
@@ -166,6 +169,33 @@ def test_jobs_survive_each_other(engine, died, monkeypatch):
     assert [r.value for r in results] == [2, None, None, 8, None if engine == "local" else 2**31]
     assert results[1].error == "ValueError: on purpose" and died in results[2].error
     assert engine == "ray" or results[4].error.startswith("MemoryError")
+
+
+def visible_gpus(seconds):
+    time.sleep(seconds)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_workers_share_the_gpus_of_ray_evenly(monkeypatch):
+    ray = pytest.importorskip("ray", reason="the 'cluster' extra is not installed")
+    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
+    ray.init(num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")  # Ray counts them, it uses none
+    try:
+        jobs = [Job(str(i), visible_gpus, {"seconds": 0.5}) for i in range(4)]
+        results = run_jobs(jobs, workers=4, progress=False, engine="ray", gpus="even")
+        assert sorted(r.value for r in results) == ["0", "0", "1", "1"]
+    finally:
+        ray.shutdown()
+    assert [_even_share(2, workers) for workers in (1, 2, 4, 5)] == [1, 1, 1 / 2, 1 / 3], "five workers on two GPUs: three on one of them"
+    with pytest.raises(ExplainedError, match="Ray has no GPU here; start it on machines with one, or device='cpu'"):
+        run_jobs(jobs, workers=1, progress=False, engine="ray", gpus="even")
+    assert not ray.is_initialized()
+
+
+def test_local_jobs_take_the_gpus_in_turn(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices("cuda", 3) == ["cuda:0", "cuda:1", "cuda:0"] and devices("cuda:1", 2) == ["cuda:1", "cuda:1"]
+    assert devices("cuda", 2, engine="ray") == ["cuda", "cuda"] and devices("cpu", 2) == ["cpu", "cpu"]
 
 
 def test_an_unknown_engine_is_named():

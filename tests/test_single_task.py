@@ -68,6 +68,9 @@ def test_the_asked_share_of_slices_holds_a_termination():
         rare.add(torch.zeros(2, 2), torch.zeros(2, 1), ends.float(), torch.zeros(2, 2), ends, zeros.bool())
     *_, reward, _, _, _ = rare.slices(4000, 5, np.random.default_rng(0))
     assert float(reward.amax(0).mean()) == pytest.approx(0.5, abs=0.04), "the one termination of 800 steps"
+    for _ in range(400):  # a termination that is no longer held is no longer asked for
+        rare.add(torch.zeros(2, 2), torch.zeros(2, 1), zeros, torch.zeros(2, 2), zeros.bool(), zeros.bool())
+    assert not rare.slices(4000, 5, np.random.default_rng(0))[-1].any()
     with pytest.raises(ValueError, match="slices of 9 steps asked for, but it holds 4"):
         lived(4).slices(1, 9, np.random.default_rng(0))
     with pytest.raises(ValueError, match="ending_share and recent_share must be in 0..1 together, got 2 and 0.0"):
@@ -262,6 +265,23 @@ def test_a_run_that_was_cut_ends_as_the_whole_one(algorithm, learner, at, settin
     cut = run_single_task(algorithm, "hopper", 0, settings, tmp_path / "cut")
     for name in ("mean_return", "training_return", "gradient_steps"):
         assert [row.get(name) for row in cut["curve"]] == [row.get(name) for row in whole["curve"]], name
+
+
+def test_the_replay_of_a_long_run_is_bounded(settings, tmp_path, monkeypatch):
+    held = []
+    real = OnlinePWM.__init__
+
+    def spy(self, env, config, **options):
+        held.append(config.replay_steps)
+        real(self, env, config, **options)
+
+    monkeypatch.setattr(OnlinePWM, "__init__", spy)
+    long = dataclasses.replace(settings, pwm=dataclasses.replace(settings.pwm, replay_steps=10))
+    run_single_task("pwm", "hopper", 0, long, tmp_path / "a")
+    everything = settings.replay.updates * settings.replay.horizon + settings.pwm.actor_critic.updates * settings.pwm.actor_critic.horizon
+    monkeypatch.setattr("pwmlib.single_task.runner.LARGEST_REPLAY", 40 * settings.envs)
+    run_single_task("pwm", "hopper", 0, long, tmp_path / "b")
+    assert held == [everything, 40] and everything > 40
 
 
 def test_a_diverging_run_is_kept_with_its_reason(settings, tmp_path):

@@ -6,12 +6,11 @@ from typing import get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from ..envs import ENVS
 from ..jobs import Engine, default_workers
 from ..parameters import override
 from ..single_task.experiment import SingleTaskExperiment
 from ..single_task.runner import Algorithm, SingleTaskSettings
-from ..single_task.scales import DEFAULT_ALGORITHMS, settings_for
+from ..single_task.scales import DEFAULT_ALGORITHMS, DEFAULT_TASKS, SINGLE_TASKS, settings_for
 from .common import Names, Robots, all_of
 
 __all__ = ["SingleTaskParameters"]
@@ -20,7 +19,7 @@ __all__ = ["SingleTaskParameters"]
 class SingleTaskParameters(Robots):
     """notebooks/02_single_task.ipynb."""
 
-    tasks: Names = Field(description='environments of the simulator, e.g. ["hopper", "ant"]')
+    tasks: Names = Field(description='environments of the simulator, e.g. ["hopper", "ant"]; empty means what the scale affords')
     algorithms: Names = Field(description='learners, e.g. ["shac", "pwm"]; empty means what the scale affords')
     train_seeds: int = Field(
         ge=0, le=100, description="the number of training seeds of each; 0 means 2 at scale quick, 3 at laptop, else 5"
@@ -32,7 +31,7 @@ class SingleTaskParameters(Robots):
     @field_validator("tasks")
     @classmethod
     def _environments(cls, value: list[str]) -> list[str]:
-        return all_of(value, [name for name in ENVS if name != "double_pendulum"], "environment")
+        return all_of(value, SINGLE_TASKS, "environment") if value else []
 
     @field_validator("algorithms")
     @classmethod
@@ -46,14 +45,16 @@ class SingleTaskParameters(Robots):
 
     def settings(self) -> dict[str, SingleTaskSettings]:
         """The sizes on each task with this notebook's changes."""
-        return {name: override(settings_for(self.scale, name), self.overrides) for name in self.tasks}
+        tasks = self.tasks or DEFAULT_TASKS[self.scale]
+        return {name: override(settings_for(self.scale, name), self.overrides) for name in tasks}
 
     def experiment(self, *, progress: bool = True) -> SingleTaskExperiment:
         """The experiment of these parameters, its folder checked."""
+        settings = self.settings()
         return SingleTaskExperiment(
-            tasks=tuple(self.tasks),
+            tasks=tuple(settings),
             algorithms=tuple(self.algorithms) or DEFAULT_ALGORITHMS[self.scale],
-            settings=self.settings(),
+            settings=settings,
             train_seeds=self.train_seeds or {"quick": 2, "laptop": 3, "paper": 5}[self.scale],
             runs_dir=self.runs_folder(),
             stiffness=self.stiffness,

@@ -9,16 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from ..checkpoints import write_atomic
-from ..jobs import Engine, Job, run_jobs
+from ..jobs import Engine, Job, devices, run_jobs
 from ..runs import digest
 from ..sweep import note_plan
-from .pwm_online import OnlinePWMConfig
+from .cost import cost_line
 from .runner import Algorithm, SingleTaskSettings, load_policy, run_single_task, single_task_run
 
 __all__ = ["SingleTaskExperiment", "curves_table", "results_table", "train_together"]
-
-RELATIVE = {"hopper": 1.0, "ant": 1.3, "anymal": 1.5, "humanoid": 3.0, "snu_like": 6.0}
-"""Cost of an update on a task, relative to Hopper's."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +51,10 @@ class SingleTaskExperiment:
         ]
 
     def cost(self) -> str:
-        """What is about to be run, and about how long it takes on this number of processes, from recorded costs on Hopper."""
-        seconds = self.train_seeds * sum(RELATIVE[t] * hopper_seconds(a, self.settings[t]) for t in self.tasks for a in self.algorithms)
-        each = f"{len(self.tasks)} task(s) x {len(self.algorithms)} algorithm(s) x {self.train_seeds} seed(s)"
-        return f"To do at most: {each}; about {seconds / 60 / max(1, self.workers):.1f} min on {self.workers} processes, without a GPU."
+        """`cost_line` of all runs."""
+        return cost_line(
+            self.tasks, self.algorithms, self.train_seeds, self.settings, workers=self.workers, device=self.device, engine=self.engine
+        )
 
     def save(self, name: str, table: pd.DataFrame) -> Path:
         """Write a table into the experiment's folder, named by what was run; returns its path."""
@@ -92,8 +89,13 @@ def train_together(experiments: Sequence[SingleTaskExperiment]) -> list[list[dic
     each = [run for e in experiments for run in e.runs()]
     runs = {single_task_run(**arguments).folder: arguments for arguments in each}
     note_plan(first.runs_dir, "single tasks", [single_task_run(**arguments) for arguments in runs.values()])
-    jobs = [Job(f"{a['task']} {a['algorithm']} seed {a['seed']}", run_single_task, {**a, "device": first.device}) for a in runs.values()]
-    done = run_jobs(jobs, workers=first.workers, progress=first.progress, description="runs", engine=first.engine)
+    each_its_own = devices(first.device, len(runs), engine=first.engine)
+    jobs = [
+        Job(f"{a['task']} {a['algorithm']} seed {a['seed']}", run_single_task, {**a, "device": device})
+        for a, device in zip(runs.values(), each_its_own, strict=True)
+    ]
+    gpus = "even" if first.device.startswith("cuda") else 0.0
+    done = run_jobs(jobs, workers=first.workers, progress=first.progress, description="runs", engine=first.engine, gpus=gpus)
     lines = dict(zip(runs, (r.value or _failed(a, r.error) for a, r in zip(runs.values(), done, strict=True)), strict=True))
     return [[lines[single_task_run(**arguments).folder] for arguments in e.runs()] for e in experiments]
 
@@ -128,26 +130,3 @@ def curves_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
             for row in line["curve"]
         ]
     )
-
-
-def hopper_seconds(algorithm: Algorithm, settings: SingleTaskSettings) -> float:
-    """CPU-seconds of one run on Hopper with 64 environments, one core of a Xeon; from measured costs of an update."""
-
-    def online(config: OnlinePWMConfig, first: int) -> float:
-        """Of a PWM run with `first` updates of the model before the policy's."""
-        model = 0.016 * config.training.horizon / 5 * config.training.batch / 128 * (0.5 if config.model.residual else 1.0)
-        return first * model + config.actor_critic.updates * (0.125 + config.model_updates * model)
-
-    td = settings.tdmpc2
-    return {
-        "shac": settings.shac.updates * settings.shac.horizon * 0.0055,
-        "pwm": settings.replay.updates * settings.replay.horizon * 0.0055 + online(settings.pwm, settings.pwm.pretraining_updates),
-        "pwm_scratch": online(settings.pwm, settings.pwm.first_model_updates),
-        "pwm_state_space": online(settings.state_space, settings.state_space.first_model_updates),
-        "pwm_offline": settings.replay.updates * settings.replay.horizon * 0.0055
-        + settings.offline.members * settings.offline.pretraining_updates * 0.016
-        + settings.offline.policy.updates * 0.1,
-        "tdmpc2": td.updates * td.steps * (td.envs * td.planner.samples * td.planner.iterations * 3.3e-5 + td.model_updates * 0.038),
-        "ppo": settings.ppo.updates * settings.ppo.steps * 64 / 25_000,
-        "sac": settings.sac.updates * settings.sac.steps * (0.01 + 0.012 * settings.sac.gradient_steps),
-    }[algorithm]

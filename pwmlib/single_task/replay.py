@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ class Replay:
         self.ended = torch.zeros(capacity, count, dtype=torch.bool)
         self.written = 0
         """Steps added since the beginning."""
+        self._terminations: deque[tuple[int, int]] = deque()
+        """(step counted since the beginning, environment) of every termination that is held, in order."""
 
     def __len__(self) -> int:
         """Steps held, of each environment."""
@@ -48,7 +51,10 @@ class Replay:
         i = self.written % self.capacity
         self.obs[i], self.action[i], self.reward[i], self.next_obs[i] = obs, action, reward, next_obs
         self.terminated[i], self.ended[i] = terminated, terminated | truncated
+        self._terminations.extend((self.written, env) for env in torch.nonzero(self.terminated[i]).flatten().tolist())
         self.written += 1
+        while self._terminations and self._terminations[0][0] < self.written - self.capacity:
+            self._terminations.popleft()
 
     def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch], task (zeros) [batch], valid and
@@ -90,13 +96,12 @@ class Replay:
         age, env, kind = rng.integers(starts, size=batch), rng.integers(self.count, size=batch), rng.random(batch)
         recent = np.flatnonzero(kind > 1.0 - self.recent_share)
         age[recent] = rng.integers(max(0, starts - self.recent_steps), starts, size=len(recent))
-        rows, envs = np.nonzero(self.terminated[: len(self)].numpy())
-        if len(rows):
+        if held := len(self._terminations):
             some = np.flatnonzero(kind < self.ending_share)
-            pick = rng.integers(len(rows), size=len(some))
-            ages = (rows[pick] - (self.written - len(self))) % self.capacity
-            age[some] = np.clip(ages - rng.integers(horizon, size=len(some)), 0, starts - 1)
-            env[some] = envs[pick]
+            picked = [self._terminations[i] for i in rng.integers(held, size=len(some))]
+            ends, envs = np.array(picked, dtype=np.int64).reshape(-1, 2).T
+            age[some] = np.clip(ends - (self.written - len(self)) - rng.integers(horizon, size=len(some)), 0, starts - 1)
+            env[some] = envs
         return age, env
 
     def state_dict(self) -> dict[str, Any]:
@@ -108,3 +113,7 @@ class Replay:
         self.written = int(state["written"])
         for name in ("obs", "action", "reward", "next_obs", "terminated", "ended"):
             getattr(self, name)[: len(self)] = state[name]
+        oldest = self.written - len(self)
+        rows, envs = np.nonzero(self.terminated[: len(self)].numpy())
+        steps = oldest + (rows - oldest) % self.capacity
+        self._terminations = deque(sorted(zip(steps.tolist(), envs.tolist(), strict=True)))

@@ -33,6 +33,10 @@ same with a model whose latent is the observation itself, predicting its change 
 SHAC run's replay stays frozen, no real step of its own."""
 
 
+LARGEST_REPLAY = 5_000_000
+"""Steps of all robots together that PWM keeps, the given replay's included; 3.5 GB for Humanoid. (Released code: 1 million.)"""
+
+
 class DivergedError(ExplainedError):
     """Training went where no return can follow; the message says which number and what its bound is."""
 
@@ -288,6 +292,7 @@ def _make(algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettin
     if algorithm == "pwm_offline":
         return _Made(OfflinePWM(given, settings.offline, seed=seed, device=device), env, settings.offline.policy.updates, 0, before)
     if algorithm == "pwm":
-        config = replace(config, replay_steps=max(config.replay_steps, given.capacity + config.actor_critic.updates * 16))
+        everything = given.capacity + config.actor_critic.updates * config.actor_critic.horizon
+        config = replace(config, replay_steps=max(config.replay_steps, min(everything, LARGEST_REPLAY // count)))
     learner = OnlinePWM(env, config, seed=seed, given=given)
     return _Made(learner, env, config.actor_critic.updates, config.actor_critic.horizon * count, before)

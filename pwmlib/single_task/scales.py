@@ -15,14 +15,18 @@ from .pwm_online import OnlinePWMConfig
 from .runner import Algorithm, SingleTaskSettings
 from .tdmpc2_online import OnlineTDMPC2Config
 
-__all__ = ["DEFAULT_ALGORITHMS", "SINGLE_TASK_SCALES", "settings_for"]
+__all__ = ["DEFAULT_ALGORITHMS", "DEFAULT_TASKS", "SINGLE_TASKS", "SINGLE_TASK_SCALES", "settings_for"]
 
+SINGLE_TASKS = ("hopper", "ant", "anymal", "humanoid", "snu_like")
+"""The robots of Section 4.1."""
+
+DEFAULT_TASKS: dict[str, tuple[str, ...]] = {"quick": ("hopper",), "laptop": ("hopper",), "paper": SINGLE_TASKS}
 DEFAULT_ALGORITHMS: dict[str, tuple[Algorithm, ...]] = {
     "quick": ("shac", "pwm_state_space", "ppo"),
     "laptop": ("shac", "pwm", "pwm_state_space", "ppo"),
     "paper": ("shac", "pwm", "tdmpc2", "ppo", "sac"),
 }
-"""What each scale can afford."""
+"""What each scale can afford, as the tasks above."""
 
 _PWM = OnlinePWMConfig()
 _PAPER_PWM = replace(
