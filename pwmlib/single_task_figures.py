@@ -112,7 +112,7 @@ def training_curves(curves: pd.DataFrame) -> Figure:
 
 
 def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """Fig. 5: IQM of returns over the published score of PPO, at the end of training and at its peak, and the profile at the end.
+    """Fig. 5: IQM of returns over the published score of PPO and the profile of the runs, each at the end of training and at its peak.
 
     results: one line a run with `last` and `best`; a diverged run counts with what it had, one without a return with 0.
     """
@@ -128,9 +128,11 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
             left.bar(i + shift, a.value, width=0.38, facecolor=colour if solid else "none", edgecolor=colour, lw=1.5)
             if a.low is not None:
                 left.errorbar(i + shift, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=3, lw=1)
-        profile = performance_profile(part, np.linspace(0, 1.5, 61), score="last")
-        right.plot(profile["threshold"], profile["fraction"], color=_COLOURS[NAMES[name]])
-        right.fill_between(profile["threshold"], profile["low"], profile["high"], color=_COLOURS[NAMES[name]], alpha=0.15, lw=0)
+        for point, line in (("last", "-"), ("best", ":")):
+            profile = performance_profile(part, np.linspace(0, 1.5, 61), score=point)
+            right.plot(profile["threshold"], profile["fraction"], line, color=_COLOURS[NAMES[name]])
+            if point == "last":
+                right.fill_between(profile["threshold"], profile["low"], profile["high"], color=_COLOURS[NAMES[name]], alpha=0.15, lw=0)
     left.set_xticks(
         range(len(algorithms)),
         [textwrap.fill(NAMES[a], 18) for a in algorithms],
@@ -143,7 +145,7 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
     right.set(
         xlabel="return / published PPO",
         ylabel="share of runs above",
-        title="at the end of training, colours as on the left",
+        title="profile of the runs: at the end (lines), at the peak (dotted)",
         ylim=(-0.02, 1.02),
     )
     for ax in (left, right):

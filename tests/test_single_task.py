@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from pwmlib.config import PWMConfig
 from pwmlib.envs import DifferentiableEnv
 from pwmlib.jobs import run_jobs
+from pwmlib.published import published_single_task
 from pwmlib.runs import Run
 from pwmlib.single_task.ablations import ABLATIONS, ablation_experiments, run_ablation
 from pwmlib.single_task.experiment import SingleTaskExperiment, curves_table, results_table, train_together
@@ -22,8 +24,9 @@ from pwmlib.single_task.pwm_offline import OfflinePWMConfig
 from pwmlib.single_task.pwm_online import OnlinePWM, OnlinePWMConfig
 from pwmlib.single_task.replay import Replay
 from pwmlib.single_task.runner import SingleTaskSettings, load_policy, run_single_task, single_task_run
-from pwmlib.single_task.tables import equal_time
+from pwmlib.single_task.tables import beside_published, equal_time
 from pwmlib.single_task.tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config
+from pwmlib.single_task_figures import aggregates_and_profile
 from pwmlib.twohot import TwoHot
 from pwmlib.world_model import WorldModel, WorldModelConfig, world_model_loss
 
@@ -393,6 +396,26 @@ def test_variations_share_a_pool_and_a_run_that_stands_in_two_is_done_once(setti
     assert lines[1] == lines[0][:2] and all(line["status"] == "finished" for line in lines[0])
     assert [line["status"] for line in lines[2]] == ["failed"] * 2 and "pmw" in lines[2][0]["reason"]
     assert results_table(lines[2])["last"].isna().all() and curves_table(lines[2]).empty
+
+
+def test_ours_stand_beside_tables_3_and_4_in_their_units():
+    runs = {"last": [4000.0, 4742.3, 5000.0], "best": [4500.0, 5000.0, 5500.0], "status": ["finished", "diverged", "finished"]}
+    results = pd.DataFrame({"task": "hopper", "algorithm": "pwm_scratch", **runs})
+    (row,) = beside_published(results, published_single_task()).to_dict("records")
+    assert row["ours_end"] == pytest.approx(np.mean(runs["last"])) and row["ours_peak"] == 5000 and row["diverged"] == 1
+    assert row["printed"] == 5680 and row["printed_t3"] == 1.2 and row["peak"] == pytest.approx(5680.46)
+    assert row["ours_end_t3"] == pytest.approx(row["ours_end"] / 4742.3) and row["peak_t3"] == pytest.approx(5680.46 / 4742.3)
+
+
+def test_the_profile_has_the_end_and_the_peak():
+    results = pd.DataFrame(
+        {"task": "hopper", "algorithm": "shac", "train_seed": [0, 1], "last": [1000.0, 2000.0], "best": [3000.0, 6000.0]}
+    )
+    drawing = aggregates_and_profile(results, published_single_task())
+    end, peak = (line for line in drawing.axes[1].lines)
+    at = [list(line.get_ydata()[np.searchsorted(line.get_xdata(), [0.1, 0.3, 1.0])]) for line in (end, peak)]
+    assert at == [[1.0, 0.5, 0.0], [1.0, 1.0, 0.5]], "0.21 and 0.42 of the published PPO at the end, 0.63 and 1.27 at the peak"
+    plt.close(drawing)
 
 
 def test_equal_time_shows_what_was_known_by_then():

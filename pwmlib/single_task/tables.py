@@ -29,7 +29,10 @@ def iqm(values: Sequence[float] | np.ndarray) -> float:
 
 
 def beside_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Tables 3 and 4: one line a task and algorithm, ours (end and peak of training) beside the printed and the recomputed numbers."""
+    """Tables 3 and 4: one line a task and algorithm, ours (end and peak of training) beside the printed and the recomputed numbers.
+
+    Columns that end in _t3 are in units of the published PPO, as in Table 3; the others returns, as in Table 4.
+    """
     lines = []
     for (task, algorithm), runs in results.groupby(["task", "algorithm"], sort=False):
         paper = published[(published["task"] == task) & (published["algorithm"] == algorithm.partition("_")[0])].iloc[0]
@@ -37,7 +40,10 @@ def beside_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataF
         ours = {"ours_end": iqm(last), "ours_std": last.std(), "ours_peak": iqm(runs["best"].dropna()), "seeds": len(runs)}
         diverged = {"diverged": int((runs["status"] != "finished").sum())}
         names = {"printed": "paper_t4_iqm", "printed_std": "paper_t4_std", "end": "final_iqm", "end_std": "final_std", "peak": "peak_iqm"}
-        lines.append({"task": task, "algorithm": NAMES[algorithm], **ours, **diverged, **{k: paper[v] for k, v in names.items()}})
+        unit = paper["ppo_norm"]
+        normalised = {"ours_end_t3": iqm(last) / unit, "printed_t3": paper["paper_t3_iqm"], "peak_t3": paper["peak_iqm"] / unit}
+        published_columns = {k: paper[v] for k, v in names.items()}
+        lines.append({"task": task, "algorithm": NAMES[algorithm], **ours, **diverged, **published_columns, **normalised})
     return pd.DataFrame(lines)
 
 
