@@ -63,6 +63,14 @@ ABLATIONS: dict[str, Ablation] = {
             for factor in (1.0, 4.0)
         ),
     ),
+    "stiffness_mish": Ablation(
+        "none: Fig. 7a with the model that does best here",
+        "Does stiff contact hurt PWM with the model of LayerNorm + Mish?",
+        tuple(
+            Variation(f"LayerNorm + Mish, contacts {factor:g}x", overrides={f"{_MODEL}.latent_norm": "none"}, stiffness=factor)
+            for factor in (1.0, 4.0)
+        ),
+    ),
     "batch": Ablation(
         "Fig. 7b",
         "Do small policy batches suffice? (A trajectory has its own environment: a small batch also sees fewer data)",
