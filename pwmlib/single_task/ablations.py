@@ -63,14 +63,6 @@ ABLATIONS: dict[str, Ablation] = {
             for factor in (1.0, 4.0)
         ),
     ),
-    "stiffness_mish": Ablation(
-        "none: Fig. 7a with the model that does best here",
-        "Does stiff contact hurt PWM with the model of LayerNorm + Mish?",
-        tuple(
-            Variation(f"LayerNorm + Mish, contacts {factor:g}x", overrides={f"{_MODEL}.latent_norm": "none"}, stiffness=factor)
-            for factor in (1.0, 4.0)
-        ),
-    ),
     "batch": Ablation(
         "Fig. 7b",
         "Do small policy batches suffice? (A trajectory has its own environment: a small batch also sees fewer data)",
@@ -81,6 +73,14 @@ ABLATIONS: dict[str, Ablation] = {
     ),
     "regularisation_ant": Ablation(
         "Fig. 8a", "The same on Ant: does the more regularised world model give the better policy?", _REGULARISED, "ant", 2
+    ),
+    "stiffness_mish": Ablation(
+        "none: Fig. 7a with the model that does best here",
+        "Does stiff contact hurt PWM with the model of LayerNorm + Mish?",
+        tuple(
+            Variation(f"LayerNorm + Mish, contacts {factor:g}x", overrides={f"{_MODEL}.latent_norm": "none"}, stiffness=factor)
+            for factor in (1.0, 4.0)
+        ),
     ),
     "longer": Ablation(
         "none: the paper trains 15 000 updates",
