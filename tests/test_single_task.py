@@ -358,9 +358,7 @@ def test_every_variation_of_every_ablation_builds_and_is_another_run(settings, t
             (arguments,) = experiment.runs()
             folders.add(single_task_run(**arguments).folder)
     variations = sum(len(a.variations) for a in ABLATIONS.values())
-    assert len(folders) == variations - 14, (
-        "PWM as it is stands in eleven of them, LayerNorm + Mish in three, SHAC and the ReLU model in two"
-    )
+    assert len(folders) == variations - 14, "PWM as it is stands in eleven, LayerNorm + Mish in three, SHAC and the ReLU model in two"
     for name, updates in (("longer", lambda s: s.pwm.actor_critic.updates), ("longer_shac", lambda s: s.shac.updates)):
         found = {label: updates(e.settings["hopper"]) for label, e in ablation_experiments(name, "laptop", 1, tmp_path).items()}
         assert all(n == found[label.removesuffix(", 3x")] * (3 if label.endswith(", 3x") else 1) for label, n in found.items()), found
