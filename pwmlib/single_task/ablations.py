@@ -91,6 +91,16 @@ ABLATIONS: dict[str, Ablation] = {
             for times in (1, 3)
         ),
     ),
+    "longer_ant": Ablation(
+        "none: the paper trains 15 000 updates",
+        "The same on Ant: does PWM with the model of LayerNorm + Mish keep rising?",
+        tuple(
+            Variation(f"LayerNorm + Mish{', 3x' if times > 1 else ''}", overrides={f"{_MODEL}.latent_norm": "none"}, longer=times)
+            for times in (1, 3)
+        ),
+        "ant",
+        2,
+    ),
     "longer_shac": Ablation(
         "none: control of `longer`",
         "Does SHAC keep rising when it learns three times as long?",
