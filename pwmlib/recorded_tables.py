@@ -22,7 +22,8 @@ HEAD = """# Single-task runs and ablations, in tables
 
 Written by `python -m pwmlib.recorded tables` from `data/results`; [there](../data/results/README.md) is the command of each. Scale
 `laptop`, one thread a run, returns of the deterministic policy in whole episodes. IQM over seeds, in brackets its 95 % interval over
-seeds (none with one seed). CPU-minutes include the replay that a learner was given.
+seeds (none with one seed). CPU-minutes include the replay that a learner was given. "Files": recomputed from the authors' released files,
+where there are any. "Over PPO": at the end, in units of the published PPO, as in Table 3.
 """
 EQUAL_TIME = """## After equal time
 
@@ -60,9 +61,10 @@ def _spread(runs: pd.Series) -> str:
 
 
 def _ends(results: pd.DataFrame) -> pd.DataFrame:
-    printed = published_single_task().set_index(["task", "algorithm"])["paper_t4_iqm"]
+    published = published_single_task().set_index(["task", "algorithm"])
     lines = []
     for (robot, algorithm), runs in results.groupby(["task", "algorithm"], sort=False):
+        paper = published.loc[(robot, algorithm.partition("_")[0])]
         lines.append(
             {
                 "robot": robot,
@@ -73,7 +75,11 @@ def _ends(results: pd.DataFrame) -> pd.DataFrame:
                 "CPU-minutes a seed": f"{runs['cpu_s'].max() / 60:.1f}",
                 "at the end": _spread(runs["last"]),
                 "at the peak": f"{iqm(runs['best'].fillna(0.0)):.0f}",
-                "Table 4": f"{printed[robot, algorithm.partition('_')[0]]:.0f}",
+                "Table 4": f"{paper['paper_t4_iqm']:.0f}",
+                "files, end": "" if pd.isna(paper["final_iqm"]) else f"{paper['final_iqm']:.0f}",
+                "files, peak": "" if pd.isna(paper["peak_iqm"]) else f"{paper['peak_iqm']:.0f}",
+                "ours over PPO": f"{iqm(runs['last'].fillna(0.0)) / paper['ppo_norm']:.2f}",
+                "Table 3": f"{paper['paper_t3_iqm']:.2f}",
             }
         )
     return pd.DataFrame(lines)
