@@ -28,7 +28,7 @@ class Variation:
     algorithm: Algorithm = "pwm"
     overrides: dict[str, Any] = field(default_factory=dict)
     """By dotted names of `SingleTaskSettings`."""
-    longer: int = 1
+    longer: float = 1
     """Times as many policy updates as at the scale."""
     stiffness: float = 1.0
 
@@ -183,6 +183,7 @@ ABLATIONS: dict[str, Ablation] = {
         "What does a policy need that is learned inside frozen models only?",
         (
             Variation("three state-space models, cautious", "pwm_offline"),
+            Variation("cautious, a third of the policy updates", "pwm_offline", longer=1 / 3),
             Variation("three, not cautious", "pwm_offline", {"offline.pessimism": 0.0}),
             Variation("one", "pwm_offline", {"offline.members": 1, "offline.pessimism": 0.0}),
             Variation(
@@ -231,7 +232,7 @@ def _settings(common: SingleTaskSettings, variation: Variation) -> SingleTaskSet
         "pwm_offline": ("offline.policy", settings.offline.policy),
     }
     where, policy = policies[variation.algorithm]
-    return override(settings, {f"{where}.updates": variation.longer * policy.updates})
+    return override(settings, {f"{where}.updates": max(1, round(variation.longer * policy.updates))})
 
 
 def run_ablation(name: str, experiments: dict[str, SingleTaskExperiment]) -> tuple[pd.DataFrame, pd.DataFrame]:
