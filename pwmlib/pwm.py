@@ -173,7 +173,7 @@ class PolicyLearner:
         self.critic_optimiser.refresh()
         self.return_moments.tensor = state["return_moments"].clone()
         self.generator.set_state(state["generator"].cpu())
-        self._ends = tuple(state["ends"]) if "ends" in state else None
+        self._ends = tuple(x.to(self.device) for x in state["ends"]) if "ends" in state else None
         self.step = int(state["step"])
 
     def _improve_actor(self, roll: Rollout) -> dict[str, float]:

@@ -222,13 +222,14 @@ class SHAC:
 
 @torch.no_grad()
 def evaluate_policy(
-    policy: Callable[[Tensor, None], Tensor], name: object, *, episodes: int = 64, seed: int = 10_000, stiffness: float = 1.0
-) -> Tensor:
+    policy: Callable[[Tensor, None], Tensor], name: object, *, episodes: int = 64, seed: int = 10_000, stiffness: float = 1.0,
+    device: str | torch.device | None = None,
+) -> Tensor:  # fmt: skip
     """Undiscounted returns of deterministic episodes in other environments than those of training, [episodes].
 
-    name: an environment's name or `EnvSpec`. stiffness: of the contacts, as the policy was trained with.
+    name: an environment's name or `EnvSpec`. stiffness: of the contacts, as the policy was trained with. device: where the policy is.
     """
-    env = DifferentiableEnv(name, episodes, seed=seed, stiffness=stiffness)
+    env = DifferentiableEnv(name, episodes, seed=seed, stiffness=stiffness, device=device)
     obs, running, total = env.reset(), torch.ones(episodes), torch.zeros(episodes)
     for _ in range(env.spec.episode_length):
         step = env.step(policy(obs, None))

@@ -88,7 +88,7 @@ class DifferentiableEnv:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where another environment of the same seed was."""
-        self.state, self._obs = state["state"].clone(), state["obs"].clone()
+        self.state, self._obs = (state[name].to(self.simulator.device, copy=True) for name in ("state", "obs"))
         for name, values in state["counters"].items():
             self.simulator.counters[name].copy_(values)
 

@@ -55,7 +55,7 @@ def gradient_fidelity(
     for k, horizon in enumerate(chosen):
         a, b = (g[k, :horizon].transpose(0, 1).flatten(1).double() for g in (ours, true))
         cosine = F.cosine_similarity(a, b, dim=-1)
-        quartiles = cosine.quantile(torch.tensor([0.25, 0.75], dtype=cosine.dtype))
+        quartiles = cosine.quantile(cosine.new_tensor([0.25, 0.75]))
         rows.append(
             {
                 "horizon": horizon,

@@ -64,8 +64,8 @@ class SingleTaskExperiment:
         return path
 
     def policy(self, algorithm: Algorithm, task: str, seed: int):
-        """The last policy of one of the runs: (observations, None) -> actions."""
-        return load_policy(algorithm, task, seed, self.settings[task], self.runs_dir, stiffness=self.stiffness, device=self.device)
+        """The last policy of one of the runs, on the CPU: (observations, None) -> actions."""
+        return load_policy(algorithm, task, seed, self.settings[task], self.runs_dir, stiffness=self.stiffness)
 
     def train(self) -> list[dict[str, object]]:
         """All runs; a diverged one is among them with its reason, and one whose job crashed is listed as failed."""

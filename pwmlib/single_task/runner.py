@@ -91,19 +91,20 @@ def run_single_task(
         made = _make(algorithm, task, seed, settings, Path(runs_dir), stiffness, device)
         learner, before = made.learner, made.before
         watched = _Watched(learner, settings.largest_value, before)
+        where = {"stiffness": stiffness, "device": device}
 
         def evaluate(step: int) -> dict[str, Any]:
             if step < 0:
                 return {}  # the world model alone is being trained
             policy, episodes, scores = learner.actor, settings.eval_episodes, {}
             if isinstance(learner, OnlineTDMPC2):
-                prior = evaluate_policy(policy, task, episodes=episodes, stiffness=stiffness)
+                prior = evaluate_policy(policy, task, episodes=episodes, **where)
                 episodes, scores = settings.tdmpc2.planned_episodes, {"prior_return": float(prior.mean())}
                 policy = learner.planning_policy(episodes)
-            returns = evaluate_policy(policy, task, episodes=episodes, stiffness=stiffness)
+            returns = evaluate_policy(policy, task, episodes=episodes, **where)
             scores |= {"mean_return": float(returns.mean()), "std_over_episodes": float(returns.std())}
             if isinstance(learner, OnlinePWM | OfflinePWM):
-                scores |= gradient_check(learner.model, learner.actor, task, stiffness=stiffness)
+                scores |= gradient_check(learner.model, learner.actor, task, **where)
             trained = made.env.training_return()
             scores |= {} if trained is None else {"training_return": trained}
             cost = {"gradient_steps": watched.gradient_steps, "wall_s": watched.wall, "cpu_s": watched.cpu}

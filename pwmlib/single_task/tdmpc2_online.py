@@ -126,6 +126,6 @@ class OnlineTDMPC2:
             self.replay.load_state_dict(state["replay"])
         self.env.load_state_dict(state["env"])
         self.generator.set_state(state["generator"])
-        self.search.mean = state["search"]["mean"]
+        self.search.mean = state["search"]["mean"].to(self.search.device)
         self.search.generator.set_state(state["search"]["generator"])
         self.step, self.begun = int(state["step"]), bool(state["begun"])

@@ -56,4 +56,5 @@ class TrainingEnv(DifferentiableEnv):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         if state["returns"]:
-            self._run, self._whole, self._ended = (state["returns"][name].clone() for name in ("run", "whole", "ended"))
+            returns = (state["returns"][name].to(self.simulator.device, copy=True) for name in ("run", "whole", "ended"))
+            self._run, self._whole, self._ended = returns

@@ -1,0 +1,42 @@
+"""Every learner of the single tasks on another device than the CPU: each tensor where it belongs, also after an interruption."""
+
+import pytest
+import torch
+from pretend_gpu import PretendGPU, WrongDeviceError, pretended_gpu
+from test_single_task import settings  # noqa: F401  (a fixture)
+
+from pwmlib.single_task.runner import load_policy, run_single_task
+
+
+def test_a_gpu_that_is_not_there_refuses_what_a_real_one_would():
+    with PretendGPU():
+        there, here = torch.zeros(3, device="cuda"), torch.ones(3)
+        assert there.device.type == "cuda" and (there + 1).is_cuda and there.cpu().device.type == "cpu" and here.to("cuda").is_cuda
+        assert (there + torch.tensor(2.0)).is_cuda, "a scalar may come from the CPU"
+        for wrong in (lambda: there + here, lambda: torch.nn.Linear(3, 1).to("cuda")(here), there.numpy, lambda: here[there.bool()]):
+            with pytest.raises(WrongDeviceError):
+                wrong()
+
+
+@pytest.mark.parametrize("algorithm", ["shac", "pwm", "pwm_scratch", "pwm_state_space", "pwm_offline", "tdmpc2", "ppo", "sac"])
+def test_each_learner_trains_continues_and_is_evaluated_on_a_gpu(algorithm, settings, tmp_path, monkeypatch):  # noqa: F811
+    run = ("hopper", 0, settings, tmp_path)
+    with monkeypatch.context() as patch, pretended_gpu(patch):
+        evaluations = []
+
+        def cut(*args, **kwargs):
+            evaluations.append(1)
+            if len(evaluations) == 2:
+                raise KeyboardInterrupt
+            return evaluate(*args, **kwargs)
+
+        from pwmlib.single_task import runner
+
+        evaluate = runner.evaluate_policy
+        patch.setattr(runner, "evaluate_policy", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run_single_task(algorithm, *run, device="cuda")
+        line = run_single_task(algorithm, *run, device="cuda")
+    assert line["status"] == "finished", line["reason"]
+    policy = load_policy(algorithm, *run)
+    assert policy(torch.zeros(2, 11), None).shape == (2, 3), "on the CPU, for whoever has no GPU"
