@@ -46,7 +46,7 @@ class Generator(torch.Generator):
 
 
 class PretendGPU(TorchFunctionMode):
-    """See above. crossings: names of the functions that were allowed to take both devices."""
+    """See above."""
 
     COPIES = ("copy_", "__setitem__", "fill_")
 
@@ -104,30 +104,24 @@ class PretendGPU(TorchFunctionMode):
     def _without_device(args, kwargs, asked):
         if asked is None:
             return args, kwargs
-        here = lambda a: CPU if isinstance(a, torch.device) or (isinstance(a, str) and a.split(":")[0] in ("cuda", "cpu")) else a  # noqa: E731
-        kwargs = {k: here(v) if k == "device" else v for k, v in kwargs.items()}
-        return tuple(here(a) for a in args), kwargs
+        given = (torch.device, str)
+        return tuple(CPU if isinstance(a, given) else a for a in args), {k: CPU if k == "device" else v for k, v in kwargs.items()}
 
     def _check(self, name, args, tensors, generator, asked):
-        if name in ("to", "backward", "grad", "_has_compatible_shallow_copy_type") or (
-            asked is not None and not tensors and generator is None
-        ):
+        if name in ("to", "backward", "grad", "_has_compatible_shallow_copy_type"):
             return
         if generator is not None:
             gpu = asked.type == "cuda" if asked is not None else any(map(on_gpu, tensors))
             if (generator.device.type == "cuda") != gpu:
                 raise WrongDeviceError(f"{name}: generator on {generator.device}, result on {'cuda' if gpu else 'cpu'}")
-        counted = tensors
-        if name in self.COPIES:  # a value may come from the other device, an index on the CPU may be used on the GPU
-            counted = [t for t in tree_flatten(args[1])[0] if isinstance(t, torch.Tensor) and on_gpu(t)] if name == "__setitem__" else []
-            counted = [args[0], *counted] if counted else []
-        elif name == "__getitem__":
-            counted = [
-                args[0],
-                *[t for t in tree_flatten(args[1])[0] if isinstance(t, torch.Tensor) and (on_gpu(t) or not on_gpu(args[0]))],
-            ]
-        else:
-            counted = [t for t in tensors if t.dim() > 0 or on_gpu(t)]  # a scalar on the CPU may go anywhere
+        elif asked is not None and not tensors:
+            return
+        counted = [t for t in tensors if t.dim() > 0 or on_gpu(t)]  # a scalar on the CPU may go anywhere
+        if name in (*self.COPIES, "__getitem__"):
+            counted = [args[0]]  # a value may come from the other device
+            if name in ("__setitem__", "__getitem__"):  # an index on the CPU may be used on the GPU
+                index = [t for t in tree_flatten(args[1])[0] if isinstance(t, torch.Tensor)]
+                counted += [t for t in index if on_gpu(t)]
         if len({on_gpu(t) for t in counted}) > 1:
             raise WrongDeviceError(f"{name}: expected all tensors on one device, got {[(tuple(t.shape), on_gpu(t)) for t in tensors]}")
 

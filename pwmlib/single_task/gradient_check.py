@@ -21,7 +21,8 @@ def gradient_check(
 ) -> dict[str, float]:  # fmt: skip
     """Cosine and norm ratio of d(sum of rewards over `horizon` steps) / d(actions), model against simulator.
 
-    device: where model and policy are. States: where the policy (with `noise` added to its actions) is after `warm_up` steps; actions: what it does there next.
+    States: where the policy (with `noise` added to its actions) is after `warm_up` steps; actions: what it does there next. device: where
+    model and policy are.
     Returns gradient_cosine (mean over states), gradient_batch_cosine (of the mean gradients), gradient_norm_ratio (model / simulator), and
     the model's accuracy along the same open-loop rollouts: reward_rmse, over all steps before an episode's end, in reward units.
     """
