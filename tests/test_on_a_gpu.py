@@ -1,10 +1,14 @@
-"""Every learner of the single tasks on another device than the CPU: each tensor where it belongs, also after an interruption."""
+"""Single tasks and the multi-task pipeline on another device than the CPU: each tensor where it belongs, also after an interruption."""
+
+import dataclasses
 
 import pytest
 import torch
 from pretend_gpu import PretendGPU, WrongDeviceError, pretended_gpu
+from test_multitask import tiny_experiment
 from test_single_task import settings  # noqa: F401  (a fixture)
 
+from pwmlib.jobs import JobResult
 from pwmlib.single_task.runner import load_policy, run_single_task
 
 
@@ -40,3 +44,17 @@ def test_each_learner_trains_continues_and_is_evaluated_on_a_gpu(algorithm, sett
     assert line["status"] == "finished", line["reason"]
     policy = load_policy(algorithm, *run)
     assert policy(torch.zeros(2, 11), None).shape == (2, 3), "on the CPU, for whoever has no GPU"
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_the_multi_task_pipeline_runs_on_a_gpu(stacked, tmp_path, monkeypatch):
+    experiment = dataclasses.replace(tiny_experiment(tmp_path), device="cuda", stacked=stacked)
+    training, policy = (dataclasses.replace(part, updates=4) for part in (experiment.scale.training, experiment.scale.policy))
+    scale = dataclasses.replace(experiment.scale, training=training, policy=policy, evaluate_every=2)
+    here = lambda jobs, **_: [JobResult(j.name, j.function(**j.arguments)) for j in jobs]  # noqa: E731  in this process, under the mode
+    with monkeypatch.context() as patch, pretended_gpu(patch):
+        patch.setattr("pwmlib.multitask.run_jobs", here)
+        for module in ("multitask", "multitask_jobs"):
+            patch.setattr(f"pwmlib.{module}.resolve_device", torch.device)
+        table = dataclasses.replace(experiment, scale=scale).results()
+    assert len(table) == 4 and table[["score", "planning_score", "model_value"]].notna().all(axis=None)
