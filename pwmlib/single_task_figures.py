@@ -53,11 +53,12 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
                 continue
             if x == "env_steps":  # a learner without steps of its own has no curve against them
                 part = part[part.groupby("algorithm")[x].transform("nunique") > 1].assign(env_steps=lambda table: table["env_steps"] / 1e6)
-                _logarithmic(ax)
             sns.lineplot(
                 part, x=x, y=y, hue="algorithm", hue_order=present, palette=_COLOURS, estimator=iqm, errorbar=("ci", 95), seed=0, ax=ax,
                 legend=ax is axes[0, 1],
             )  # fmt: skip
+            if x == "env_steps":
+                _logarithmic(ax)
             ax.set(xlabel=x_label, ylabel=f"{task}\n{y_label}" if ax is row[0] else y_label)
             ax.grid(alpha=0.3)
             level = published.query("algorithm == 'pwm' and task == @task")["final_iqm"]
@@ -74,8 +75,10 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
 
 
 def _logarithmic(ax: Axes) -> None:
+    """Of what is drawn already; where that is less than a decade, a few even ticks."""
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)) if high > 10 * low else MaxNLocator(3))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
 
