@@ -47,9 +47,10 @@ class Ablation:
 
 _AC, _MODEL = "pwm.actor_critic", "pwm.model"
 _PLAIN = {f"{_MODEL}.activation": "relu", f"{_MODEL}.layer_norm": False, f"{_MODEL}.latent_norm": "none"}
+_NO_SIMNORM = {f"{_MODEL}.latent_norm": "none"}
 _REGULARISED = (
     Variation("ReLU", overrides=_PLAIN),
-    Variation("LayerNorm + Mish", overrides={f"{_MODEL}.latent_norm": "none"}),
+    Variation("LayerNorm + Mish", overrides=_NO_SIMNORM),
     Variation("LayerNorm + Mish + SimNorm"),
 )
 
@@ -77,27 +78,21 @@ ABLATIONS: dict[str, Ablation] = {
     "stiffness_mish": Ablation(
         "none: Fig. 7a with the model that does best here",
         "Does stiff contact hurt PWM with the model of LayerNorm + Mish?",
-        tuple(
-            Variation(f"LayerNorm + Mish, contacts {factor:g}x", overrides={f"{_MODEL}.latent_norm": "none"}, stiffness=factor)
-            for factor in (1.0, 4.0)
-        ),
+        tuple(Variation(f"LayerNorm + Mish, contacts {factor:g}x", overrides=_NO_SIMNORM, stiffness=factor) for factor in (1.0, 4.0)),
     ),
     "longer": Ablation(
         "none: the paper trains 15 000 updates",
         "Does PWM keep rising when it learns three times as long?",
         tuple(
             Variation(f"{name}{', 3x' if times > 1 else ''}", overrides=changes, longer=times)
-            for name, changes in (("SimNorm", {}), ("LayerNorm + Mish", {f"{_MODEL}.latent_norm": "none"}))
+            for name, changes in (("SimNorm", {}), ("LayerNorm + Mish", _NO_SIMNORM))
             for times in (1, 3)
         ),
     ),
     "longer_ant": Ablation(
         "none: the paper trains 15 000 updates",
         "The same on Ant: does PWM with the model of LayerNorm + Mish keep rising?",
-        tuple(
-            Variation(f"LayerNorm + Mish{', 3x' if times > 1 else ''}", overrides={f"{_MODEL}.latent_norm": "none"}, longer=times)
-            for times in (1, 3)
-        ),
+        tuple(Variation(f"LayerNorm + Mish{', 3x' if times > 1 else ''}", overrides=_NO_SIMNORM, longer=times) for times in (1, 3)),
         "ant",
         2,
     ),
