@@ -367,7 +367,7 @@ def test_every_variation_of_every_ablation_builds_and_is_another_run(settings, t
         found = {label: s.shac.updates if name == "longer_shac" else s.pwm.actor_critic.updates for label, s in settings.items()}
         assert all(n == found[label.removesuffix(", 3x")] * (3 if label.endswith(", 3x") else 1) for label, n in found.items()), found
     lengths = [e.settings["hopper"].offline.policy.updates for e in ablation_experiments("frozen_length", "laptop", 1, tmp_path).values()]
-    assert lengths == [1200, 400]
+    assert lengths == [1200, 400, 1200]
     assert "64 trajectories" in ablation_experiments("batch", "quick", 1, tmp_path)
     with pytest.raises(ValueError, match="no ablation 'colour'; known: stiffness, batch"):
         ablation_experiments("colour", "quick", 1, tmp_path)

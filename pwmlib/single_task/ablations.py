@@ -47,6 +47,7 @@ class Ablation:
 
 _AC, _MODEL = "pwm.actor_critic", "pwm.model"
 _PLAIN = {f"{_MODEL}.activation": "relu", f"{_MODEL}.layer_norm": False, f"{_MODEL}.latent_norm": "none"}
+_SHORT = 1 / 3
 _NO_SIMNORM = {f"{_MODEL}.latent_norm": "none"}
 _REGULARISED = (
     Variation("ReLU", overrides=_PLAIN),
@@ -175,11 +176,11 @@ ABLATIONS: dict[str, Ablation] = {
     ),
     "frozen": Ablation(
         "none: Section 4.1 without online fine-tuning",
-        "What does a policy need that is learned inside frozen models only?",
+        "What does a policy need that is learned inside frozen models only? (A third of the policy updates)",
         (
-            Variation("three state-space models, cautious", "pwm_offline"),
-            Variation("three, not cautious", "pwm_offline", {"offline.pessimism": 0.0}),
-            Variation("one", "pwm_offline", {"offline.members": 1, "offline.pessimism": 0.0}),
+            Variation("three state-space models, cautious", "pwm_offline", longer=_SHORT),
+            Variation("three, not cautious", "pwm_offline", {"offline.pessimism": 0.0}, longer=_SHORT),
+            Variation("one", "pwm_offline", {"offline.members": 1, "offline.pessimism": 0.0}, longer=_SHORT),
             Variation(
                 "three SimNorm models, cautious",
                 "pwm_offline",
@@ -189,15 +190,20 @@ ABLATIONS: dict[str, Ablation] = {
                     "offline.training.lr": 3e-4,
                     "offline.training.loss.dynamics_coef": 20.0,
                 },
+                longer=_SHORT,
             ),
-            Variation("three state-space, cautious, replay twice as long", "pwm_offline", {"replay.updates": 600}),
+            Variation("three state-space, cautious, replay twice as long", "pwm_offline", {"replay.updates": 600}, longer=_SHORT),
         ),
         recorded_seeds=2,
     ),
     "frozen_length": Ablation(
         "none: Section 4.1 without online fine-tuning",
-        "Inside frozen models, are a third of the policy updates enough?",
-        (Variation("all updates", "pwm_offline"), Variation("a third of the updates", "pwm_offline", longer=1 / 3)),
+        "What makes learning inside frozen models reliable: three times as long, or caution?",
+        (
+            Variation("cautious, 3x", "pwm_offline"),
+            Variation("cautious", "pwm_offline", longer=_SHORT),
+            Variation("not cautious, 3x", "pwm_offline", {"offline.pessimism": 0.0}),
+        ),
         recorded_seeds=5,
     ),
 }
