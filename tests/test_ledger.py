@@ -72,8 +72,7 @@ def test_there_are_enough_rows_and_each_can_be_read_alone():
     assert (table["statement"].str.len() > 15).all() and table["where"].str.contains("Sec|Fig|Table|App|Abstract").all()
     ours = table[table["basis"] == "ours"]
     assert (ours[["scale", "seeds", "command"]] != "").all(axis=None) and (ours["ours"] != "").all()
-    commands = [command for of_row in table["command"] for command in of_row.split("; ") if command.startswith("python -m pwmlib.recorded")]
-    commands = [command.removeprefix("python -m pwmlib.recorded ") for command in commands]
+    commands = [c.removeprefix("python -m pwmlib.recorded ") for c in table["command"] if c.startswith("python -m pwmlib.recorded")]
     assert set(commands) <= set(recorded.EXPERIMENTS)
 
 

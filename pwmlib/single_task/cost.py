@@ -57,7 +57,7 @@ def core_seconds(algorithm: Algorithm, task: str, settings: SingleTaskSettings) 
     if algorithm == "pwm_offline":
         c = settings.offline
         trained = c.members * c.pretraining_updates * model(c.model, c.training.batch, c.training.horizon)
-        return replay + trained + c.policy.updates * (0.1 + c.members * model(c.model, c.policy.batch, c.policy.horizon))
+        return replay + trained + c.policy.updates * (0.08 + c.members * model(c.model, c.policy.batch, c.policy.horizon))
     if algorithm == "tdmpc2":
         larger = model_weights(td.model, task) / 305_000
         searched = td.envs * td.planner.samples * td.planner.iterations * 3.3e-5 * larger
