@@ -255,7 +255,8 @@ def test_single_tasks_say_what_the_readme_says():
     assert f"5 seeds): {last.min():.0f} to {last.max():.0f}, IQM {iqm(last):.0f}, {minutes:.1f} CPU-minutes a seed" in TEXT
     frozen = pd.read_csv(RESULTS / "single_task_hopper_pwm_offline.csv")["last"]
     assert len(frozen) == 5 and f"5 seeds): {frozen.min():.0f} to {frozen.max():.0f}, IQM {iqm(frozen):.0f}, above 4000" in TEXT
-    assert f"above 4000 in {(frozen > 4000).sum()} of 5, with three" in TEXT
+    minutes = pd.read_csv(RESULTS / "single_task_hopper_pwm_offline.csv")["cpu_s"].max() / 60
+    assert f"above 4000 in {(frozen > 4000).sum()} of 5, in {minutes:.1f} CPU-minutes, with three" in TEXT
     after = equal_time(pd.concat([curves, of_pwm])).set_index("algorithm")["2 min"]
     assert f"IQM {after['SHAC']:.0f} after 2 CPU-minutes, where PWM has {after[NAMES['pwm_state_space']]:.0f}" in TEXT
 
@@ -346,6 +347,27 @@ def test_hopper_from_nothing_says_what_the_text_says():
     assert f"PWM with SimNorm from a replay {said['pwm']}." in TEXT
 
 
+def test_longer_runs_say_what_the_text_says():
+    table = pd.read_csv(RESULTS / "ablation_longer.csv")
+    runs = table.groupby("variation")["last"].agg(sorted)
+    pwm, simnorm, shac = (runs[name] for name in ("PWM, LayerNorm + Mish", "PWM, SimNorm", "SHAC"))
+    assert [len(x) for x in (pwm, simnorm, shac)] == [3] * 3 and min(pwm) > max(shac)
+    cost = table.groupby("algorithm")[["cpu_s", "env_steps"]].max()
+    minutes, steps = cost["cpu_s"] / 60, cost["env_steps"] / 1e6
+    assert f"4500 updates, {steps['pwm']:.1f} M steps, {minutes['pwm']:.0f} CPU-minutes a run)" in TEXT
+    assert "it ends at {:.0f}, {:.0f} and {:.0f}, where the paper has 5680; SHAC".format(*pwm) in TEXT
+    said = f"({steps['shac']:.1f} M steps, {minutes['shac']:.0f} CPU-minutes), at " + "{:.0f}, {:.0f} and {:.0f}.".format(*shac)
+    assert said in TEXT
+    assert "PWM ends at {:.0f}, {:.0f} and {:.0f} (after".format(*simnorm) in TEXT
+    shorter = pd.read_csv(RESULTS / "ablation_batch.csv").query("variation == '64 trajectories'")["last"]
+    assert f"on such a machine at {shorter.min():.0f} to {shorter.max():.0f}, below)" in TEXT
+    best = pd.read_csv(RESULTS / "hopper_laptop.csv").query("algorithm == 'shac'")["last"].max()
+    assert f"one run of three in the next line has {best:.0f}." in TEXT
+    readme = " ".join((PROJECT / "README.md").read_text().split())
+    said = f"it ends at {simnorm[0]:.0f} to {simnorm[2]:.0f}, and without SimNorm at {pwm[0]:.0f} to {pwm[2]:.0f}, where the paper has 5680"
+    assert said + f" and SHAC, for as long, {shac[0]:.0f} to {shac[2]:.0f}." in readme
+
+
 def test_ablations_say_what_the_text_says():
     def runs(name, seeds=3):
         table, curves = (pd.read_csv(RESULTS / f"ablation_{name}{part}.csv") for part in ("", "_curves"))
@@ -413,8 +435,15 @@ def test_ablations_say_what_the_text_says():
     last, _, _ = runs("spectral_norm", 2)
     said = "{:.0f} and {:.0f} with it on a ReLU model, {:.0f} and {:.0f} without"
     assert said.format(*last["spectral norm, ReLU"], *last["ReLU"]) in TEXT
-    below = (pd.read_csv(RESULTS / "single_task_hopper_pwm_offline.csv")["last"] < 3000).sum()
-    assert below == 2 and "with caution two end below 3000" in TEXT
+    last, _, table = runs("frozen_length", 5)
+    cautious, short, reckless = (last[kind] for kind in ("cautious, 3x", "cautious", "not cautious, 3x"))
+    best = table[table["variation"] == "not cautious, 3x"]["best"]
+    assert set(table["updates"]) == {400, 1200}
+    assert (
+        f"give {cautious[0]:.0f} to {cautious[4]:.0f} after 1200 updates of the policy, {short[0]:.0f} to {short[4]:.0f} after 400;" in TEXT
+    )
+    said = "without that, {:.0f}, {:.0f}, {:.0f}, {:.0f} and {:.0f}, after"
+    assert said.format(*reckless) + f" {best.min():.0f} to {best.max():.0f} on the way." in TEXT
     last, _, table = runs("frozen", 2)
     best = table.set_index("last")["best"]
     labels = ("three state-space models, cautious", "three, not cautious", "one", "three SimNorm models, cautious", "replay twice as long")
