@@ -363,6 +363,9 @@ def test_longer_runs_say_what_the_text_says():
     assert f"on such a machine at {shorter.min():.0f} to {shorter.max():.0f}, below)" in TEXT
     best = pd.read_csv(RESULTS / "hopper_laptop.csv").query("algorithm == 'shac'")["last"].max()
     assert f"one run of three in the next line has {best:.0f}." in TEXT
+    ant, curves = (pd.read_csv(RESULTS / f"ablation_longer_ant{part}.csv") for part in ("", "_curves"))
+    last_third = curves[curves["updates"] >= 3000].groupby("train_seed")["mean_return"].agg(lambda r: r.max() - r.min())
+    assert "4500 updates, 2 seeds): {:.0f} and {:.0f}, level over".format(*ant["last"]) in TEXT and (last_third < 600).all()
     readme = " ".join((PROJECT / "README.md").read_text().split())
     said = f"it ends at {simnorm[0]:.0f} to {simnorm[2]:.0f}, and without SimNorm at {pwm[0]:.0f} to {pwm[2]:.0f}, where the paper has 5680"
     assert said + f" and SHAC, for as long, {shac[0]:.0f} to {shac[2]:.0f}." in readme
