@@ -249,6 +249,10 @@ def test_single_tasks_say_what_the_readme_says():
     assert f"in {pwm['cpu_s'].max() / 60:.1f} CPU-minutes a seed, with a world model" in TEXT
     cosine = of_pwm[of_pwm["env_steps"] == of_pwm["env_steps"].max()]["gradient_cosine"]
     assert f"ends at {cosine.min():.2f} to {cosine.max():.2f}" in TEXT
+    scratch = pd.read_csv(RESULTS / "single_task_hopper_pwm_scratch.csv")
+    steps, minutes = scratch["env_steps"].max() / 1e6, scratch["cpu_s"].max() / 60
+    assert f"random actions only, {steps:.1f} M steps, {minutes:.0f} CPU-minutes): " in TEXT
+    assert "{:.0f} and {:.0f} at the end.".format(*scratch["last"]) in TEXT
     simnorm = pd.read_csv(RESULTS / "single_task_hopper_pwm.csv")
     last, minutes = simnorm["last"], simnorm["cpu_s"].max() / 60
     assert len(last) == 5 and (last >= 2500).sum() >= 4
