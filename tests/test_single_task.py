@@ -284,7 +284,9 @@ def test_the_replay_of_a_long_run_is_bounded(settings, tmp_path, monkeypatch):
     everything = settings.replay.updates * settings.replay.horizon + settings.pwm.actor_critic.updates * settings.pwm.actor_critic.horizon
     monkeypatch.setattr("pwmlib.single_task.runner.LARGEST_REPLAY", 40 * settings.envs)
     run_single_task("pwm", "hopper", 0, long, tmp_path / "b")
-    assert held == [everything, 40] and everything > 40
+    monkeypatch.setattr("pwmlib.single_task.runner.LARGEST_REPLAY", 1)
+    run_single_task("pwm", "hopper", 0, long, tmp_path / "c")
+    assert held == [everything, 40, settings.replay.updates * settings.replay.horizon] and everything > 40
 
 
 def test_a_diverging_run_is_kept_with_its_reason(settings, tmp_path):

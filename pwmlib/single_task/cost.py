@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..envs import env_spec
-from ..jobs import Engine
 from ..world_model import WorldModel, WorldModelConfig
 from .pwm_online import OnlinePWMConfig
 from .runner import Algorithm, SingleTaskSettings
@@ -69,7 +68,7 @@ def core_seconds(algorithm: Algorithm, task: str, settings: SingleTaskSettings) 
 
 def cost_line(
     tasks: Sequence[str], algorithms: Sequence[Algorithm], seeds: int, settings: Mapping[str, SingleTaskSettings], *, workers: int,
-    device: str, engine: Engine = "local",
+    device: str,
 ) -> str:  # fmt: skip
     """What is to be run at most and about how long it takes, with the dearest learner where it is most of it."""
     each = {a: seeds * sum(core_seconds(a, task, settings[task]) for task in tasks) for a in algorithms}

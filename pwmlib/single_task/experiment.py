@@ -52,9 +52,7 @@ class SingleTaskExperiment:
 
     def cost(self) -> str:
         """`cost_line` of all runs."""
-        return cost_line(
-            self.tasks, self.algorithms, self.train_seeds, self.settings, workers=self.workers, device=self.device, engine=self.engine
-        )
+        return cost_line(self.tasks, self.algorithms, self.train_seeds, self.settings, workers=self.workers, device=self.device)
 
     def save(self, name: str, table: pd.DataFrame) -> Path:
         """Write a table into the experiment's folder, named by what was run; returns its path."""

@@ -34,7 +34,7 @@ SHAC run's replay stays frozen, no real step of its own."""
 
 
 LARGEST_REPLAY = 5_000_000
-"""Steps of all robots together that PWM keeps, the given replay's included; 3.5 GB for Humanoid. (Released code: 1 million.)"""
+"""Steps of all robots together that PWM keeps, or all of a given replay that has more; 3.5 GB for Humanoid. (Released code: 1 million.)"""
 
 
 class DivergedError(ExplainedError):
@@ -294,6 +294,6 @@ def _make(algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettin
         return _Made(OfflinePWM(given, settings.offline, seed=seed, device=device), env, settings.offline.policy.updates, 0, before)
     if algorithm == "pwm":
         everything = given.capacity + config.actor_critic.updates * config.actor_critic.horizon
-        config = replace(config, replay_steps=max(config.replay_steps, min(everything, LARGEST_REPLAY // count)))
+        config = replace(config, replay_steps=max(config.replay_steps, given.capacity, min(everything, LARGEST_REPLAY // count)))
     learner = OnlinePWM(env, config, seed=seed, given=given)
     return _Made(learner, env, config.actor_critic.updates, config.actor_critic.horizon * count, before)

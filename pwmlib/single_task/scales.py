@@ -54,7 +54,7 @@ _STATE_SPACE = replace(
 )
 
 # Three state-space models that lower the reward where they disagree; a SimNorm model is exploited, with or without. A third of the policy
-# updates leaves some seeds half way (`ABLATIONS`).
+# updates does as well in most seeds (`ABLATIONS`).
 _OFFLINE = OfflinePWMConfig(
     model=replace(_STATE_SPACE.model, termination=True), training=_STATE_SPACE.training, pretraining_updates=3000, members=3, pessimism=3.0,
     policy=replace(OfflinePWMConfig().policy, updates=1200),
