@@ -312,6 +312,11 @@ def test_ppo_says_what_the_text_says():
     ppo, shac = (pd.read_csv(RESULTS / f"single_task_ant_{name}.csv") for name in ("ppo", "shac"))
     last, printed = sorted(ppo["last"]), pd.read_csv(PROJECT / "data" / "published" / "single_task.csv").set_index(["algorithm", "task"])
     assert len(last) == 2 and f"ends at {last[0]:.0f} and {last[1]:.0f}, rising slowly" in TEXT
+    curves = pd.read_csv(RESULTS / "single_task_ant_ppo_curves.csv")
+    ago = (curves["env_steps"].max() - curves["env_steps"]) / 2e6
+    before, lately = (curves[(ago >= k) & (ago < k + 1)].groupby("train_seed")["mean_return"].mean() for k in (1, 0))
+    rise = 100 * (lately / before - 1)
+    assert "2 M steps its mean return is {:.1f} and {:.1f} % above that of the 2 M before".format(*sorted(rise)) in TEXT
     assert f"(the paper prints {printed.loc[('ppo', 'ant'), 'paper_t4_iqm']:.0f}); SHAC has {shac['last'].min():.0f} or more" in TEXT
     assert shac["env_steps"].max() * 3 <= ppo["env_steps"].max() and shac["last"].min() > last[1]
     assert ppo["env_steps"].max() == pd.read_csv(RESULTS / "single_task_hopper_ppo.csv")["env_steps"].max()
