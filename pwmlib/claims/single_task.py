@@ -14,7 +14,6 @@ __all__ = ["SINGLE_TASK"]
 NAMES = {"ppo": "PPO", "sac": "SAC", "shac": "SHAC", "tdmpc2": "TD-MPC2", "pwm": "PWM"}
 ROBOTS = {"hopper": "Hopper", "ant": "Ant", "anymal": "Anymal", "humanoid": "Humanoid", "snu_like": "SNU Humanoid"}
 LAPTOP = "laptop"
-LONGER = "python -m pwmlib.recorded ablation_longer"
 NOTES = {
     "tdmpc2": ["Table 4 takes some peaks from smoothed curves, Fig. 5 from the curves themselves; recomputed here: the latter."],
     "humanoid": ["PWM's peak depends on which rows of its curve are kept."],
@@ -165,16 +164,38 @@ SINGLE_TASK = [
             "",
             f"IQM in units of {NAMES[other]}'s",
             recomputed=partial(_final_over, "pwm", other, robot) if _has_files(other, robot) else None,
-            ours={("hopper", "shac"): _long_runs_over_shac, ("ant", "shac"): partial(_ours_over, "ant", "pwm", "shac")}.get((robot, other)),
+            ours=ours,
             bar=1.0,
-            scale=f"{LAPTOP}, 4500 and 6000 updates" if (robot, other) == ("hopper", "shac") else LAPTOP,
-            command=LONGER if (robot, other) == ("hopper", "shac") else _command(robot, "pwm"),
-            note={
-                ("hopper", "shac"): "Both three times as long as elsewhere at this scale.",
-                ("ant", "shac"): "Ours: PWM with 1500 updates, far from its asymptote.",
-            }.get((robot, other), "Ours are too short to tell; compared by CPU time in a row of their own."),
+            scale=scale,
+            command=command,
+            note=note,
         )
-        for robot, other in (("hopper", "shac"), ("hopper", "tdmpc2"), ("ant", "shac"))
+        for robot, other, ours, scale, command, note in (
+            (
+                "hopper",
+                "shac",
+                _long_runs_over_shac,
+                f"{LAPTOP}, 4500 and 6000 updates",
+                "python -m pwmlib.recorded ablation_longer",
+                "Both three times as long as elsewhere at this scale.",
+            ),
+            (
+                "hopper",
+                "tdmpc2",
+                None,
+                LAPTOP,
+                _command("hopper", "pwm"),
+                "Ours are too short to tell; compared by CPU time in a row of their own.",
+            ),
+            (
+                "ant",
+                "shac",
+                partial(_ours_over, "ant", "pwm", "shac"),
+                LAPTOP,
+                _command("ant", "pwm"),
+                "Ours: PWM with 1500 updates, far from its asymptote.",
+            ),
+        )
     ),
     Claim(
         "single_pwm_tdmpc2_hopper_time",
