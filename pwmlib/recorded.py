@@ -40,7 +40,7 @@ from .scales import FINE_TUNED, MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE
 from .shipped import SHIPPED, Artefacts
 from .single_task.ablations import ABLATIONS, ablation_experiments, run_ablation
 from .single_task.experiment import SingleTaskExperiment
-from .single_task.runner import Algorithm
+from .single_task.runner import Algorithm, SingleTaskSettings
 from .single_task.scales import settings_for
 from .tasks import task
 from .toys.ball_wall import BallWall
@@ -147,10 +147,20 @@ SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
 }
 """Seeds of an algorithm on a robot, at laptop scale; 2 for those not named."""
 
+PPO_UPDATES = {"hopper": 24_000, "ant": 24_000}
+"""PPO's on these robots, where it goes on until its return no longer rises: four times those of scale laptop."""
+
+
+def recorded_settings(robot: str, algorithm: Algorithm) -> SingleTaskSettings:
+    """Those of scale laptop, of PPO with `PPO_UPDATES`."""
+    settings = settings_for("laptop", robot)
+    updates = PPO_UPDATES.get(robot, settings.ppo.updates)
+    return replace(settings, ppo=replace(settings.ppo, updates=updates)) if algorithm == "ppo" else settings
+
 
 def single_task(robot: str, algorithm: Algorithm, workers: int, runs_dir: Path) -> None:
     """Runs of one algorithm on one robot at laptop scale: one line a run, and one line an evaluation."""
-    settings, seeds = {robot: settings_for("laptop", robot)}, SINGLE_TASK[robot].get(algorithm, 2)
+    settings, seeds = {robot: recorded_settings(robot, algorithm)}, SINGLE_TASK[robot].get(algorithm, 2)
     experiment = SingleTaskExperiment((robot,), (algorithm,), settings, seeds, runs_dir, workers=workers)
     print(experiment.cost())
     command = f"python -m pwmlib.recorded {robot}_{algorithm}"
