@@ -1,5 +1,7 @@
 """PPO and SAC of stable-baselines3 on the differentiable environments."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,26 @@ def test_learning_continues_bit_for_bit(algorithm):
         assert torch.equal(a, b), name
     obs = torch.randn(5, 11)
     assert torch.equal(whole.actor(obs), again.actor(obs)) and whole.actor(obs).abs().max() <= 1
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_the_learning_rate_falls_in_a_straight_line_and_goes_on_where_it_was(algorithm):
+    config = replace(TINY, updates=4, lr=1e-3, final_lr=2e-4)
+
+    def rates(learner, updates):
+        found = []
+        for _ in range(updates):
+            learner.update()
+            found += [{group["lr"] for optimiser in learner._optimisers() for group in optimiser.param_groups}]
+        return found
+
+    first, again = (SB3Learner(algorithm, DifferentiableEnv("hopper", 16, seed=0), config, seed=0) for _ in range(2))
+    told = rates(first, 2)
+    again.load_state_dict(first.state_dict())
+    told += rates(again, 2)
+    assert [len(r) for r in told] == [1] * 4 and [r.pop() for r in told] == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4])
+    kept = SB3Learner(algorithm, DifferentiableEnv("hopper", 16, seed=0), replace(config, final_lr=None), seed=0)
+    assert rates(kept, 3) == [{1e-3}] * 3
 
 
 def test_the_learner_leaves_the_global_generators_alone():

@@ -103,6 +103,8 @@ class SB3Learner:
         np.random.set_state(self._numpy)  # noqa: NPY002
         try:
             steps = self.config.steps * self.env.count
+            rate = self.learning_rate()
+            self.model.lr_schedule = lambda _: rate  # its own would count from the beginning of each learn()
             self.model.learn(steps, reset_num_timesteps=not self._begun, log_interval=None)
             self._begun = True
         finally:
@@ -115,6 +117,11 @@ class SB3Learner:
         check_finite(self.step + 1, **{k: v for k, v in metrics.items() if k.endswith("loss")})
         self.step += 1
         return metrics
+
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        c = self.config
+        return c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, self.step / c.updates)
 
     @torch.no_grad()
     def actor(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:

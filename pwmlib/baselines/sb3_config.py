@@ -15,6 +15,8 @@ class SB3Config:
     steps: int = 32
     hidden: tuple[int, ...] = (256, 128)
     lr: float = 3e-4
+    final_lr: float | None = None
+    """Towards which the learning rate falls in a straight line over the updates; None: it stays."""
     gamma: float = 0.99
     # PPO
     lam: float = 0.95

@@ -98,6 +98,16 @@ ABLATIONS: dict[str, Ablation] = {
         "ant",
         2,
     ),
+    "ppo_annealing": Ablation(
+        "none: a control of the baseline",
+        "Does PPO on Ant need a learning rate that falls to zero?",
+        (
+            Variation("constant learning rate", "ppo", longer=3),
+            Variation("falling learning rate", "ppo", {"ppo.final_lr": 0.0}, longer=3),
+        ),
+        "ant",
+        2,
+    ),
     "spectral_norm": Ablation(
         "none: curves released, not in the paper",
         "Does a spectral norm do what LayerNorm does?",
@@ -231,6 +241,7 @@ def _settings(common: SingleTaskSettings, variation: Variation) -> SingleTaskSet
     policies = {
         "pwm": (_AC, settings.pwm.actor_critic),
         "shac": ("shac", settings.shac),
+        "ppo": ("ppo", settings.ppo),
         "pwm_offline": ("offline.policy", settings.offline.policy),
     }
     where, policy = policies[variation.algorithm]

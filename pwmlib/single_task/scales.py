@@ -102,7 +102,7 @@ SINGLE_TASK_SCALES: dict[str, SingleTaskSettings] = {
             planner=TDMPC2PlannerConfig(),
             model_updates=8,
         ),
-        ppo=SB3Config(updates=20_000),
+        ppo=SB3Config(updates=20_000, final_lr=0.0),
         sac=SB3Config(updates=10_000, hidden=(256, 256)),
         replay=SHACConfig(horizon=32, updates=2000, critic_iterations=16),
         evaluate_every=500,
