@@ -132,12 +132,11 @@ def call(job: Job, memory_gb: float | None = None) -> tuple[Any, str | None]:
 
 
 def _work(index: int, job: Job, memory_gb: float | None, outcomes: Any) -> None:
-    threading.Thread(target=_leave_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     outcomes.put((index, *call(job, memory_gb)))
 
 
-def _leave_with_parent(parent: int) -> None:
-    """End this process when its parent was killed: two processes must never work on one run folder."""
-    while os.getppid() == parent:
-        time.sleep(0.1)
+def _leave_with_parent() -> None:
+    """End this process when the one that wants its result was killed. (Its system's parent, the fork server, stays as long as it does.)"""
+    multiprocessing.parent_process().join()
     os._exit(1)

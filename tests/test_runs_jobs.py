@@ -1,6 +1,7 @@
 """Run folders and jobs: skip, continue, explain; and a real kill -9."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -169,6 +170,29 @@ def test_jobs_survive_each_other(engine, died, monkeypatch):
     assert [r.value for r in results] == [2, None, None, 8, None if engine == "local" else 2**31]
     assert results[1].error == "ValueError: on purpose" and died in results[2].error
     assert engine == "ray" or results[4].error.startswith("MemoryError")
+
+
+def beat(path):
+    end = time.time() + 30
+    while time.time() < end:
+        path.touch()
+        time.sleep(0.02)
+
+
+def test_jobs_end_when_the_process_that_wants_them_is_killed(tmp_path):
+    beats = [tmp_path / str(i) for i in range(2)]
+    jobs = [Job(path.name, beat, {"path": path}) for path in beats]
+    process = multiprocessing.get_context("spawn").Process(target=run_jobs, args=(jobs,), kwargs={"workers": 2, "progress": False})
+    process.start()
+    deadline = time.time() + 60
+    while not all(path.exists() for path in beats) and time.time() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    time.sleep(1.0)
+    ended = [path.stat().st_mtime_ns for path in beats]
+    time.sleep(1.0)
+    assert [path.stat().st_mtime_ns for path in beats] == ended
 
 
 def visible_gpus(seconds):
