@@ -16,6 +16,7 @@ from pwmlib.config import PWMConfig
 from pwmlib.envs import DifferentiableEnv
 from pwmlib.jobs import run_jobs
 from pwmlib.published import published_single_task
+from pwmlib.recorded import recorded_settings
 from pwmlib.runs import Run
 from pwmlib.single_task.ablations import ABLATIONS, ablation_experiments, run_ablation
 from pwmlib.single_task.experiment import SingleTaskExperiment, curves_table, results_table, train_together
@@ -367,6 +368,9 @@ def test_every_variation_of_every_ablation_builds_and_is_another_run(settings, t
     assert [s.pwm.actor_critic.updates for s in longer] == [4500, 4500, 1500] and longer[-1].shac.updates == 3 * longer[0].shac.updates
     lengths = [e.settings["hopper"].offline.policy.updates for e in ablation_experiments("frozen_length", "laptop", 1, tmp_path).values()]
     assert lengths == [1200, 400, 1200]
+    ppo = [e.settings["ant"].ppo for e in ablation_experiments("ppo_annealing", "laptop", 1, tmp_path).values()]
+    assert [(c.updates, c.final_lr) for c in ppo] == [(18_000, None), (18_000, 0.0)]
+    assert recorded_settings("ant", "ppo").ppo == ppo[1], "one set of runs for the table and the question"
     assert "64 trajectories" in ablation_experiments("batch", "quick", 1, tmp_path)
     with pytest.raises(ValueError, match="no ablation 'colour'; known: stiffness, batch"):
         ablation_experiments("colour", "quick", 1, tmp_path)
