@@ -302,24 +302,35 @@ def test_shac_on_ant_says_what_the_text_says():
 
 
 def test_ppo_says_what_the_text_says():
-    ppo, shac = (pd.read_csv(RESULTS / f"single_task_hopper_{name}.csv") for name in ("ppo", "shac"))
-    last = sorted(ppo["last"])
-    assert len(last) == 2 and f"2 seeds): {last[0]:.0f} and {last[1]:.0f} (the paper prints 4742), in about" in TEXT
-    assert (
-        f"{ppo['env_steps'].max() / 1e6:.1f} M steps, 2 seeds" in TEXT and f"about {ppo['cpu_s'].max() / 60:.0f} CPU-minutes; SHAC" in TEXT
-    )
-    assert shac["env_steps"].max() * 3 <= ppo["env_steps"].max() and iqm(shac["last"]) > last[1]
-    ppo, shac = (pd.read_csv(RESULTS / f"single_task_ant_{name}.csv") for name in ("ppo", "shac"))
-    last, printed = sorted(ppo["last"]), pd.read_csv(PROJECT / "data" / "published" / "single_task.csv").set_index(["algorithm", "task"])
-    assert len(last) == 2 and f"ends at {last[0]:.0f} and {last[1]:.0f}, rising slowly" in TEXT
-    curves = pd.read_csv(RESULTS / "single_task_ant_ppo_curves.csv")
-    ago = (curves["env_steps"].max() - curves["env_steps"]) / 2e6
-    before, lately = (curves[(ago >= k) & (ago < k + 1)].groupby("train_seed")["mean_return"].mean() for k in (1, 0))
-    rise = 100 * (lately / before - 1)
-    assert "2 M steps its mean return is {:.1f} and {:.1f} % above that of the 2 M before".format(*sorted(rise)) in TEXT
-    assert f"(the paper prints {printed.loc[('ppo', 'ant'), 'paper_t4_iqm']:.0f}); SHAC has {shac['last'].min():.0f} or more" in TEXT
-    assert shac["env_steps"].max() * 3 <= ppo["env_steps"].max() and shac["last"].min() > last[1]
-    assert ppo["env_steps"].max() == pd.read_csv(RESULTS / "single_task_hopper_ppo.csv")["env_steps"].max()
+    printed = pd.read_csv(PROJECT / "data" / "published" / "single_task.csv").set_index(["algorithm", "task"])["paper_t4_iqm"]
+    rises = {}
+    for robot in ("hopper", "ant"):
+        ppo, curves = (pd.read_csv(RESULTS / f"single_task_{robot}_ppo{part}.csv") for part in ("", "_curves"))
+        last, steps, minutes = sorted(ppo["last"]), ppo["env_steps"].max() / 1e6, ppo["cpu_s"].max() / 60
+        assert len(last) == 2
+        said = f"{last[0]:.0f} and {last[1]:.0f} after {steps:.1f} M steps, {minutes:.0f} CPU-minutes "
+        assert said + ("(the paper prints " if robot == "hopper" else "(") + f"{printed['ppo', robot]:.0f})" in TEXT
+        share = curves["env_steps"] / curves["env_steps"].max()
+        before, lately = (curves[(share > k) & (share <= k + 0.25)].groupby("train_seed")["mean_return"].mean() for k in (0.5, 0.75))
+        rises[robot] = sorted(100 * (lately / before - 1))
+    said = "is {:.1f} and {:.1f} % above that of the quarter before on Hopper, {:.1f} and {:.1f} % on Ant."
+    assert said.format(*rises["hopper"], *rises["ant"]) in TEXT
+    tables = {
+        (robot, name): pd.read_csv(RESULTS / f"single_task_{robot}_{name}.csv") for robot in ("hopper", "ant") for name in ("ppo", "shac")
+    }
+    for robot, times in (("hopper", 6), ("ant", 9)):
+        assert tables[robot, "shac"]["env_steps"].max() * times <= tables[robot, "ppo"]["env_steps"].max()
+    assert tables["hopper", "shac"]["last"].min() > tables["hopper", "ppo"]["last"].max()
+    shac = tables["ant", "shac"]["last"]
+    assert f"it has {shac.min():.0f} to {shac.max():.0f}, what" in TEXT and tables["ant", "ppo"]["last"].max() > shac.max()
+
+
+def test_ppo_annealing_says_what_the_text_says():
+    table = pd.read_csv(RESULTS / "ablation_ppo_annealing.csv").sort_values("last")
+    constant, falling = (table[table["variation"] == f"{name} learning rate"] for name in ("constant", "falling"))
+    said = "{:.0f} and {:.0f} at the end, after {:.0f} and {:.0f} on the way, where the falling one ends at {:.0f} and {:.0f}."
+    assert said.format(*constant["last"], *constant["best"], *falling["last"]) in TEXT
+    assert sorted(falling["last"]) == sorted(pd.read_csv(RESULTS / "single_task_ant_ppo.csv")["last"]), "the same runs"
 
 
 def test_sac_and_tdmpc2_say_what_the_text_says():
