@@ -21,9 +21,10 @@ TABLES = PROJECT / "docs" / "tables.md"
 HEAD = """# Single-task runs and ablations, in tables
 
 Written by `python -m pwmlib.recorded tables` from `data/results`; [there](../data/results/README.md) is the command of each. Scale
-`laptop` (PPO longer, its learning rate falling), one thread a run, returns of the deterministic policy in whole episodes. IQM
-over seeds, in brackets its 95 % interval over seeds (none with one seed). CPU-minutes include the replay that a learner was given. "Files": recomputed from the authors' released files,
-where there are any. "Over PPO": at the end, in units of the published PPO, as in Table 3.
+`laptop` (PPO longer, its learning rate falling), one thread a run, returns of the deterministic policy in whole episodes. IQM over
+seeds, in brackets its 95 % interval over seeds (none with one seed). CPU-minutes include the replay that a learner was given.
+"Files": recomputed from the authors' released files, where there are any. "Over PPO": at the end, in units of the published PPO, as in
+Table 3.
 """
 EQUAL_TIME = """## After equal time
 

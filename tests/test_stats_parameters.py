@@ -9,6 +9,7 @@ import pytest
 
 from pwmlib.notebooks import AblationParameters, BallWallParameters, MultitaskParameters, SingleTaskParameters
 from pwmlib.parameters import ParameterError, injected_names, override
+from pwmlib.recorded import recorded_settings
 from pwmlib.results import RESULTS
 from pwmlib.scales import MULTITASK_SCALES
 from pwmlib.single_task.cost import core_seconds
@@ -175,10 +176,9 @@ def test_scale_paper_is_one_parameter_away_and_says_what_it_costs(tmp_path):
 
 
 def test_what_a_run_is_said_to_cost_is_about_what_the_recorded_ones_took():
-    settings = settings_for("laptop", "hopper")
     for algorithm in ("shac", "pwm", "pwm_state_space", "pwm_offline", "ppo", "sac", "tdmpc2"):
         took = pd.read_csv(RESULTS / f"single_task_hopper_{algorithm}.csv")["cpu_s"].median()
-        assert 0.6 < core_seconds(algorithm, "hopper", settings) / took < 1.3, algorithm
+        assert 0.6 < core_seconds(algorithm, "hopper", recorded_settings("hopper", algorithm)) / took < 1.3, algorithm
     # Measured on one core: 0.70 s for an update of the 1.46M model, batch 256 over 16 steps; 8 of them an update of the policy.
     paper = settings_for("paper", "hopper").pwm
     assert core_seconds("pwm", "hopper", settings_for("paper", "hopper")) == pytest.approx(0.7 * (8 * 15_000 + 50_000), rel=0.25)
