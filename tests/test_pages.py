@@ -8,8 +8,9 @@ import nbformat
 import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from PIL import Image
+from PIL import Image, ImageColor
 
+from pwmlib.colours import METHODS
 from pwmlib.pages import IN_A_BROWSER, PAGES, PageError, write_page
 from pwmlib.paths import PROJECT
 
@@ -52,6 +53,21 @@ def test_a_page_has_text_tables_and_pictures(tmp_path):
     with Image.open(tmp_path / "pages" / file) as small:
         assert small.size == (80, 60) and small.mode == "P"
     assert "](../errata.md)" in page and "](../../data/published/README.md)" in page and "](05_gradient_estimators.md)" in page
+
+
+def test_rare_colours_of_a_picture_stay_apart(tmp_path):
+    rgb = np.array([ImageColor.getrgb(METHODS[name]) for name in ("SAC", "TD-MPC2")], dtype=np.uint8)
+    shades = np.linspace(255, 0, 300)[:, None, None] * np.ones((1, 400, 3))
+    shades[:, :, :2] *= np.linspace(1, 0, 400)[None, :, None]
+    pixels = shades.astype(np.uint8)
+    pixels[100, 50:90], pixels[200, 50:90] = rgb
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "png")
+    write_page(executed(tmp_path / "07_small.ipynb", shown(image_png=base64.b64encode(data.getvalue()).decode())), tmp_path)
+    (file,) = (tmp_path / "07_small").iterdir()
+    with Image.open(file) as small:
+        kept = np.asarray(small.convert("RGB"))[[100, 200], 60].astype(int)
+    assert np.abs(kept - rgb).max() <= 32, kept
 
 
 def test_what_has_not_changed_is_not_written_again(tmp_path):
