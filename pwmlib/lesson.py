@@ -6,6 +6,7 @@ import functools
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,9 +22,9 @@ from .policy import Actor
 from .runs import single_thread
 from .toys.ball_wall import BallWall
 
-__all__ = ["Picture", "ball_and_wall", "bowl", "chaos", "contact", "slider", "step", "who_wins"]
+__all__ = ["Picture", "ball_and_wall", "bowl", "chaos", "contact", "separation", "slider", "step", "who_wins"]
 
-FIRST, ZEROTH, EXACT = "#0072B2", "#D55E00", "#000000"
+FIRST, ZEROTH, EXACT, OTHER = "#0072B2", "#D55E00", "#000000", "#009E73"
 
 
 @dataclass(frozen=True)
@@ -164,11 +165,19 @@ def _policy(world_name: str, state_dim: int, action_dim: int) -> Actor:
         return Actor(state_dim, action_dim, hidden=(8,))
 
 
+SWINGING_UP = (0.5, 0.0, -2.0, 2.0)
+"""Both angles [rad] and rates [rad/s] of the double pendulum: stretched, half a radian from upright and rising, where it is chaotic."""
+
+
+def _start(name: str, world: EnvDynamics) -> Tensor:
+    return torch.tensor(SWINGING_UP).repeat(world.count, 1) if name == "double_pendulum" else world.reset()
+
+
 @functools.lru_cache(maxsize=32)
 def _both_orders(name: str, horizon: int, samples: int, stiffness: float, every: int) -> tuple[PolicyGradients, PolicyGradients]:
     """First- and zeroth-order gradients of a small random policy in an environment, on the same samples."""
     world: Dynamics = EnvDynamics(name, samples, stiffness=stiffness, seed=2)
-    policy, start = _policy(name, world.state_dim, world.action_dim), world.reset()
+    policy, start = _policy(name, world.state_dim, world.action_dim), _start(name, world)
     noise = torch.randn(horizon, samples, world.action_dim, generator=torch.Generator().manual_seed(1))
     horizons = sorted({*range(every, horizon + 1, every), horizon})
     first = first_order(world, policy, start, noise, horizons=horizons)
@@ -196,24 +205,50 @@ def contact(stiffness: float = 64.0) -> Figure:
     return figure
 
 
-@_picture
-def chaos(horizon: int = 100) -> Figure:
-    """The double pendulum: two starts 0.001 rad apart over 240 steps, and both estimators up to the chosen horizon."""
-    figure, (left, *axes) = _axes(3, 11)
-    world = EnvDynamics("double_pendulum", 2, seed=3)
+class Separation(NamedTuple):
+    """How far neighbouring starts are apart."""
+
+    distance: Tensor
+    """Of the angles [rad], shape [steps, pairs]."""
+    rate: float
+    """Of the median's exponential growth while it is below 0.3 rad [1 / step]: the slope of its logarithm by least squares."""
+    fitted: np.ndarray
+    """That growth [rad], one number a step while it lasts."""
+
+
+@functools.cache
+def separation(start: tuple[float, ...] = SWINGING_UP, *, pairs: int = 64, steps: int = 150, apart: float = 1e-3) -> Separation:
+    """How neighbouring starts of the double pendulum part: pairs that begin `apart` rad from each other get the same torques.
+
+    start: both angles [rad] and rates [rad/s].
+    """
+    world = EnvDynamics("double_pendulum", 2 * pairs, seed=2)
     policy = _policy("double_pendulum", world.state_dim, world.action_dim)
-    state, angles = world.reset()[:1].repeat(2, 1), []
-    state[1, 0] += 1e-3
-    noise = torch.randn(240, 1, 1, generator=torch.Generator().manual_seed(4)).expand(-1, 2, -1)
+    state = torch.tensor(start).repeat(2 * pairs, 1)
+    state[pairs:, 0] += apart
+    noise, gaps = torch.randn(steps, pairs, 1, generator=torch.Generator().manual_seed(1)), []
     with torch.no_grad():
         for e in noise:
-            action = policy(state[:1].expand(2, -1), e)
-            state = world.advance(state, action)
-            angles.append(state[:, 1])
-    left.plot(torch.stack(angles)[:, 0], color="0.2", label="start")
-    left.plot(torch.stack(angles)[:, 1], color="0.2", linestyle=":", label="0.001 rad away")
-    left.axvline(horizon, color="0.7")
-    left.set(title="second angle [rad], same actions", xlabel="step")
+            action = policy(state[:pairs], e)
+            state = world.advance(state, action.repeat(2, 1))
+            gaps.append((state[:pairs, :2] - state[pairs:, :2]).norm(dim=-1))
+    median = torch.stack(gaps).median(1).values
+    near = int((median > 0.3).float().argmax()) or steps
+    rate, offset = np.polyfit(np.arange(1, near + 1), median[:near].log().numpy(), 1)
+    return Separation(torch.stack(gaps), float(rate), np.exp(offset + rate * np.arange(1, near + 1)))
+
+
+@_picture
+def chaos(horizon: int = 100) -> Figure:
+    """The double pendulum: how 64 pairs of neighbouring starts part, and both estimators up to the chosen horizon."""
+    figure, (left, *axes) = _axes(3, 11)
+    gaps, rate, fitted = separation()
+    steps = np.arange(1, len(gaps) + 1)
+    left.plot(steps, gaps, color="0.75", lw=0.5)
+    left.plot(steps, gaps.median(1).values, color=EXACT, label="median of 64 pairs")
+    left.plot(steps[: len(fitted)], fitted, color=OTHER, ls="--", label=f"e times as far every {1 / rate:.0f} steps")
+    left.axvline(horizon, color="0.7", lw=1)
+    left.set(title="distance of neighbouring starts [rad]", xlabel="step", yscale="log", ylim=(5e-4, 50))
     left.legend(fontsize=8)
     first, zeroth = _both_orders("double_pendulum", horizon, 64, 1.0, max(1, horizon // 12))
     _plot_statistics(axes, first, FIRST, "first order")

@@ -1,5 +1,6 @@
 """The checks of notebook 05 with right answers and with the wrong ones that people write."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,59 @@ def test_an_empty_answer_and_a_crash_are_told_kindly(name):
     check = getattr(ex, f"check_{name}")
     assert "returns nothing yet" in check(lambda *a: ...).message
     assert "stopped with ZeroDivisionError" in check(lambda *a: 1 / 0).message
+
+
+ODD = {
+    "tuple": (lambda x: (x,), "returns a tuple"),
+    "text": (lambda x: "0.5", "no tensor of real numbers"),
+    "dictionary": (lambda x: {"gradient": x}, "no tensor of real numbers"),
+    "complex": (lambda x: x + 1j, "no tensor of real numbers"),
+    "list of unequal rows": (lambda x: [[1.0], [1.0, 2.0]], "no tensor of real numbers"),
+    "nothing inside": (lambda x: [], "expected"),
+    "NaN": (lambda x: x * float("nan"), "not finite"),
+    "whole numbers": (lambda x: torch.zeros_like(x, dtype=torch.int64), ""),
+    "truths": (lambda x: torch.zeros_like(x, dtype=torch.bool), ""),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("name", RIGHT)
+def test_an_odd_answer_is_told_kindly(name, odd):
+    change, words = ODD[odd]
+    verdict = getattr(ex, f"check_{name}")(lambda *a: change(torch.as_tensor(RIGHT[name](*a))))
+    assert not verdict.right and words in verdict.message, verdict
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_answers_in_other_forms_are_accepted(name):
+    forms = {
+        "float64": lambda x: torch.as_tensor(x).double(),
+        "with a gradient": lambda x: torch.as_tensor(x).clone().requires_grad_(),
+        "NumPy, rows read backwards": lambda x: np.atleast_1d(np.asarray(x))[::-1].copy()[::-1].reshape(np.shape(x)),
+        "lists": lambda x: torch.as_tensor(x).tolist(),
+        "sparse": lambda x: torch.as_tensor(x).to_sparse(),
+    }
+    for form, change in forms.items():
+        verdict = getattr(ex, f"check_{name}")(lambda *a, change=change: change(RIGHT[name](*a)))
+        assert verdict.right, (form, verdict)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_function_that_changes_its_arguments_is_judged_by_what_it_returns(name):
+    def careless(*arguments):
+        answer = RIGHT[name](*arguments)
+        for x in arguments:
+            if isinstance(x, torch.Tensor):
+                x.zero_()
+        return answer
+
+    assert getattr(ex, f"check_{name}")(careless).right
+
+
+@pytest.mark.parametrize("name", ["first_order", "baseline"])
+def test_zeros_are_called_zero(name):
+    verdict = getattr(ex, f"check_{name}")(lambda *a: 0.0 * RIGHT[name](*a))
+    assert not verdict.right and "the mean" in verdict.message and "zero" in verdict.message and "sign" not in verdict.message
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pwmlib import lesson
+from pwmlib.gradients import horizon_table
 
 
 def test_moving_a_slider_draws_another_picture():
@@ -34,3 +35,20 @@ def test_quadrature_gives_the_closed_form_of_the_smoothed_step():
     for theta, value, slope in zip(grid.tolist(), values.tolist(), gradient.tolist(), strict=True):
         assert value == pytest.approx(0.5 * (1 + math.erf(theta / 0.5 / math.sqrt(2))), abs=2e-3)
         assert slope == pytest.approx(math.exp(-0.5 * (theta / 0.5) ** 2) / (0.5 * math.sqrt(2 * math.pi)), abs=2e-3)
+
+
+def test_neighbours_part_where_the_lesson_says_and_the_first_order_loses_its_lead_there():
+    """What the picture of the chaos section shows, and what is written below it."""
+    found = lesson.separation()
+    median = found.distance.median(1).values
+    assert median[0] < 1.5e-3 and median[100] > 1.0, "from a thousandth of a radian to more than one within 101 steps"
+    error = median[: len(found.fitted)].log() - torch.as_tensor(found.fitted).log()
+    assert 1 / 16 < found.rate < 1 / 10 and len(found.fitted) > 60 and error[10:].abs().max() < 0.4, "exponentially, once begun"
+    hanging = lesson.separation((math.pi, 0.0, 0.0, 0.0))
+    assert hanging.distance.median(1).values.max() < 0.02
+    first, zeroth = lesson._both_orders("double_pendulum", 100, 64, 1.0, 8)
+    first, zeroth = (horizon_table(g, resamples=0).set_index("horizon") for g in (first, zeroth))
+    ahead = first["variance"] < zeroth["variance"]
+    assert ahead.loc[:56].all() and not ahead.loc[64:].any()
+    ahead = first["esnr"] > zeroth["esnr"]
+    assert ahead.loc[:56].all() and not ahead.loc[64:].any()
