@@ -1,4 +1,4 @@
-"""What a sweep has done, does and still has to do: one line a run, and what it cost.
+"""What a sweep has done, does and still has to do: one line a stage with its runs and their cost, then each failed run and why.
 
     python -m pwmlib.sweep status [--runs-dir runs]
 
@@ -93,9 +93,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Print the status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["status"])
-    parser.add_argument("--runs-dir", default="runs")
+    formatting = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser("python -m pwmlib.sweep", **formatting)
+    parser.add_argument("command", choices=["status"], help="print the table")
+    parser.add_argument("--runs-dir", default="runs", help="the notebook's runs_dir, from the project's folder (default: runs)")
     arguments = parser.parse_args()
     runs_dir = resolve(arguments.runs_dir)
     table = status(runs_dir)
