@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-from .ledger_views import COLOURS, OURS, verdict_counts
+from .ledger_views import COLOURS, COUNTED, OURS, verdict_counts
 from .paths import PROJECT
 
 __all__ = ["BADGES", "badges"]
@@ -27,10 +27,11 @@ def _name(section: str) -> str:
 
 
 def _badge(parts: list[str]) -> str:
-    """Text on coloured fields: blue where claims hold, orange where they do not, grey where nothing was run."""
-    colours = [COLOURS["holds"], COLOURS["differs"]] if len(parts) > 1 else ["#777777"]
+    """Text on coloured fields: each count in its verdict's colour, grey where nothing was run."""
+    of_words = {word: next(c for verdict, c in COLOURS.items() if verdict.startswith(start)) for start, word in COUNTED.items()}
     left, fields = 0.0, []
-    for text, colour in zip(parts, colours, strict=True):
+    for text in parts:
+        colour = of_words.get(text.partition(" ")[2], "#777777")
         width = round(LETTER * len(text) + 12)
         fields += [
             f'<rect x="{left:g}" width="{width}" height="20" fill="{colour}"/>',

@@ -14,7 +14,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from .ball_wall import FOUND
 from .checkpoints import write_atomic
 from .double_pendulum import REWARD_UNITS
 from .runs import environment_stamp
@@ -108,8 +107,9 @@ def landscapes(models: pd.DataFrame, ends: pd.DataFrame) -> Figure:
             ax.scatter(
                 best["theta"], best["value"], marker="*", s=110, color="#F0E442", edgecolor="black", lw=0.6, zorder=2, label="optimum"
             )
-            found = int((part["gap"] < FOUND).sum())
-            ax.set_title(f"{NAMES[kind]}, {descent}\n{found} of {len(part)} seeds find the optimum", fontsize=9)
+            beyond = part["gap"][part["crossed"]]
+            distance = f", ending {beyond.mean():.1f} m from the optimum" if len(beyond) else ""
+            ax.set_title(f"{NAMES[kind]}, {descent}\n{len(beyond)} of {len(part)} seeds cross{distance}", fontsize=9)
             ax.set_xticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["-π", "-π/2", "0", "π/2", "π"])
     for ax in axes[-1]:
         ax.set_xlabel("θ [rad]")
@@ -140,18 +140,23 @@ def losses_and_descents(courses: pd.DataFrame, models: pd.DataFrame) -> Figure:
     return figure
 
 
-def claim_map(found: pd.DataFrame) -> Figure:
-    """Share of seeds that find the optimum for each surrogate (rows) and way of descending (columns)."""
-    order = list(dict.fromkeys(found["surrogate"]))
-    columns = list(dict.fromkeys(found["descent"]))
-    shares = found.pivot(index="surrogate", columns="descent", values="found").loc[order, columns]
+def claim_map(outcomes: pd.DataFrame) -> Figure:
+    """Seeds that cross the wall (left), and how far from the optimum those end (right), for each surrogate (rows) and descent (columns)."""
+    order, columns = (list(dict.fromkeys(outcomes[name])) for name in ("surrogate", "descent"))
     labels = [NAMES.get(name.split(",")[0], name) + (f",{name.split(',', 1)[1]}" if "," in name else "") for name in order]
-    figure, ax = plt.subplots(figsize=(8.2, 0.36 * len(order) + 1.3))
-    sns.heatmap(shares, annot=True, fmt=".0%", cmap="cividis", vmin=0, vmax=1, ax=ax, yticklabels=labels, linewidths=0.5, cbar=False)
-    ax.set(xlabel="", ylabel="", title="Seeds whose gradient descent ends at the optimum")
-    ax.tick_params(length=0)
-    ax.set_xticklabels(ax.get_xticklabels(), rotation=0)
-    figure.tight_layout()
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 0.32 * len(order) + 1.5), sharey=True, layout="constrained")
+    panels = (
+        ("crossed", ".0%", "cividis", 1.0, "share of seeds that cross the wall"),
+        ("gap", ".1f", "cividis_r", None, "mean distance of those from the optimum [m]"),
+    )
+    for ax, (column, fmt, colours, most, title) in zip(axes, panels, strict=True):
+        shown = outcomes.pivot(index="surrogate", columns="descent", values=column).loc[order, columns]
+        style = {"annot": True, "fmt": fmt, "cmap": colours, "vmin": 0, "vmax": most, "linewidths": 0.5, "cbar": False}
+        sns.heatmap(shown, ax=ax, yticklabels=labels, annot_kws={"fontsize": 8}, **style)
+        ax.set(xlabel="", ylabel="", facecolor="0.93")
+        ax.set_title(title, fontsize=10)
+        ax.tick_params(length=0)
+        ax.set_xticklabels([name.replace(" ", "\n", 1) for name in columns], rotation=0, fontsize=8)
     return figure
 
 

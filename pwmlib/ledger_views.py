@@ -17,12 +17,14 @@ __all__ = ["claims_page", "in_words", "matching", "styled", "verdict_bars", "ver
 COLOURS = {
     "holds": "#0072B2",
     "holds at smaller scale": "#56B4E9",
-    "differs": "#D55E00",
-    "not reproduced": "#E69F00",
+    "contradicts": "#D55E00",
+    "not shown at this size": "#E69F00",
     "cannot be checked": "#BBBBBB",
 }
-"""Of the verdicts (Okabe-Ito): blue where the paper is confirmed, orange where it is not."""
+"""Of the verdicts (Okabe-Ito): blue where the paper is confirmed, red where it is contradicted, orange where nothing is decided."""
 OURS, FILES = "our runs say", "released files say"
+COUNTED = {"holds": "hold", "contradicts": "contradicted", "not shown": "not shown"}
+"""Beginning of a verdict -> how its claims are counted."""
 
 
 def in_words(table: pd.DataFrame) -> pd.DataFrame:
@@ -100,12 +102,11 @@ def verdict_bars(table: pd.DataFrame) -> Figure:
 
 def verdict_counts(table: pd.DataFrame) -> pd.DataFrame:
     """One line a section: of how many of its claims the released files and our runs say what. Columns section, claims, and two as in
-    "5 hold, 2 do not" (a claim that cannot be checked is in neither)."""
+    "5 hold, 1 contradicted, 2 not shown" (what cannot be checked is in none; a count of 0 is left out)."""
 
     def count(verdicts: pd.Series, none: str) -> str:
-        held = verdicts.str.startswith("holds")
-        against = verdicts.isin(["differs", "not reproduced"])
-        return f"{held.sum()} hold, {against.sum()} do not" if (held | against).any() else none
+        numbers = [(verdicts.str.startswith(start).sum(), word) for start, word in COUNTED.items()]
+        return ", ".join(f"{n} {word}" for n, word in numbers if n) or none
 
     lines = []
     for section, rows in table.groupby("section", sort=False):
@@ -122,8 +123,8 @@ What the paper says, what its released files say, what we get. Written by `pytho
 
 - **Released files**: recomputed from the authors' files, or from the numbers printed where no file was released. Whether they bear the
   statement out is the next column.
-- **Ours**: what our runs give, at the scale named. "holds at smaller scale": they show the same. "not reproduced": they do not show it.
-  "differs": at the paper's own size they show the contrary, interval included. Empty: not run.
+- **Ours**: what our runs give, at the scale named. "holds at smaller scale": they show the same. "contradicts": at the paper's own
+  size they show the contrary, interval included. "not shown at this size": runs of this length and number do not decide. Empty: not run.
 - Intervals, in square brackets, are of 95 %; seeds or samples that they rest on stand behind them.
 """
 
@@ -149,4 +150,4 @@ def claims_page(table: pd.DataFrame) -> str:
 
 
 def _marked(verdict: str) -> str:
-    return f"**{verdict}**" if verdict in ("differs", "not reproduced") else verdict
+    return f"**{verdict}**" if verdict.startswith(("contradicts", "not shown")) else verdict

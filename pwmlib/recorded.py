@@ -105,7 +105,7 @@ def ball_wall(workers: int, runs_dir: Path) -> None:
     scale = ball_wall_study.BALL_WALL_SCALES["laptop"]
     table, _ = ball_wall_study.study(BallWall(), scale, start=-3.141592653589793, lr=0.01, runs_dir=runs_dir)
     save_table("ball_wall", ball_wall_study.summary(table), "python -m pwmlib.recorded ball_wall")
-    save_table("ball_wall_found", ball_wall_study.found_table(table), "python -m pwmlib.recorded ball_wall")
+    save_table("ball_wall_outcomes", ball_wall_study.outcomes(table, BallWall()), "python -m pwmlib.recorded ball_wall")
     ball_wall_example()
 
 

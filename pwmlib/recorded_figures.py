@@ -28,7 +28,7 @@ DRAWN: list[tuple[str, str, Sequence[str], Callable[..., Figure]]] = [
     ("offline_cartpole", "none: one task of Fig. 15", ["offline_cartpole", "offline_cartpole_data"], figures.offline_cartpole_scores),
     ("fig02_ball_wall", "Fig. 2, 9, 10", ["ball_wall_models", "ball_wall_ends"], figures.landscapes),
     ("fig10_losses_and_descents", "Fig. 9, 10", ["ball_wall_courses", "ball_wall_models"], figures.losses_and_descents),
-    ("ball_wall_claim_map", "Sec. 3.1, claim", ["ball_wall_found"], figures.claim_map),
+    ("ball_wall_claim_map", "Sec. 3.1, claim", ["ball_wall_outcomes"], figures.claim_map),
     ("simulator", "none: the environments of App. D", ["minimal_shac", "simulator_speed"], figures.simulator_overview),
     ("fig03_double_pendulum", "Fig. 3, 11", ["double_pendulum"], figures.gradient_curves),
     ("double_pendulum_switches", "none: what units and formula do to Fig. 3", ["double_pendulum"], figures.gradient_switches),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pwmlib.ball_wall import BallWallScale, descent_variants, found_table, readable, study, summary, surrogate_variants, verdicts
+from pwmlib.ball_wall import BallWallScale, crossed, descent_variants, outcomes, readable, study, summary, surrogate_variants, verdicts
 from pwmlib.toys.ball_wall import BallWall, Descent, SurrogateConfig, compare_surrogates, descend
 
 
@@ -67,16 +67,47 @@ def test_study_is_read_back_and_its_tables_are_consistent(tmp_path):
     pd.testing.assert_frame_equal(table, again)
     means = summary(table)
     assert (means["gap_low"] <= means["gap"] + 1e-9).all() and len(readable(means)) == 5 * 6
-    assert verdicts(found_table(table))["claim"].isin(["holds", "no model finds it", "no clear difference"]).all()
+    said = verdicts(outcomes(table, BallWall()))
+    assert said["crosses more often"].isin(["holds", "no model crosses", "no clear difference"]).all()
+
+
+def ends(found):
+    """A table of descents: {surrogate: (seeds of 20 that cross, distance of those from the optimum)}."""
+    return pd.DataFrame(
+        {"surrogate": name, "descent": "plain", "seed": i, "gap": gap + 0.01 * i if i < crossing else 16.3819}
+        for name, (crossing, gap) in found.items()
+        for i in range(20)
+    )
+
+
+def test_crossing_the_wall_and_the_distance_to_the_optimum_are_two_numbers():
+    world = BallWall()
+    found = outcomes(ends({"true J": (0, 0), "relu": (19, 3.0), "layernorm_mish": (19, 1.0)}), world).set_index("surrogate")
+    # A throw 3 m short of the optimum has crossed: the ball lands 13 m behind the wall.
+    assert found["crossed"].tolist() == [0, 0.95, 0.95]
+    assert np.isnan(found.loc["true J", "gap"])
+    np.testing.assert_allclose(found["gap"][1:], [3.09, 1.09])
+    share = found.loc["relu"]
+    np.testing.assert_allclose((share.crossed_low, share.crossed_high), (0.7639, 0.9911), atol=1e-3)  # Wilson
+    assert (found["gap_low"] < found["gap"])[1:].all() and (found["gap"] < found["gap_high"])[1:].all()
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.3, 0.78, -1.0, 3.0])
+def test_a_ball_has_crossed_when_it_is_beyond_the_wall(angle):
+    world, theta = BallWall(), torch.tensor([angle], dtype=torch.float64)
+    t = torch.linspace(0, world.time, 20001, dtype=torch.float64)
+    x = world.speed * np.cos(angle) * t + 0.5 * world.acceleration * t**2
+    y = world.speed * np.sin(angle) * t - 0.5 * world.gravity * t**2
+    at_the_wall = int((x >= world.wall).double().argmax())
+    beyond = bool((x[-1] > world.wall) and (at_the_wall == 0 or y[at_the_wall] >= world.height))
+    assert bool(crossed(world, pd.Series(world.objective(theta).numpy()))[0]) == beyond
 
 
 def test_verdict_needs_intervals_that_do_not_overlap():
-    def rows(shares):
-        return pd.DataFrame(
-            {"surrogate": s, "descent": "plain", "seed": i, "gap": 0.0 if i < n else 16.0} for s, n in shares.items() for i in range(20)
-        )
-
-    found = found_table(rows({"true J": 0, "relu": 2, "layernorm_mish": 20, "simnorm": 4}))
-    assert verdicts(found)["claim"].tolist() == ["holds", "no clear difference"]
-    found = found_table(rows({"true J": 0, "relu": 20, "layernorm_mish": 0, "simnorm": 19}))
-    assert verdicts(found)["claim"].tolist() == ["fails: ReLU does better", "no clear difference"]
+    world = BallWall()
+    said = verdicts(outcomes(ends({"true J": (0, 0), "relu": (2, 3.0), "layernorm_mish": (20, 1.0), "simnorm": (4, 3.0)}), world))
+    assert said["crosses more often"].tolist() == ["holds", "no clear difference"]
+    assert said["ends nearer"].tolist() == ["holds", "no clear difference"]
+    said = verdicts(outcomes(ends({"true J": (0, 0), "relu": (20, 1.0), "layernorm_mish": (0, 0), "simnorm": (19, 3.0)}), world))
+    assert said["crosses more often"].tolist() == ["fails: ReLU does better", "no clear difference"]
+    assert said["ends nearer"].tolist() == ["", "fails: ReLU does better"], "nothing to compare where none crosses"

@@ -138,7 +138,9 @@ def test_05_gradient_estimators(tmp_path):
 
 
 def test_06_figures_and_claims(tmp_path):
-    notebook = execute("06_figures_and_claims", tmp_path, trains=False, numbers=["5", "8b"], verdicts=["not reproduced"], words="Hopper")
+    notebook = execute(
+        "06_figures_and_claims", tmp_path, trains=False, numbers=["5", "8b"], verdicts=["not shown at this size"], words="Hopper"
+    )
     drawn = {"claims", "fig05_published", "fig05_ours", "fig08b_published", "fig08b_ours"}
     assert {p.stem for p in (tmp_path / "figures").glob("*.pdf")} == drawn and pictures(notebook) == len(drawn)
     index = json.loads((tmp_path / "figures" / "index.json").read_text())

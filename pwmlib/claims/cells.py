@@ -12,7 +12,7 @@ from ..published import PUBLISHED
 from ..results import RESULTS
 from .claim import Cell
 
-__all__ = ["iqm_cell", "iqm_gain", "iqm_ratio", "published_table", "results_of", "share_cell"]
+__all__ = ["iqm_cell", "iqm_gain", "iqm_ratio", "published_table", "results_of"]
 
 DRAWS, SEED = 5000, 0
 
@@ -62,12 +62,6 @@ def _of_two(above: Sequence[float], below: Sequence[float], compare: Callable) -
         return Cell(float(compared(a, b)), rests_on=rests_on)
     low, high = _interval((a, b), compared)
     return Cell(float(compared(a, b)), low, high, rests_on)
-
-
-def share_cell(successes: int, of: int, what: str = "seeds") -> Cell:
-    """Share with its Wilson interval."""
-    interval = stats.binomtest(successes, of).proportion_ci(method="wilson")
-    return Cell(successes / of, float(interval.low), float(interval.high), f"{of} {what}")
 
 
 def _interval(samples: tuple[np.ndarray, ...], statistic) -> tuple[float, float]:

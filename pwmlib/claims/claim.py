@@ -8,8 +8,9 @@ from typing import Literal, get_args
 
 __all__ = ["VERDICTS", "Cell", "Claim", "Verdict"]
 
-Verdict = Literal["holds", "holds at smaller scale", "differs", "not reproduced", "cannot be checked"]
-"""differs: what we find contradicts it, its interval included; not reproduced: what we find does not show it."""
+Verdict = Literal["holds", "holds at smaller scale", "contradicts", "not shown at this size", "cannot be checked"]
+"""contradicts: an experiment of the paper's size, its interval included, or the released file says otherwise; not shown at this size: our
+runs, with their length and seeds, do not decide."""
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
@@ -62,15 +63,21 @@ class Claim:
         bar = self.bar if self.bar is not None or self.printed is None else self.at_least * self.printed
         if bar is None:
             return "cannot be checked"
-        low, high = (ours.value if end is None else end for end in (ours.low, ours.high))
+        low, high = _ends(ours)
         if low > bar:
             return "holds" if self.full_scale else "holds at smaller scale"
-        return "differs" if high < bar and self.full_scale else "not reproduced"
+        return "contradicts" if high < bar and self.full_scale else "not shown at this size"
 
     def in_the_files(self, recomputed: Cell) -> Verdict:
         """What the authors' released files say."""
         if self.printed is not None:
-            return "holds" if abs(recomputed.value - self.printed) <= self.tolerance * abs(self.printed) else "differs"
+            return "holds" if abs(recomputed.value - self.printed) <= self.tolerance * abs(self.printed) else "contradicts"
         if self.bar is None:
             return "cannot be checked"
-        return "holds" if (recomputed.value if recomputed.low is None else recomputed.low) > self.bar else "differs"
+        low, high = _ends(recomputed)
+        return "holds" if low > self.bar else "contradicts" if high <= self.bar else "not shown at this size"
+
+
+def _ends(cell: Cell) -> tuple[float, float]:
+    """The interval, or the number itself where there is none."""
+    return tuple(cell.value if end is None else end for end in (cell.low, cell.high))
