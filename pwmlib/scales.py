@@ -169,7 +169,6 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
         model=WORLD_MODEL_SIZES["48M"],
         training=WorldModelTraining(),
         policy=PWMConfig(),
-        tdmpc2=TDMPC2Config(batch=1024, hidden=(1792, 1792)),
         train_seeds=10,
         eval_episodes=10,
         evaluate_every=500,

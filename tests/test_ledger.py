@@ -197,7 +197,8 @@ def test_the_errata_page_names_rows_and_switches_that_exist():
             assert name in ids or (name.endswith("*") and any(i.startswith(name[:-1]) for i in ids)), name
     for name in re.findall(r"ablation `(\w+)`", text):
         assert name in ABLATIONS, name
-    fields = {f.name for c in (PWMConfig, WorldModelConfig, WorldModelTraining, SHACConfig, OnlinePWMConfig, TDMPC2Config, OnlineTDMPC2Config) for f in dataclasses.fields(c)}
+    classes = (PWMConfig, WorldModelConfig, WorldModelTraining, SHACConfig, OnlinePWMConfig, TDMPC2Config, OnlineTDMPC2Config)
+    fields = {f.name for c in classes for f in dataclasses.fields(c)}
     switches = text.split("## TD-MPC2")[1].split("|\n")[2:]
     named = {name.rpartition(".")[2] for line in switches for name in re.findall(r"`([\w.]+)`", line.split("|")[-1])}
     assert len(named) > 8 and named <= fields | set(ABLATIONS), named - fields
