@@ -184,7 +184,8 @@ class MLPEnsemble(nn.Module):
             self._copies = {p: p.detach().to(torch.bfloat16).requires_grad_() for p in parameters}
         return self._copies
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """keep: factors [members, rows, hidden[0]] on the first layer's output before it is normalised (dropout), or None."""
         if x.shape[-1] != self.in_features:
             raise ValueError(f"MLPEnsemble: expected {self.in_features} input features, got shape {tuple(x.shape)}")
         lead = x.shape[:-1]
@@ -197,6 +198,8 @@ class MLPEnsemble(nn.Module):
             h = torch.baddbmm(bias.to(cast), h, weight.to(cast))
             if i == last:
                 break
+            if i == 0 and keep is not None:
+                h = h * keep
             if self.norm == "none":
                 h = ACTIVATIONS[self.activation](h)
             else:

@@ -15,16 +15,18 @@ from scipy import stats
 from pwmlib import recorded
 from pwmlib.badges import BADGES, badges
 from pwmlib.baselines.shac import SHACConfig
+from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.claims import cells
 from pwmlib.claims.cells import iqm_cell, iqm_gain, iqm_ratio
 from pwmlib.claims.claim import VERDICTS, Cell, Claim
-from pwmlib.config import PWMConfig
+from pwmlib.config import PWMConfig, WorldModelTraining
 from pwmlib.ledger import CLAIMS, LEDGER, PAGE, ledger_table
 from pwmlib.ledger_views import COLOURS, claims_page, verdict_counts
 from pwmlib.markdown import markdown_table
 from pwmlib.paths import PROJECT
 from pwmlib.single_task.ablations import ABLATIONS
 from pwmlib.single_task.pwm_online import OnlinePWMConfig
+from pwmlib.single_task.tdmpc2_online import OnlineTDMPC2Config
 from pwmlib.world_model import WorldModelConfig
 
 
@@ -198,8 +200,9 @@ def test_the_errata_page_names_rows_and_switches_that_exist():
             assert name in ids or (name.endswith("*") and any(i.startswith(name[:-1]) for i in ids)), name
     for name in re.findall(r"ablation `(\w+)`", text):
         assert name in ABLATIONS, name
-    fields = {f.name for c in (PWMConfig, WorldModelConfig, SHACConfig, OnlinePWMConfig) for f in dataclasses.fields(c)}
-    switches = text.split("## Algorithm")[1].split("|\n")[2:]
+    classes = (PWMConfig, WorldModelConfig, WorldModelTraining, SHACConfig, OnlinePWMConfig, TDMPC2Config, OnlineTDMPC2Config)
+    fields = {f.name for c in classes for f in dataclasses.fields(c)}
+    switches = text.split("## TD-MPC2")[1].split("|\n")[2:]
     named = {name.rpartition(".")[2] for line in switches for name in re.findall(r"`([\w.]+)`", line.split("|")[-1])}
     assert len(named) > 8 and named <= fields | set(ABLATIONS), named - fields
 

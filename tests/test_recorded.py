@@ -1,11 +1,12 @@
 """The committed results: what the README and docs/results.md say of them is computed here from the tables."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
 
-from pwmlib.ledger import CLAIMS
+from pwmlib.ledger import CLAIMS, LEDGER
 from pwmlib.paths import PROJECT
 from pwmlib.perfect_model import SETTINGS, gradient_reach
 from pwmlib.recorded_tables import TABLES, tables_page
@@ -484,6 +485,23 @@ def test_ablations_say_what_the_text_says():
     assert f"3 seeds): {of_lambda} with it, {n_step} with the paper's n-step return" in TEXT
     row = pd.read_csv(CLAIMS).set_index("id").loc["td_lambda"]
     assert f"the IQMs, {row['ours']:.2f}, has an interval from {row['ours_low']:.2f} to {row['ours_high']:.2f}" in TEXT
+
+
+@pytest.mark.parametrize(
+    ("name", "commit", "claim"),
+    [
+        ("single_task_hopper_tdmpc2", "2ff93698a8-dirty", "single_pwm_tdmpc2_hopper_time"),
+        ("multitask_tdmpc2", "d97cb9eb90", "mt_ours_tdmpc2"),
+        ("extraction", "5f299c404f", "extraction_ours"),
+    ],
+)
+def test_what_an_earlier_tdmpc2_gave_is_called_so_until_it_is_made_again(name, commit, claim):
+    made = json.loads((RESULTS / "provenance.json").read_text())[name]["commit"]
+    assert (f"The TD-MPC2 of `{name}` is [an earlier version](../data/results/README.md)" in TEXT) == (made == commit)
+    (line,) = re.findall(r"\(an earlier TD-MPC2: (.*?)\) \|", (RESULTS / "README.md").read_text())
+    assert (f"`{name}.csv`" in line) == (made == commit)
+    notes = {c.id: c.note for claims in LEDGER.values() for c in claims}
+    assert ("An earlier TD-MPC2 of ours." in notes[claim]) == (made == commit)
 
 
 def test_extraction_says_what_the_text_says():

@@ -252,6 +252,16 @@ def test_a_curve_has_the_return_of_the_training_episodes_too(algorithm, settings
     assert -200 < row["training_return"] < 1000 and row["training_return"] != row["mean_return"], "noise, and the policies on the way"
 
 
+@pytest.mark.parametrize("standardise", [True, False])
+def test_tdmpc2_has_the_published_discount_and_input_unless_told_otherwise(standardise):
+    config = dataclasses.replace(TINY_TDMPC2, steps=1, standardise_obs=standardise)
+    learner = OnlineTDMPC2(DifferentiableEnv("hopper", 3), config)
+    learner.update()
+    assert learner.trainer.discounts.tolist() == [pytest.approx(0.995)] and learner.search.discount == 0.995, "1000 steps"
+    assert bool(learner.agent.model.obs_mean.any()) == standardise
+    assert OnlineTDMPC2(DifferentiableEnv("hopper", 3), dataclasses.replace(config, discount=0.9)).search.discount == 0.9
+
+
 @pytest.mark.parametrize(("algorithm", "learner", "at"), [("pwm", OnlinePWM, 8), ("tdmpc2", OnlineTDMPC2, 4)])
 def test_a_run_that_was_cut_ends_as_the_whole_one(algorithm, learner, at, settings, tmp_path, monkeypatch):
     whole = run_single_task(algorithm, "hopper", 0, settings, tmp_path / "whole")

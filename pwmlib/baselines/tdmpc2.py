@@ -2,7 +2,7 @@
 
 Offline on multi-task slices as in Section 4.2, or on slices of a growing replay that may run into an episode's end (Section 4.1,
 `pwmlib.single_task.tdmpc2_online`); acting is by planning (`pwmlib.baselines.tdmpc2_planner`) or by the prior alone.
-Coefficients are those of the published method.
+Method and coefficients are those of the code published with that paper (October 2023); what differs is a setting.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TDMPC2Config:
     lr: float = 3e-4
     encoder_lr_scale: float = 0.3
     rho: float = 0.5
-    """Weight rho^t of step t in every loss."""
+    """Weight rho^t of step t in every loss but the termination's."""
     consistency_coef: float = 20.0
     reward_coef: float = 0.1
     value_coef: float = 0.1
@@ -52,7 +52,12 @@ class TDMPC2Config:
     """Of the Q-ensemble; two drawn at random give a value."""
     hidden: tuple[int, ...] = (512, 512)
     """Of Q-functions and policy prior."""
+    dropout: float = 0.01
+    """Of the first layer of the Q-functions, in their losses alone: neither target values nor plans have it."""
     log_std: tuple[float, float] = (-10.0, 2.0)
+    tanh_correction: bool = True
+    """Of the prior's entropy: the Gaussian's times the number of a task's action entries, and once the correction for tanh, which the
+    public code dropped in December 2024."""
     termination_coef: float = 1.0
     """Of the cross-entropy of a model's termination head, where it has one."""
 
@@ -69,16 +74,19 @@ class TDMPC2(nn.Module):
         self.two_hot: TwoHot = two_hot
         state = model.latent_dim + model.config.task_dim
         self.q = MLPEnsemble(c.members, state + model.action_dim, c.hidden, two_hot.bins)
-        nn.init.zeros_(self.q.weights[-1])
-        self.target_q = copy.deepcopy(self.q).requires_grad_(False)
         self.prior = mlp(state, c.hidden, 2 * model.action_dim)
+        for weight in (*self.q.weights, *(layer.weight for layer in self.prior)):
+            nn.init.trunc_normal_(weight, std=0.02)
+        for last in (self.q.weights[-1], *(layer.bias for layer in self.prior)):
+            nn.init.zeros_(last)
+        self.target_q = copy.deepcopy(self.q).requires_grad_(False)
 
     def inputs(self, z: Tensor, task: Tensor) -> Tensor:
         """[z | e], shape [..., latent_dim + task_dim]."""
         return torch.cat([z, *self.model._embed(task, z)], -1)
 
     def policy(self, z: Tensor, task: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Action [..., action_dim] and its entropy estimate [...]; entries that a task lacks are 0 and count for nothing.
+        """Action [..., action_dim] and its scaled entropy [...]; entries that a task lacks are 0 and count for nothing.
 
         noise: standard normal, or None for the mode.
         """
@@ -89,28 +97,37 @@ class TDMPC2(nn.Module):
         if noise is None:
             noise = torch.zeros_like(mean)
         action = torch.tanh(mean + log_std.exp() * noise)
-        log_density = -0.5 * noise.square() - log_std - 0.9189385 - torch.log(torch.relu(1 - action.square()) + 1e-6)
-        return action * mask, -(log_density * mask).sum(-1)
+        entropy = mask.sum(-1) * ((0.5 * noise.square() + log_std + 0.9189385) * mask).sum(-1)
+        if self.config.tanh_correction:
+            entropy = entropy + (torch.log(torch.relu(1 - action.square()) + 1e-6) * mask).sum(-1)
+        return action * mask, entropy
 
     def goes_on(self, z: Tensor, task: Tensor) -> Tensor:
         """1 where the episode goes on in z [..., latent_dim], 0 where the model takes it to have ended; shape [...]."""
         if self.model.termination_head is None:
             return torch.ones(z.shape[:-1], device=z.device)
-        return (self.model.termination_logit(z, task) < 0).to(z.dtype)
+        return (self.model.termination_logit(z, task) <= 0).to(z.dtype)
 
-    def values(self, z: Tensor, action: Tensor, task: Tensor, *, target: bool = False) -> Tensor:
-        """Logits of every Q-function, [members, ..., bins]."""
-        net = self.target_q if target else self.q
-        return net(torch.cat([self.inputs(z, task), action], -1))
+    def values(self, z: Tensor, action: Tensor, task: Tensor, *, dropout: torch.Generator | None = None) -> Tensor:
+        """Logits of every Q-function, [members, ..., bins]. dropout: the generator that draws it, or None for none."""
+        inputs, rate, keep = torch.cat([self.inputs(z, task), action], -1), self.config.dropout, None
+        if dropout is not None and rate:
+            shape = (self.config.members, inputs[..., 0].numel(), self.config.hidden[0])
+            keep = (torch.rand(shape, generator=dropout, device=z.device) >= rate) / (1 - rate)
+        return self.q(inputs, keep)
 
-    def value(self, z: Tensor, action: Tensor, task: Tensor, pair: Tensor, *, target: bool = False, reduction: str = "mean") -> Tensor:
-        """Value in reward units, [...], from two members: their mean, or their minimum."""
-        both = self.two_hot.decode(self.values(z, action, task, target=target)[pair], inverse_symlog=True)
-        return both.mean(0) if reduction == "mean" else both.min(0).values
+    def value(self, z: Tensor, action: Tensor, task: Tensor, pair: Tensor, *, dropout: torch.Generator | None = None) -> Tensor:
+        """Value in reward units, [...]: the mean of two members."""
+        return self.two_hot.decode(self.values(z, action, task, dropout=dropout)[pair], inverse_symlog=True).mean(0)
+
+    def target_value(self, z: Tensor, action: Tensor, task: Tensor, pair: Tensor) -> Tensor:
+        """Value in reward units, [...]: the minimum of two target members."""
+        logits = self.target_q(torch.cat([self.inputs(z, task), action], -1))[pair]
+        return self.two_hot.decode(logits, inverse_symlog=True).min(0).values
 
 
 class TDMPC2Trainer:
-    """One joint gradient step of model and values, one of the prior, per `update`. `state_dict` continues it bit-identically."""
+    """One joint gradient step of model and values, then one of the prior, per `update`. `state_dict` continues it bit-identically."""
 
     def __init__(self, model: WorldModel, data: SliceSource, discounts: Tensor, config: TDMPC2Config | None = None, *, seed: int = 0):
         """discounts: gamma of each task, [tasks] (`task_discount`)."""
@@ -136,26 +153,24 @@ class TDMPC2Trainer:
     def update(self) -> dict[str, float]:
         """One update. Returns scalars to log; raises NonFiniteError before anything is changed."""
         c, agent = self.config, self.agent
-        random = (self.rng.bit_generator.state, self.generator.get_state())
+        random, before = (self.rng.bit_generator.state, self.generator.get_state()), None
         try:
             terms, latents, task, counted = self._model_losses()
             loss = sum(getattr(c, f"{name}_coef") * term for name, term in terms.items())
-            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-            norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+            norm = self._set_gradients(loss, self.parameters)
+            check_finite(self.step + 1, loss=loss, gradient_norm=norm)
+            before = [p.detach().clone() for p in self.parameters], copy.deepcopy(self.optimiser.state_dict())
+            self.optimiser.step()
             prior_loss, scale = self._prior_loss(latents.detach(), task, counted)
-            prior_gradients = torch.autograd.grad(prior_loss, self.prior_parameters)
-            check_finite(self.step + 1, loss=loss, gradient_norm=norm, prior_loss=prior_loss)
+            check_finite(self.step + 1, prior_loss=prior_loss, prior_gradient_norm=self._set_gradients(prior_loss, self.prior_parameters))
         except NonFiniteError:
             self.rng.bit_generator.state = random[0]
             self.generator.set_state(random[1])
+            if before is not None:
+                torch._foreach_copy_([p.detach() for p in self.parameters], before[0])
+                self.optimiser.load_state_dict(before[1])
             raise
-        for optimiser, parameters, grads in (
-            (self.optimiser, self.parameters, gradients), (self.prior_optimiser, self.prior_parameters, prior_gradients),
-        ):  # fmt: skip
-            for p, g in zip(parameters, grads, strict=True):
-                p.grad = g
-            torch.nn.utils.clip_grad_norm_(parameters, c.grad_norm)
-            optimiser.step()
+        self.prior_optimiser.step()
         with torch.no_grad():
             for slow, fast in zip(agent.target_q.parameters(), agent.q.parameters(), strict=True):
                 slow.lerp_(fast, c.tau)
@@ -163,6 +178,12 @@ class TDMPC2Trainer:
         self.step += 1
         logged = {f"{name}_loss": float(term.detach()) for name, term in terms.items()}
         return {**logged, "prior_loss": float(prior_loss.detach()), "grad_norm": float(norm), "value_scale": float(scale)}
+
+    def _set_gradients(self, loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+        """Put the gradient of the loss into these parameters, clipped. Returns its norm before that."""
+        for p, g in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+            p.grad = g
+        return torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_norm)
 
     def _model_losses(self) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor | float]:
         """Losses of a batch of slices; the latents of the rollout [H + 1, batch, ...]; the tasks; which latents count [H + 1, batch]."""
@@ -172,11 +193,11 @@ class TDMPC2Trainer:
         valid = terminated = None
         if len(batch) > 4:
             valid, terminated = batch[4:]
-        weight = c.rho ** torch.arange(c.horizon, device=obs.device, dtype=obs.dtype)
+        weights = dict.fromkeys(("consistency", "reward", "value"), c.rho ** torch.arange(c.horizon, device=obs.device, dtype=obs.dtype))
         with torch.no_grad():
             following = model.encode(obs[1:], task)
             chosen, _ = agent.policy(following, task, self._noise(following))
-            next_value = agent.value(following, chosen, task, self._pair(), target=True, reduction="min")
+            next_value = agent.target_value(following, chosen, task, self._pair())
             if terminated is not None:
                 next_value = next_value * ~terminated
             targets = reward + self.discounts[task] * next_value
@@ -185,10 +206,11 @@ class TDMPC2Trainer:
         for a in action:
             zs.append(model.next(zs[-1], a, task))
         latents = torch.stack(zs)
+        values = agent.values(latents[:-1], action, task, dropout=self.generator)
         parts = {
             "consistency": (latents[1:] - following).square().mean(-1),
             "reward": self._cross_entropy(model.reward_logits(latents[:-1], action, task), reward),
-            "value": self._cross_entropy(agent.values(latents[:-1], action, task), targets.expand(c.members, -1, -1)).mean(0),
+            "value": self._cross_entropy(values, targets.expand(c.members, -1, -1)).mean(0),
         }
         if model.termination_head is not None:
             if terminated is None:
@@ -199,7 +221,8 @@ class TDMPC2Trainer:
         if valid is not None:
             parts = {name: part * valid for name, part in parts.items()}
             counted = torch.cat([valid, (valid[-1] * ~terminated[-1])[None]])
-        return {name: (weight * part.mean(-1)).sum() / c.horizon for name, part in parts.items()}, latents, task, counted
+        terms = {name: (weights.get(name, 1.0) * part.mean(-1)).sum() / c.horizon for name, part in parts.items()}
+        return terms, latents, task, counted
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -225,7 +248,7 @@ class TDMPC2Trainer:
         """Minus the value of the prior's actions (scaled) and its entropy, weighted rho^t, where `counted`; and the new scale."""
         c, agent = self.config, self.agent
         action, entropy = agent.policy(latents, task, self._noise(latents))
-        value = agent.value(latents, action, task, self._pair())
+        value = agent.value(latents, action, task, self._pair(), dropout=self.generator)
         low, high = torch.quantile(value[0].detach(), torch.tensor([0.05, 0.95], device=value.device))
         scale = torch.lerp(self.scale, (high - low).clamp(min=1.0), c.tau)
         weight = c.rho ** torch.arange(len(latents), device=value.device, dtype=value.dtype)

@@ -19,12 +19,17 @@ class TDMPC2PlannerConfig:
 
     horizon: int = 3
     iterations: int = 6
+    """Two more where actions have 20 entries or more."""
     samples: int = 512
     prior_samples: int = 24
     elites: int = 64
     temperature: float = 0.5
     min_std: float = 0.05
     max_std: float = 2.0
+
+    def searches(self, action_dim: int) -> int:
+        """Iterations for actions of this size."""
+        return self.iterations + 2 * (action_dim >= 20)
 
 
 class TDMPC2Planner:
@@ -46,7 +51,8 @@ class TDMPC2Planner:
 class PlanSearch:
     """MPPI from `count` states at once, each with its own plan, which goes on where the last decision's ended.
 
-    Called with latents [count, latent_dim]; returns mean and standard deviation of the first action, [count, action_dim] each.
+    Called with latents [count, latent_dim]; returns the first action of one elite plan, drawn by the elites' weights, and the standard
+    deviation of first actions, [count, action_dim] each.
     """
 
     def __init__(self, agent: TDMPC2, task: int, count: int, discount: float, config: TDMPC2PlannerConfig | None = None, *, seed: int = 0):
@@ -68,7 +74,7 @@ class PlanSearch:
         start = z.repeat_interleave(c.samples, 0)
         mean = torch.cat([self.mean[1:], torch.zeros_like(self.mean[:1])])
         std = torch.full_like(mean, c.max_std)
-        for _ in range(c.iterations):
+        for _ in range(c.searches(mean.shape[-1])):
             shape = (c.horizon, self.count, c.samples - c.prior_samples, mean.shape[-1])
             noise = torch.randn(shape, generator=self.generator, device=self.device)
             sampled = (mean.unsqueeze(2) + std.unsqueeze(2) * noise).clamp(-1, 1)
@@ -81,7 +87,8 @@ class PlanSearch:
             variance = (weight * (chosen - mean.unsqueeze(2)).square()).sum(2)
             std = variance.sqrt().clamp(c.min_std, c.max_std) * self.mask
         self.mean = mean
-        return mean[0], std[0]
+        drawn = torch.multinomial(weight.squeeze(-1), 1, generator=self.generator)
+        return chosen[0][torch.arange(self.count, device=self.device), drawn[:, 0]], std[0]
 
     def _prior_plans(self, z: Tensor) -> Tensor:
         plans = []

@@ -300,7 +300,8 @@ ABLATION_CLAIMS = [
         bar=1.0,
         scale="laptop: 10 000 updates, two dm_control tasks",
         command="python -m pwmlib.recorded extraction",
-        note="Small models, replay of one learning agent; TD-MPC2 one run a task, so no interval. One of the two tasks neither learns.",
+        note="Small models, replay of one learning agent; TD-MPC2 one run a task, so no interval. One of the two tasks neither learns. "
+        "An earlier TD-MPC2 of ours.",
     ),
     Claim(
         "td_lambda",

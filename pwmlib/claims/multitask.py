@@ -216,7 +216,7 @@ MULTITASK = [
         bar=1.0,
         scale="laptop, 8 tasks",
         command=f"{COMPARED} '[\"tdmpc2\"]'",
-        note="TD-MPC2 had an eighth of the model updates: what a little time buys, not which method is better.",
+        note="TD-MPC2 had an eighth of the model updates: what a little time buys, not which method is better. An earlier TD-MPC2 of ours.",
     ),
     Claim(
         "inference",

@@ -208,7 +208,7 @@ SINGLE_TASK = [
         scale=LAPTOP,
         command=_command("hopper", "tdmpc2"),
         note="TD-MPC2 plans and makes two updates for each step of its 8 robots: 0.04 M steps in that time, PWM 1.8 M. By steps it would "
-        "look different.",
+        "look different. An earlier TD-MPC2 of ours.",
     ),
     Claim(
         "table4_spread_pwm",

@@ -59,7 +59,8 @@ def core_seconds(algorithm: Algorithm, task: str, settings: SingleTaskSettings) 
         return replay + trained + c.policy.updates * (0.08 + c.members * model(c.model, c.policy.batch, c.policy.horizon))
     if algorithm == "tdmpc2":
         larger = model_weights(td.model, task) / 305_000
-        searched = td.envs * td.planner.samples * td.planner.iterations * 3.3e-5 * larger
+        iterations = td.planner.searches(env_spec(task).rules("paper").action_dim)
+        searched = td.envs * td.planner.samples * iterations * 3.3e-5 * larger
         return td.updates * td.steps * (searched + td.model_updates * 0.038 * larger * td.agent.batch / 128)
     if algorithm == "ppo":
         return settings.ppo.updates * settings.ppo.steps * 64 / 25_000 * robot

@@ -101,6 +101,7 @@ SINGLE_TASK_SCALES: dict[str, SingleTaskSettings] = {
             model=replace(_PAPER_PWM.model, two_hot=TwoHot(), termination=True),
             planner=TDMPC2PlannerConfig(),
             model_updates=8,
+            standardise_obs=False,
         ),
         ppo=SB3Config(updates=20_000, final_lr=0.0),
         sac=SB3Config(updates=10_000, hidden=(256, 256)),

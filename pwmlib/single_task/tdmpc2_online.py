@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..baselines.tdmpc2 import TDMPC2Config, TDMPC2Trainer
+from ..baselines.tdmpc2 import TDMPC2Config, TDMPC2Trainer, task_discount
 from ..baselines.tdmpc2_planner import PlanSearch, TDMPC2PlannerConfig
 from ..envs import DifferentiableEnv
 from ..world_model import WorldModel, WorldModelConfig
@@ -31,11 +31,17 @@ class OnlineTDMPC2Config:
     )
     planner: TDMPC2PlannerConfig = TDMPC2PlannerConfig(iterations=4, samples=128, prior_samples=16, elites=16)
     model_updates: int = 2
-    discount: float = 0.99
+    """After a step of all environments; the published learner lives in one and makes one after each of its steps."""
+    discount: float | None = None
+    """None: the published one of the episode's length (`task_discount`)."""
+    standardise_obs: bool = True
+    """By the random steps' mean and deviation, as PWM's models are given the same robots; the published learner does not."""
     random_steps: int = 250
-    """Of uniform random actions before anything is learned."""
+    """Of uniform random actions before anything is learned (published: five episodes of one environment)."""
     first_model_updates: int = 500
+    """Published: as many as random steps."""
     ending_share: float = 0.25
+    """Of the slices that hold an episode's end; the published learner draws them as often as they come."""
     planned_episodes: int = 8
     """Of an evaluation with planning."""
 
@@ -52,7 +58,8 @@ class OnlineTDMPC2:
             torch.manual_seed(seed)
             model = WorldModel(env.obs_dim, env.action_dim, config=c.model).to(device)
         agent = replace(c.agent, updates=c.first_model_updates + c.updates * c.steps * c.model_updates)
-        self.trainer = TDMPC2Trainer(model, self.replay, torch.tensor([c.discount]), agent, seed=seed)
+        self.discount = task_discount(env.spec.episode_length) if c.discount is None else c.discount
+        self.trainer = TDMPC2Trainer(model, self.replay, torch.tensor([self.discount]), agent, seed=seed)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.search = self.planner(env.count, seed=seed)
         env.reset(seed=seed, spread=True)
@@ -65,7 +72,7 @@ class OnlineTDMPC2:
 
     def planner(self, count: int, *, seed: int = 0) -> PlanSearch:
         """A search over plans from `count` states."""
-        return PlanSearch(self.agent, 0, count, self.config.discount, self.config.planner, seed=seed)
+        return PlanSearch(self.agent, 0, count, self.discount, self.config.planner, seed=seed)
 
     def planning_policy(self, count: int):
         """(observations [count, obs_dim], None) -> actions by planning, without noise; for one set of episodes from their start."""
@@ -88,9 +95,9 @@ class OnlineTDMPC2:
         if not self.begun:
             self._begin()
         for _ in range(c.steps):
-            mean, std = self.search(self.encode(self.env.detach()))
-            noise = torch.randn(mean.shape, generator=self.generator, device=mean.device)
-            rewards.append(self._act((mean + std * noise).clamp(-1, 1)))
+            action, std = self.search(self.encode(self.env.detach()))
+            noise = torch.randn(action.shape, generator=self.generator, device=action.device)
+            rewards.append(self._act((action + std * noise).clamp(-1, 1)))
             for _ in range(c.model_updates):
                 metrics = self.trainer.update()
         self.step += 1
@@ -100,8 +107,9 @@ class OnlineTDMPC2:
         for _ in range(self.config.random_steps):
             shape = (self.env.count, self.env.action_dim)
             self._act(2 * torch.rand(shape, generator=self.generator, device=self.generator.device) - 1)
-        mean, std, *_ = self.replay.statistics()
-        self.agent.model.set_statistics(mean, std)
+        if self.config.standardise_obs:
+            mean, std, *_ = self.replay.statistics()
+            self.agent.model.set_statistics(mean, std)
         for _ in range(self.config.first_model_updates):
             self.trainer.update()
         self.begun = True
