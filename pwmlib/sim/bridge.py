@@ -257,12 +257,15 @@ class Simulator:
         if self._cuda:
             parts[0].command.launch(wp.stream_from_torch(torch.cuda.current_stream(self.device)))
             return
+        if self._workers is None:
+            parts[0].command.launch()
+            return
         known = parts[0].seconds
-        if self._workers is None or len(known) < 3 or min(known) < _HANDOFF:
+        if len(known) < 3 or min(known) < _HANDOFF:
             began = time.perf_counter()
             for part in parts:
                 part.command.launch()
-            if self._workers is not None and len(known) < 3:
+            if len(known) < 3:
                 known.append((time.perf_counter() - began) * (1 - 1 / self._threads))
             return
         others = [self._workers.submit(part.command.launch) for part in parts[1:]]
