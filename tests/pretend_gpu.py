@@ -11,7 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
-GPU, CPU = torch.device("cuda"), torch.device("cpu")
+GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 
 
 class WrongDeviceError(RuntimeError):
@@ -49,6 +49,7 @@ class PretendGPU(TorchFunctionMode):
     """See above."""
 
     COPIES = ("copy_", "__setitem__", "fill_")
+    HOST_ONLY = ("numpy", "__array__", "data_ptr")
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -58,7 +59,7 @@ class PretendGPU(TorchFunctionMode):
         tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
         asked = self._asked(name, args, kwargs)
         args, kwargs = self._without_device(args, kwargs, asked)
-        if name in ("numpy", "__array__", "data_ptr") and on_gpu(args[0]):
+        if name in self.HOST_ONLY and on_gpu(args[0]):
             raise WrongDeviceError(f"{name} of a tensor on the GPU")
         if name == "cpu":
             return put(func(args[0]).clone(), False)

@@ -10,8 +10,10 @@ import torch
 
 from pwmlib.dynamics import Dynamics, rollout
 from pwmlib.envs import ENVS, DifferentiableEnv, EnvDynamics
+from pwmlib.envs.humanoid import HumanoidRules
 from pwmlib.paths import PROJECT
 from pwmlib.sim.model import Material
+from pwmlib.single_task.runner import SingleTaskSettings, single_task_run
 
 pytestmark = pytest.mark.usefixtures("device")
 SIZES = {"double_pendulum": (6, 1), "hopper": (11, 3), "ant": (37, 8), "anymal": (49, 12), "humanoid": (76, 21), "snu_like": (53, 152)}
@@ -63,9 +65,23 @@ def turned_axes(q, upward):
     return rotate(q[:, 3:7], first)[:, 1], rotate(q[:, 3:7], second)[:, 0]
 
 
+def facing(q, target):
+    """The torso's x axis along the horizontal direction to a point (target, 0) of the plane, in NumPy-like steps of its own."""
+    z_up = torch.tensor([math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)]).expand(len(q), 4)  # conjugate of the start rotation
+    (ax, ay, az, aw), (bx, by, bz, bw) = q[:, 3:7].T, z_up.T
+    x, y, z, w = (
+        aw * bx + ax * bw + ay * bz - az * by, aw * by - ax * bz + ay * bw + az * bx,
+        aw * bz + ax * by - ay * bx + az * bw, aw * bw - ax * bx - ay * by - az * bz,
+    )  # fmt: skip
+    forward, to = torch.stack([1 - 2 * (y * y + z * z), 2 * (x * z - w * y)], 1), torch.stack([target - q[:, 0], -q[:, 2]], 1)
+    return (forward * torch.nn.functional.normalize(to, dim=1)).sum(1)
+
+
 def walker_reward(name, q, qd, a, variant):
     z_up = (-math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5))
     up, heading = turned_axes(q, (0.0, 0.0, 0.0, 1.0) if name == "snu_like" else z_up)
+    if name == "humanoid" and variant == "released":
+        heading = facing(q, 200.0)
     reward = qd[:, 3] + 0.1 * up + heading
     fall, cost = {"ant": (0.27, 0.01), "anymal": (0.25, 0.01), "humanoid": (0.74, 0.002), "snu_like": (0.46, 0.002)}[name]
     if variant == "released":
@@ -86,6 +102,8 @@ def test_rewards_are_table_2(name, variant):
     state, nq = dynamics.reset(), dynamics.rules.model.nq
     if name == "double_pendulum":  # more than a turn away, either way
         state = state + torch.tensor([7.0, -9.0, 0.0, 0.0])
+    if name == "humanoid":  # off the line through the start, so that the direction to a point is another one than the x axis
+        state = state + torch.nn.functional.one_hot(torch.tensor(2), state.shape[1]) * torch.linspace(-50, 50, 16)[:, None]
     for action in actions_for(dynamics, 5, seed=3) * 1.3:
         step = dynamics.simulator.step(state, action)
         after = step.state if variant == "paper" else state
@@ -231,6 +249,28 @@ def test_a_broken_state_ends_its_episode_and_touches_nothing_else():
     assert torch.equal(step.state[others], clean.step(state, action).state[others])
 
 
+@pytest.mark.parametrize("kind", ["env", "dynamics"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 1e7])
+def test_an_exploded_state_is_an_end_with_reward_0_and_no_gradient(kind, value):
+    world = (DifferentiableEnv if kind == "env" else EnvDynamics)("hopper", 20)
+    simulator = world.simulator
+    state = simulator.start()[0]
+    state[5, 0] = value  # the distance walked, which the fall's height does not see
+    state, action = state.requires_grad_(), actions_for(world, 1)[0].requires_grad_()
+    step = simulator.step(state, action)
+    assert step.terminated.nonzero().flatten().tolist() == [5] and step.reward[5] == 0
+    outputs = (step.reward.sum() + step.final_obs.sum() + step.state[:, 1].sum(), [state, action])
+    for gradient in torch.autograd.grad(*outputs):
+        assert gradient[5].abs().max() == 0 and (gradient[torch.arange(20) != 5].abs().sum(-1) > 0).all()
+    assert int(simulator.counters["exploded"][5]) == 1 and int(simulator.counters["dropped"].sum()) == 0
+    if kind == "dynamics":
+        assert torch.equal(world.done(step.state), step.terminated)
+        reward = world.reward(state, action, step.state)
+        torch.testing.assert_close(reward, step.reward, atol=1e-3, rtol=1e-5)
+        for gradient in torch.autograd.grad(reward.sum(), [state, action]):
+            assert torch.isfinite(gradient).all() and gradient[5].abs().max() == 0
+
+
 def test_a_non_finite_gradient_is_dropped_for_its_environment_alone_and_counted():
     env = DifferentiableEnv("hopper", 20)
     action = actions_for(env, 1)[0].requires_grad_()
@@ -314,6 +354,8 @@ def test_a_reward_in_plain_torch_on_top_is_differentiable():
         (lambda: DifferentiableEnv("hopper", 4, interval=17), "interval <= substeps, got 4, 16, 17"),
         (lambda: DifferentiableEnv("hopper", 4, stiffness=0), "stiffness must be positive, got 0"),
         (lambda: DifferentiableEnv("hopper", 4, episode_length=0), "episode_length must be at least 1, got 0"),
+        (lambda: HumanoidRules(heading="north"), r"heading must be one of \['target', 'world_x'\], got 'north'"),
+        (lambda: single_task_run("shac", ENVS["hopper"], 0, SingleTaskSettings(), "runs"), r"must be the name of an env.*EnvSpec\(rules="),
         (lambda: DifferentiableEnv("hopper", 4).step(torch.zeros(4, 2)), r"action has shape \(4, 2\), expected \(4, 3\)"),
         (lambda: DifferentiableEnv("hopper", 4).step(torch.zeros(4, 3, dtype=torch.float64)), "action is torch.float64"),
     ],

@@ -12,7 +12,7 @@ from pwmlib.sim.bridge import Simulator
 from pwmlib.sim.dynamics import contact_depth, forward_kinematics, link_motion, pose_of
 from pwmlib.sim.model import Joint, Link, Material, Model, Muscle
 from pwmlib.sim.reference import Reference, total_energy, total_momentum
-from pwmlib.sim.scalars import from_columns
+from pwmlib.sim.scalars import exp, from_columns, tanh
 from pwmlib.sim.shapes import Box, Capsule, Sphere, mass_properties
 
 F64 = torch.float64
@@ -247,6 +247,63 @@ def test_capsule_inertia_is_that_of_many_points():
     inertia = mass * (centred.square().sum(-1).mean() * torch.eye(3, dtype=F64) - centred.T @ centred / len(inside))
     assert got.mass == pytest.approx(mass, rel=0.01)
     torch.testing.assert_close(torch.tensor(got.inertia), inertia, rtol=0.03, atol=0.01 * float(inertia.max()))
+
+
+SLIDE = Joint("slide", axis=(1, 0, 0))
+BALL = (Sphere((0, 0, 0), 0.1),)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: (Link("a", SLIDE),), "'robot': link 'a' moves no mass"),
+        (lambda: (Link("a", SLIDE, None, BALL), Link("b", SLIDE, "a"), Link("c", Joint("fixed"), "b")), "link 'b' moves no mass"),
+        (lambda: (Link("a", SLIDE, None, (Sphere((0, 0, 0), 0.0),)),), "link 'a' has impossible mass properties"),
+        (lambda: (Link("a", SLIDE, None, (Capsule((1, 0, 0), (1, 0, 0), 0.1),)),), "link 'a' has impossible mass properties"),
+        (lambda: (Link("a", SLIDE, None, (Sphere((0, 0, 0), 0.1, mass=-1.0),)),), "link 'a' has impossible mass properties"),
+        (lambda: (), "'robot': no link has a joint that moves"),
+        (lambda: (Link("a", Joint("fixed"), None, BALL),), r"no link has a joint that moves; its links are \['a'\]"),
+    ],
+)
+def test_a_robot_that_cannot_move_is_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        Model("robot", make())
+
+
+def test_an_armature_may_stand_for_a_mass():
+    joint = Joint("slide", axis=(1, 0, 0), armature=1.0, limit_damping=0.0)
+    sim = Simulator(Passive(Model("rotor", (Link("a", joint),))), 1, substeps=4, interval=1)
+    assert float(sim.step(torch.tensor([[0.0, 3.0]]), torch.zeros(1, 1)).state[0, 0]) == pytest.approx(3 / 60)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("actuate", lambda action: ([0.0], [action[0]]), r"body: actuate\(\) gives 1 muscle activations, the model takes 0"),
+        ("actuate", lambda action: ([0.0, action[0]], []), r"body: actuate\(\) gives 2 joint forces, the model takes 1"),
+        ("reset", lambda noise: ([noise[0]], []), r"body: reset\(\) gives 1 q and 0 qd, the model has 1 and 1"),
+        ("observe", lambda q, qd, action: [*q], r"body: observe\(\) gives 1 numbers, obs_dim is 2"),
+    ],
+)
+def test_rules_of_the_wrong_size_are_named(method, given, message):
+    rules = Passive(Model("body", (Link("a", SLIDE, None, BALL, collides=False),)))
+    setattr(rules, method, given)
+    with pytest.raises(ValueError, match=message):
+        Simulator(rules, 1, substeps=4, interval=1)
+
+
+@pytest.mark.usefixtures("device")
+def test_exp_tanh_and_abs_in_a_reward_have_the_slope_of_finite_differences():
+    rules = Passive(Model("curves", (Link("a", SLIDE, None, BALL, collides=False),)))
+    rules.reward = lambda q, qd, action, next_q, next_qd: exp(-next_q[0]) + tanh(next_q[0]) * abs(next_qd[0])
+    state = torch.stack([torch.linspace(-3, 3, 40), torch.linspace(2, -2, 40)], 1).requires_grad_()
+    sim, oracle, action = Simulator(rules, 40, substeps=4, interval=1), Reference(rules, substeps=4, interval=1), torch.zeros(40, 1)
+    reward = sim.step(state, action).reward
+    (slope,) = torch.autograd.grad(reward.sum(), state)
+    for i, unit in enumerate(torch.eye(2, dtype=F64)):
+        high, low = (oracle.step(state.detach().to(F64) + h * unit, action.to(F64)).reward for h in (1e-6, -1e-6))
+        torch.testing.assert_close(slope[:, i].to(F64), (high - low) / 2e-6, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(reward.detach().to(F64), (high + low) / 2, atol=1e-5, rtol=1e-5)
 
 
 def test_a_muscle_pulls_its_two_ends_together():

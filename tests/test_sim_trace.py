@@ -17,7 +17,8 @@ def run(graph, outputs, **arrays):
     lines = [line.replace("f)", ")") for line in lines]
     out = [0.0] * len(outputs)
     environment = {
-        "out": out, "F": float, "SQRT": math.sqrt, "SIN": math.sin, "COS": math.cos, "FLOOR": math.floor,
+        "out": out, "F": float, "SQRT": math.sqrt, "SIN": math.sin, "COS": math.cos, "FLOOR": math.floor, "EXP": math.exp,
+        "TANH": math.tanh,
         "SELECT": lambda c, a, b: a if c < 0 else b, **arrays,
     }  # fmt: skip
     exec("\n".join(lines), environment)
@@ -27,7 +28,7 @@ def run(graph, outputs, **arrays):
 def formula(x, y, z):
     a = s.sin(x) * y + s.sqrt(s.add(s.mul(x, x), 2.0)) / (z - 3.0)
     b = s.select_negative(s.sub(x, y), s.mul(a, a), s.cos(z) - a)
-    b = b + s.mul(s.wrap_angle(s.mul(9.0, y)), z)
+    b = b + s.mul(s.wrap_angle(s.mul(9.0, y)), z) + s.exp(x * 0.5) * s.tanh(z - y) - abs(s.tanh(x) * s.exp(-y))
     return s.mul(b, s.clip(z, -1.0, 1.0)) - 2.0 / s.add(1.5, s.mul(y, y)) + (-x) * (x - z) * 1.0
 
 
@@ -46,6 +47,25 @@ def test_traced_value_and_gradient_are_those_of_python_and_torch(point):
     expected.backward()
     assert got[0] == pytest.approx(formula(*point), abs=1e-6)
     np.testing.assert_allclose(got[1:], tensors.grad.numpy(), atol=1e-6)
+    for i, slope in enumerate(got[1:]):
+        high, low = (formula(*(v + (h if i == j else 0.0) for j, v in enumerate(point))) for h in (1e-5, -1e-5))
+        assert (high - low) / 2e-5 == pytest.approx(slope, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "misuse",
+    [
+        lambda x: 1.0 if x else 0.0,
+        lambda x: 1.0 if x > 0 else 0.0,
+        lambda x: 1.0 if x == 0 else 0.0,
+        lambda x: max(x, 0.0),
+        lambda x: float(x),
+        lambda x: x and 1.0,
+    ],
+)
+def test_what_depends_on_a_traced_value_is_refused(misuse):
+    with pytest.raises(TypeError, match=r"cannot be tested or compared .*select_negative"):
+        misuse(Graph().input("x"))
 
 
 def test_constants_fold_and_equal_expressions_are_one_node():

@@ -46,7 +46,8 @@ class FreeRootRules:
     """A robot with a free root, driven by joint torques.
 
     Observation: height 1, quaternion 4, linear velocity 3, angular velocity 3, joint q, 0.1 joint qd, up 1, heading 1, actions.
-    up and heading: how far the torso's own y axis points up and its x axis along the world's x (1 is best).
+    up and heading: how far the torso's own y axis points up and its x axis along the world's x (1 is best); with a `target` [m], toward the
+    point (target, 0) of the ground's plane (x, z) instead.
     reward_before: the released environments compute the reward from the state before the step; the paper's convention is after.
     """
 
@@ -62,7 +63,9 @@ class FreeRootRules:
         start_joints: Sequence[float],
         fall_height: float,
         reward_before: bool = False,
+        target: float | None = None,
     ):
+        self.target = target
         self.model, self.torques = model, list(torques)
         self.action_dim = len(self.torques)
         self.start_height, self.start_rotation = start_height, list(start_rotation)
@@ -82,7 +85,11 @@ class FreeRootRules:
         """(up, heading) of the torso."""
         x, y, z, w = self.start_rotation
         turned = quaternion_matrix(quaternion_product(q[3:7], [-x, -y, -z, w]))
-        return turned[1][1], turned[0][0]
+        if self.target is None:
+            return turned[1][1], turned[0][0]
+        ahead, aside = sub(self.target, q[0]), -q[2]
+        distance = sqrt(total(mul(ahead, ahead), mul(aside, aside), 1e-12))
+        return turned[1][1], div(add(mul(turned[0][0], ahead), mul(turned[2][0], aside)), distance)
 
     def observe(self, q: Vector, qd: Vector, action: Vector) -> list[Number]:
         up, heading = self.orientation(q)

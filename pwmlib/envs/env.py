@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..sim.bridge import Simulator, Step
 from ..sim.model import Model
+from ..sim.rules import ended, exploded
 from ..sim.scalars import from_columns
 from .registry import EnvSpec, env_spec
 
@@ -26,7 +27,8 @@ class DifferentiableEnv:
 
     variant: "paper" (Table 2) or "released" (constants and reward timing of the released environments; see each rules class).
     stiffness: multiplies the contact's ke and kd (Fig. 7a). interval: substeps between updates of the mass matrix; 1 is exact.
-    name: one of `ENVS`, or an `EnvSpec` of your own.
+    name: one of `ENVS`, or an `EnvSpec` of your own. substeps: of a control step; fewer than `interval` lower that as well.
+    A state that explodes ends its episode with reward 0 and without a gradient, and is counted in `simulator.counters["exploded"]`.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class EnvDynamics:
     """The environment's dynamics as `pwmlib.dynamics.Dynamics`: a state is (q, qd), nothing is ever reset.
 
     `advance` runs the kernels on `count` states at a time; any batch is cut and filled up to that. `reward`, `done` and `observe` are
-    plain torch.
+    plain torch. A state that exploded (it is no finite number any more) is an end with reward 0 and without a gradient.
     """
 
     def __init__(
@@ -147,12 +149,14 @@ class EnvDynamics:
         return torch.cat(parts)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        lost = exploded(next_state)
+        state, action, next_state = (torch.where(lost[..., None], torch.zeros_like(x), x) for x in (state, action, next_state))
         columns = from_columns(action.clamp(-1, 1))
-        return torch.as_tensor(self.rules.reward(*self._split(state), columns, *self._split(next_state)))
+        reward = torch.as_tensor(self.rules.reward(*self._split(state), columns, *self._split(next_state)))
+        return torch.where(lost, torch.zeros_like(reward), reward)
 
     def done(self, next_state: Tensor) -> Tensor:
-        margin = torch.as_tensor(self.rules.margin(*self._split(next_state)))
-        return margin.expand(next_state.shape[:-1]) < 0
+        return ended(self.rules, next_state)
 
     def _split(self, state: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         nq = self.rules.model.nq

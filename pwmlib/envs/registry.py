@@ -40,8 +40,14 @@ ENVS = {
 
 
 def env_spec(name: str | EnvSpec, **changes: object) -> EnvSpec:
-    """The specification of an environment, with some numbers changed; None leaves a number as it is."""
+    """The specification of an environment, with some numbers changed; None leaves a number as it is.
+
+    Fewer substeps than lie between two updates of the mass matrix mean one update a step, unless an interval is given as well.
+    """
     if not isinstance(name, EnvSpec) and name not in ENVS:
         raise ValueError(f"unknown environment {name!r}; known: {sorted(ENVS)}")
     spec = name if isinstance(name, EnvSpec) else ENVS[name]
-    return replace(spec, **{key: value for key, value in changes.items() if value is not None})
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if "substeps" in changes:
+        changes.setdefault("interval", min(spec.interval, changes["substeps"]))
+    return replace(spec, **changes)

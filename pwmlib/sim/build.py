@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 import warp as wp
@@ -15,12 +17,15 @@ import warp as wp
 from .rules import StepRules
 from .source import Layout, kernel_sources
 
-__all__ = ["CPU_PACK", "CUDA_PACK", "Kernels", "build_kernels", "compile_cuda"]
+__all__ = ["CPU_PACK", "CUDA_BLOCK", "CUDA_PACK", "Kernels", "build_kernels", "compile_cuda"]
 
 CPU_PACK = 16
 """Environments of one SIMD pack on the CPU."""
 CUDA_PACK = 32
 """Environments of one pack on CUDA: a warp, so that its accesses coalesce."""
+
+CUDA_BLOCK = 64
+"""Threads of a CUDA block."""
 
 _CPU_FLAGS = "-march=native -fno-vectorize -fno-slp-vectorize"
 
@@ -39,18 +44,36 @@ _BUILT: dict[tuple, Kernels] = {}
 
 
 def build_kernels(rules: StepRules, device: torch.device) -> Kernels:
-    """Compiled kernels for a device; compiled once per text and machine, then read from Warp's kernel cache."""
+    """Compiled kernels for a device; compiled once per text and machine, then read from Warp's kernel cache.
+
+    device: with its index, if it is a GPU. A cached file that cannot be loaded is deleted and compiled again.
+    """
     cuda = device.type == "cuda"
     kernels = _declare(rules, cuda)
     target = wp.device_from_torch(device)
-    modules = [kernels.forward.module, kernels.backward.module]
+    pair = kernels.forward, kernels.backward
     if cuda:
-        wp.load_module(modules[0], target)
-        wp.load_module(modules[1], target)
+        for kernel in pair:
+            _load(kernel, target)
     else:
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda module: wp.load_module(module, target), modules))
+            list(pool.map(lambda kernel: _load(kernel, target), pair))
     return kernels
+
+
+def _load(kernel: wp.Kernel, device: wp.Device) -> None:
+    module, block = kernel.module, CUDA_BLOCK if device.is_cuda else 1
+    cached = list(Path(wp.config.kernel_cache_dir).glob(f"wp_{module.name}_*"))
+    try:
+        if module.load(device, block_dim=block).get_kernel_hooks(kernel).forward:
+            return
+    except Exception:
+        if not cached:
+            raise
+    for folder in cached:
+        shutil.rmtree(folder, ignore_errors=True)
+    module.unload()
+    module.load(device, block_dim=block)
 
 
 def compile_cuda(rules: StepRules, architecture: int, folder: str) -> list[str]:

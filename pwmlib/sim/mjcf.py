@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -23,6 +24,16 @@ __all__ = ["LoadedModel", "UnsupportedMJCF", "load_mjcf"]
 
 _UP = (-math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5))
 
+_ZERO = {
+    "BODY": {"body_gravcomp": "gravcomp"},
+    "GEOM": {"geom_surfacevel": "surfacevel", "geom_adhesion": "adhesion"},
+    "JOINT": {"jnt_stiffnesspoly": "nonlinear stiffness", "dof_dampingpoly": "nonlinear damping", "dof_frictionloss": "frictionloss"},
+    "ACTUATOR": {"actuator_armature": "armature", "actuator_damping": "damping", "actuator_delay": "delay"},
+}
+"""Kind of element -> MuJoCo's arrays that must hold zeros, and what the file calls them."""
+_FLAGS = ("ACTUATION", "CLAMPCTRL", "CONSTRAINT", "CONTACT", "DAMPER", "GRAVITY", "LIMIT", "SPRING")
+"""What an option flag would switch off."""
+
 
 class UnsupportedMJCF(ValueError):
     """The file uses an element that the simulator has no counterpart for; the message names it."""
@@ -30,7 +41,8 @@ class UnsupportedMJCF(ValueError):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """model; motors: (name, link, N m or N at control 1) in the file's order; start: q of the file's reference pose."""
+    """model; motors: (name, link, N m or N at action 1, the upper end of the ctrlrange) in the file's order; start: q of the file's
+    reference pose, in which every hinge and slide is 0 (MuJoCo's qpos minus ref)."""
 
     model: Model
     motors: tuple[tuple[str, str, float], ...]
@@ -43,9 +55,10 @@ def load_mjcf(
     """Read an MJCF file.
 
     Supported: bodies with free (alone, at a child of the world), ball, hinge and slide joints with range, stiffness, damping and
-    armature; sphere, capsule and box geoms (planes of the world are the ground); motors on joints. Masses and inertias are MuJoCo's.
-    A contact material is ours: MuJoCo's contact parameters have no equivalent.
-    Raises: FileNotFoundError; ValueError where MuJoCo cannot read the file; UnsupportedMJCF.
+    armature; sphere, capsule and box geoms, the plane z = 0 as the ground; motors on joints. docs/simulator.md lists what is honoured,
+    refused and ignored. Masses and inertias are MuJoCo's. A contact material is ours: MuJoCo's contact parameters have no equivalent.
+    limit_stiffness, limit_damping: of the springs at the ends of a range; joints without a range get neither.
+    Raises: FileNotFoundError; ValueError where MuJoCo cannot read the file; UnsupportedMJCF, naming the file and the element.
     """
     try:
         import mujoco
@@ -62,15 +75,22 @@ def load_mjcf(
             raise
         raise ValueError(f"load_mjcf: MuJoCo cannot read {path}: {error}") from error
     reader = _Reader(mujoco, compiled, str(path), {"limit_stiffness": limit_stiffness, "limit_damping": limit_damping})
+    reader.check()
     model = Model(Path(path).stem, tuple(reader.links()), material or Material(), gravity=float(-compiled.opt.gravity[2]))
     return LoadedModel(model, tuple(reader.motors()), reader.start(model))
 
 
 def _refuse_elements(spec: mujoco.MjSpec, path: str | Path) -> None:
-    for kind in ("tendons", "equalities", "flexes", "skins", "pairs"):
+    if (root := ElementTree.parse(path).getroot().tag) != "mujoco":
+        raise UnsupportedMJCF(f"load_mjcf: {path}: its root element is {root!r}, expected 'mujoco' (MuJoCo itself converts URDF)")
+    for kind in ("tendons", "equalities", "flexes", "skins", "pairs", "plugins"):
         found = list(getattr(spec, kind, []))
         if found:
             raise UnsupportedMJCF(f"load_mjcf: {path}: {kind} are not supported, found {found[0].name or 'an unnamed one'!r}")
+    for exclude in spec.excludes:
+        if "world" in (exclude.bodyname1, exclude.bodyname2):
+            names = f"{exclude.bodyname1!r} and {exclude.bodyname2!r}"
+            raise UnsupportedMJCF(f"load_mjcf: {path}: exclude of {names}: give the geoms contype and conaffinity instead")
 
 
 class _Reader:
@@ -81,12 +101,67 @@ class _Reader:
         """Body -> the link that carries its geoms and children."""
         self.anchor: dict[int, np.ndarray] = {0: np.zeros(3)}
         """Body -> origin of that link in the body's own frame."""
+        self.floors: list[int] = []
+        """Geoms that are the ground."""
 
     def name(self, kind: str, i: int) -> str:
         return self.mj.mj_id2name(self.m, getattr(self.mj.mjtObj, f"mjOBJ_{kind}"), i) or f"{kind.lower()}_{i}"
 
     def refuse(self, what: str) -> UnsupportedMJCF:
         return UnsupportedMJCF(f"load_mjcf: {self.path}: {what}")
+
+    def check(self) -> None:
+        """Refuse what no link, joint or motor stands for; find the ground."""
+        m = self.m
+        if not m.nv:
+            raise self.refuse("no body has a joint, so nothing moves")
+        for name in ("density", "viscosity", "wind"):
+            if np.any(value := getattr(m.opt, name)):
+                raise self.refuse(f"option {name}={value}: there is no fluid")
+        if np.any(m.opt.gravity[:2]):
+            raise self.refuse(f"option gravity={m.opt.gravity}: it must be along the z axis")
+        if m.opt.disableactuator:
+            raise self.refuse("option actuatorgroupdisable is not supported")
+        for flag in _FLAGS:
+            if m.opt.disableflags & getattr(self.mj.mjtDisableBit, f"mjDSBL_{flag}"):
+                raise self.refuse(f"option flag {flag.lower()}='disable' is not supported")
+        for kind, arrays in _ZERO.items():
+            for array, word in arrays.items():
+                for i, value in enumerate(getattr(m, array, ())):
+                    if np.any(value):
+                        at = m.dof_jntid[i] if array.startswith("dof_") else i
+                        raise self.refuse(f"{kind.lower()} {self.name(kind, at)!r}: {word} is not supported")
+        for body in range(1, m.nbody):
+            if m.body_mocapid[body] >= 0:
+                raise self.refuse(f"body {self.name('BODY', body)!r}: mocap is not supported")
+        self._find_floors()
+
+    def _find_floors(self) -> None:
+        m, data = self.m, self.mj.MjData(self.m)
+        self.mj.mj_kinematics(m, data)
+        carrying = {0}
+        """The world, and bodies without a joint that carry one that moves: those are a robot's base."""
+        bases = {int(m.body_parentid[b]) for b in range(1, m.nbody) if m.body_weldid[b] and not m.body_weldid[m.body_parentid[b]]}
+        while bases - carrying:
+            carrying |= bases
+            bases = {int(m.body_parentid[b]) for b in bases}
+        for g in range(m.ngeom):
+            body = m.geom_bodyid[g]
+            if m.body_weldid[body] or not (m.geom_contype[g] or m.geom_conaffinity[g]):
+                continue
+            if m.geom_type[g] == self.mj.mjtGeom.mjGEOM_PLANE:
+                normal, height = data.geom_xmat[g].reshape(3, 3)[:, 2], data.geom_xpos[g, 2]
+                if not np.allclose(normal, (0, 0, 1), atol=1e-9) or abs(height) > 1e-9:
+                    what = f"a floor at height {height:g} with normal {np.round(normal, 4)}"
+                    raise self.refuse(f"geom {self.name('GEOM', g)!r}: {what}; it must be the plane z = 0")
+                self.floors.append(g)
+            elif body == 0 or int(body) not in carrying:
+                raise self.refuse(f"geom {self.name('GEOM', g)!r}: an obstacle; the plane z = 0 is all that bodies collide with")
+
+    def _lands(self, g: int) -> bool:
+        """Whether a geom collides with the ground, by MuJoCo's rule."""
+        kinds, others = self.m.geom_contype, self.m.geom_conaffinity
+        return any(kinds[g] & others[floor] or kinds[floor] & others[g] for floor in self.floors)
 
     def links(self) -> list[Link]:
         links: list[Link] = []
@@ -126,33 +201,43 @@ class _Reader:
         return tuple(position.tolist()), rotation
 
     def _joint(self, j: int, kind: str, position: tuple, rotation: tuple) -> Joint:
-        m = self.m
+        m, dof, at, limited = self.m, self.m.jnt_dofadr[j], self.m.jnt_qposadr[j], bool(self.m.jnt_limited[j])
+        if kind == "free" and (m.jnt_stiffness[j] or m.dof_damping[dof] or m.dof_armature[dof]):
+            raise self.refuse(f"joint {self.name('JOINT', j)!r}: stiffness, damping and armature of a free joint are not supported")
         if kind == "free":
             return Joint("free")
-        dof, limited = m.jnt_dofadr[j], bool(m.jnt_limited[j])
-        if kind == "ball" and limited:
-            raise self.refuse(f"joint {self.name('JOINT', j)!r}: limits of ball joints are not supported")
-        if m.dof_frictionloss[dof] > 0:
-            raise self.refuse(f"joint {self.name('JOINT', j)!r}: frictionloss is not supported")
-        low, high = (float(x) for x in m.jnt_range[j]) if limited else (None, None)
-        target = float(m.qpos_spring[m.jnt_qposadr[j]]) if kind != "ball" else 0.0
+        if kind == "ball" and (limited or m.jnt_stiffness[j]):
+            what = "limits" if limited else "stiffness"
+            raise self.refuse(f"joint {self.name('JOINT', j)!r}: {what} of ball joints are not supported")
+        zero = float(m.qpos0[at]) if kind != "ball" else 0.0
+        low, high = (float(x) - zero for x in m.jnt_range[j]) if limited else (None, None)
+        target = float(m.qpos_spring[at]) - zero if kind != "ball" else 0.0
+        limits = self.limits if limited else dict.fromkeys(self.limits, 0.0)
         return Joint(
             kind, position=position, rotation=rotation, axis=tuple(m.jnt_axis[j].tolist()) if kind != "ball" else (0, 0, 0),
             lower=low, upper=high, stiffness=float(m.jnt_stiffness[j]), damping=float(m.dof_damping[dof]), target=target,
-            armature=float(m.dof_armature[dof]), **self.limits,
+            armature=float(m.dof_armature[dof]), **limits,
         )  # fmt: skip
 
-    def _content(self, body: int, anchor: np.ndarray, last: bool) -> tuple[tuple[Shape, ...], MassProperties]:
-        """Shapes and mass of a body, in the frame of its last link; nothing for the massless links before it."""
+    def _content(self, body: int, anchor: np.ndarray, last: bool) -> tuple[tuple[Shape, ...], MassProperties, bool]:
+        """Shapes and mass of a body, in the frame of its last link, and whether they collide; nothing for the massless links before it.
+
+        A body with shapes that collide is left with those; another one keeps its shapes to be seen.
+        """
         m = self.m
         if not last:
-            return (), MassProperties(0.0, np.zeros(3), np.zeros((3, 3)))
-        shapes = [self._shape(g, anchor) for g in range(m.ngeom) if m.geom_bodyid[g] == body]
+            return (), MassProperties(0.0, np.zeros(3), np.zeros((3, 3))), False
+        geoms = [g for g in range(m.ngeom) if m.geom_bodyid[g] == body]
+        found = {g: shape for g in geoms if (shape := self._shape(g, anchor)) is not None}
+        landing = [shape for g, shape in found.items() if self._lands(g)]
+        shapes = landing or list(found.values())
         turn = _matrix(_xyzw(m.body_iquat[body]))
         inertia = turn @ np.diag(m.body_inertia[body]) @ turn.T
-        return tuple(shapes), MassProperties(float(m.body_mass[body]), m.body_ipos[body] - anchor, inertia)
+        mass = MassProperties(float(m.body_mass[body]), m.body_ipos[body] - anchor, inertia)
+        return tuple(shapes), mass, bool(landing) and m.body_weldid[body] != 0
 
-    def _shape(self, g: int, anchor: np.ndarray) -> Shape:
+    def _shape(self, g: int, anchor: np.ndarray) -> Shape | None:
+        """The geom's shape; None for one that collides with nothing and has no counterpart."""
         m, kinds = self.m, self.mj.mjtGeom
         center, turn, size = m.geom_pos[g] - anchor, _matrix(_xyzw(m.geom_quat[g])), m.geom_size[g]
         if m.geom_type[g] == kinds.mjGEOM_SPHERE:
@@ -162,12 +247,14 @@ class _Reader:
             return Capsule(tuple((center - along).tolist()), tuple((center + along).tolist()), float(size[0]))
         if m.geom_type[g] == kinds.mjGEOM_BOX and np.allclose(np.abs(turn).max(0), 1, atol=1e-6):
             return Box(tuple(center.tolist()), tuple((np.abs(turn) @ size).tolist()))
+        if not (m.geom_contype[g] or m.geom_conaffinity[g]):
+            return None
         kind = kinds(int(m.geom_type[g])).name.removeprefix("mjGEOM_").lower()
         note = " that is turned against its body" if kind == "box" else ""
         raise self.refuse(f"geom {self.name('GEOM', g)!r}: a {kind}{note} is not supported; sphere, capsule and upright box are")
 
     def motors(self) -> list[tuple[str, str, float]]:
-        m, found = self.m, []
+        m, found, totals = self.m, [], np.zeros(self.m.njnt)
         for a in range(m.nu):
             name = self.name("ACTUATOR", a)
             on_joint = m.actuator_trntype[a] == self.mj.mjtTrn.mjTRN_JOINT
@@ -177,7 +264,20 @@ class _Reader:
             joint = int(m.actuator_trnid[a, 0])
             if m.jnt_type[joint] not in (2, 3):
                 raise self.refuse(f"actuator {name!r}: motors act on hinges and slides only")
-            found.append((name, self.link_of_joint[joint], float(m.actuator_gear[a, 0] * m.actuator_gainprm[a, 0])))
+            low, high = m.actuator_ctrlrange[a] if m.actuator_ctrllimited[a] else (-1.0, 1.0)
+            if low != -high:
+                raise self.refuse(f"actuator {name!r}: ctrlrange {low:g} {high:g} is not symmetric about 0")
+            force = float(m.actuator_gainprm[a, 0] * high)
+            if m.actuator_forcelimited[a] and not _allows(m.actuator_forcerange[a], force):
+                raise self.refuse(f"actuator {name!r}: forcerange {m.actuator_forcerange[a]} cuts off its {abs(force):g} at full control")
+            torque = float(m.actuator_gear[a, 0] * force)
+            totals[joint] += abs(torque)
+            found.append((name, self.link_of_joint[joint], torque))
+        for j, total in enumerate(totals):
+            if m.jnt_actfrclimited[j] and not _allows(m.jnt_actfrcrange[j], total):
+                raise self.refuse(
+                    f"joint {self.name('JOINT', j)!r}: actuatorfrcrange {m.jnt_actfrcrange[j]} cuts off {total:g} of its motors"
+                )
         return found
 
     def start(self, model: Model) -> np.ndarray:
@@ -191,9 +291,11 @@ class _Reader:
                 q[start + 3 : start + 7] = quaternion_product(_UP, _xyzw(m.qpos0[at + 3 : at + 7]))
             elif kind == "ball":
                 q[start : start + 4] = _xyzw(m.qpos0[at : at + 4])
-            else:
-                q[start] = m.qpos0[at]
         return q
+
+
+def _allows(limits: np.ndarray, size: float) -> bool:
+    return limits[0] <= -abs(size) and abs(size) <= limits[1]
 
 
 def _xyzw(wxyz: np.ndarray) -> tuple[float, float, float, float]:

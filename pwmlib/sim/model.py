@@ -105,7 +105,10 @@ class Muscle:
 
 @dataclass(frozen=True)
 class Model:
-    """Tables of one robot. `exact_inertia=False` computes inertias as dflex does (see `mass_properties`)."""
+    """Tables of one robot. `exact_inertia=False` computes inertias as dflex does (see `mass_properties`).
+
+    Raises ValueError, naming the link, for a robot that does not hang together, has no joint or moves no mass.
+    """
 
     name: str
     links: tuple[Link, ...]
@@ -133,6 +136,22 @@ class Model:
             raise ValueError(f"Model {self.name!r}: at most one free joint, got {free}")
         if free and self.links[0].name != free[0]:
             raise ValueError(f"Model {self.name!r}: the free link {free[0]!r} must come first")
+        if not self.nd:
+            raise ValueError(f"Model {self.name!r}: no link has a joint that moves; its links are {[link.name for link in self.links]}")
+        self._check_masses()
+
+    def _check_masses(self) -> None:
+        carried = [body.mass for body in self.masses]
+        for i, (link, body) in reversed(list(enumerate(zip(self.links, self.masses, strict=True)))):
+            if not np.isfinite([body.mass, *body.com, *np.ravel(body.inertia)]).all() or body.mass < 0:
+                raise ValueError(f"Model {self.name!r}: link {link.name!r} has impossible mass properties: {body}")
+            if COORDINATES[link.joint.kind][1] and carried[i] == 0 and link.joint.armature == 0:
+                raise ValueError(
+                    f"Model {self.name!r}: link {link.name!r} moves no mass; give it, or a link that hangs on it, a shape or a mass, "
+                    "or its joint an armature"
+                )
+            if self.parents[i] >= 0:
+                carried[self.parents[i]] += carried[i]
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -167,7 +186,8 @@ class Model:
     @cached_property
     def masses(self) -> list[MassProperties]:
         """Mass properties of each link."""
-        return [link.mass or mass_properties(link.shapes, exact=self.exact_inertia) for link in self.links]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return [link.mass or mass_properties(link.shapes, exact=self.exact_inertia) for link in self.links]
 
     @cached_property
     def joint_rotations(self) -> list[list[list[float]]]:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["BACKWARD_FRAME", "FORWARD_FRAME", "PRELUDE"]
+__all__ = ["BACKWARD_FRAME", "CONFIG", "FORWARD_FRAME", "PRELUDE"]
+
+CONFIG = {
+    "E": "int", "substeps": "int", "interval": "int", "contacts": "int", "segments": "int", "limit": "int", "pool_rows": "int",
+    "dt": "const float*", "contact_link": "const int*", "contact_data": "const float*", "segment_index": "const int*",
+    "segment_data": "const float*", "steps": "int*", "resets": "int*", "exploded": "int*", "dropped": "int*", "pool": "const float*",
+    "pool_obs": "const float*",
+}  # fmt: skip
+"""Name and C type of each 64-bit number in the table that both kernels read, in its order; the bridge fills it by these names."""
 
 _CPU = """
 struct Body {
@@ -17,6 +25,9 @@ typedef int I __attribute__((ext_vector_type(W)));
 #define SIN(x) sine(x,0)
 #define COS(x) sine(x,1)
 #define FLOOR(x) __builtin_elementwise_floor(x)
+#define EACH(f,x) ({const F y=x; F v; for(int k=0;k<W;++k)v[k]=f(y[k]); v;})
+#define EXP(x) EACH(expf,x)
+#define TANH(x) EACH(tanhf,x)
 #define LANES for(int k=0;k<W;++k)if(const int e=pack*W+k;e<E)
 #define LANE(x) (x)[k]
 // Any lane may be read: those beyond the last environment repeat it.
@@ -46,6 +57,8 @@ typedef float F;
 #define SIN(x) sinf(x)
 #define COS(x) cosf(x)
 #define FLOOR(x) floorf(x)
+#define EXP(x) expf(x)
+#define TANH(x) tanhf(x)
 #define LANES if(const int e=thread;e<E)
 #define LANE(x) (x)
 #define ROW(p,n,i) ((p)[(long long)thread*(n)+(i)])
@@ -53,12 +66,11 @@ typedef float F;
 
 PRELUDE = {"cpu": _CPU, "cuda": _CUDA}
 
-_OPEN = """
- const long long* number=(const long long*)config_;
- const int E=number[0],substeps=number[1],interval=number[2],contacts=number[3],segments=number[4],limit=number[5],pool_rows=number[6];
- const int*contact_link=(const int*)number[8]; const float*contact_data=(const float*)number[9];
- const int*segment_index=(const int*)number[10]; const float*segment_data=(const float*)number[11];
- const F DT=F(((const float*)number[7])[0]);
+_TABLE = "\n".join(f" {kind} const {name}=({kind})((const long long*)config_)[{i}];" for i, (name, kind) in enumerate(CONFIG.items()))
+
+_OPEN = f"""
+{_TABLE}
+ const F DT=F(dt[0]);
 #if STRIDE==1
  const int pack=thread;
  F*Q=(F*)trajectory_+(size_t)pack*items_;
@@ -69,7 +81,8 @@ _OPEN = """
 #endif
  const int updates=(substeps+interval-1)/interval;
  F*D=Q+(substeps+1)*NQ*STRIDE; F*A=D+(substeps+1)*ND*STRIDE; F*LL=A+substeps*ND*STRIDE; F*u=LL+updates*NH*STRIDE;
- F*activation=u+ND*STRIDE; F*clipped=activation+NM*STRIDE; F*inside=clipped+NA*STRIDE; F*live=inside+NA*STRIDE;
+ F*activation=u+ND*STRIDE; F*clipped=activation+NM*STRIDE; F*inside=clipped+NA*STRIDE;
+ F*outcome=inside+NA*STRIDE; // 1: the episode goes on, 0: it ended, -1: the state exploded
 """
 
 _ARGUMENTS_FORWARD = (
@@ -106,16 +119,14 @@ FORWARD_FRAME = (
  const F*q0=Q; const F*d0=D; const F*q1=Q+substeps*NQ*STRIDE; const F*d1=D+substeps*ND*STRIDE; F ob[NO],rw,margin;
  @FINISH@
  F extent=F(0.0f); for(int i=0;i<NQ;++i)extent+=AT(q1,i)*AT(q1,i); for(int i=0;i<ND;++i)extent+=AT(d1,i)*AT(d1,i);
- int*steps=(int*)number[12]; int*resets=(int*)number[13]; int*exploded=(int*)number[14];
- const float*pool=(const float*)number[15]; const float*pool_obs=(const float*)number[16];
  float*next=(float*)next_; float*obs=(float*)obs_; float*final_obs=(float*)final_; float*reward=(float*)reward_;
  unsigned char*flags=(unsigned char*)flags_;
- F alive=F(1.0f);
+ F result=F(1.0f);
  LANES{
-  const bool bad=!(LANE(extent)<1e12f); const bool terminated=bad||LANE(margin)<0.0f;
+  const bool bad=!(LANE(extent)<EXTENT); const bool terminated=bad||LANE(margin)<0.0f;
   const int count=limit>0?steps[e]+1:0; const bool truncated=limit>0&&!terminated&&count>=limit;
   const bool done=limit>0&&(terminated||truncated);
-  LANE(alive)=(done||bad)?0.0f:1.0f;
+  LANE(result)=bad?-1.0f:done?0.0f:1.0f;
   flags[e]=terminated; flags[E+e]=truncated; reward[e]=bad?0.0f:LANE(rw); exploded[e]+=bad;
   const int row=done?(int)((e+(long long)E*resets[e])%pool_rows):0;
   for(int i=0;i<NO;++i){
@@ -126,7 +137,7 @@ FORWARD_FRAME = (
   for(int i=0;i<ND;++i)next[(size_t)e*NS+NQ+i]=done?pool[(size_t)row*NS+NQ+i]:LANE(AT(d1,i));
   if(limit>0){steps[e]=done?0:count; resets[e]+=done;}
  }
- AT(live,0)=alive;
+ AT(outcome,0)=result;
 }
 };
 Body::run(thread,config_,trajectory_,items_,state_,action_,next_,obs_,final_,reward_,flags_);
@@ -142,7 +153,7 @@ BACKWARD_FRAME = (
  const float*g_next=(const float*)g_next_; const float*g_obs=(const float*)g_obs_; const float*g_final=(const float*)g_final_;
  const float*g_reward=(const float*)g_reward_;
  F gq[NQ],gd[ND],gq0[NQ],gd0[ND],gu[ND],gactivation[NM+1],ga[NA],gob[NO],grw[1],a[NA],gH[NH],L[NH];
- const F alive=AT(live,0);
+ const F result=AT(outcome,0),alive=SELECT(result,F(0.0f),result);
  for(int i=0;i<NA;++i){a[i]=AT(clipped,i); ga[i]=F(0.0f);}
  for(int i=0;i<NQ;++i){gq[i]=g_next?ROW(g_next,NS,i)*alive:F(0.0f); gq0[i]=F(0.0f);}
  for(int i=0;i<ND;++i){gd[i]=g_next?ROW(g_next,NS,NQ+i)*alive:F(0.0f); gd0[i]=F(0.0f); gu[i]=F(0.0f);}
@@ -170,9 +181,9 @@ BACKWARD_FRAME = (
  for(int i=0;i<NQ;++i){gq[i]+=gq0[i]; zero+=gq[i]*F(0.0f);}
  for(int i=0;i<ND;++i){gd[i]+=gd0[i]; zero+=gd[i]*F(0.0f);}
  for(int i=0;i<NA;++i){ga[i]=ga[i]*AT(inside,i); zero+=ga[i]*F(0.0f);}
- float*g_state=(float*)g_state_; float*g_action=(float*)g_action_; int*dropped=(int*)number[17];
+ float*g_state=(float*)g_state_; float*g_action=(float*)g_action_;
  LANES{
-  const bool bad=!(LANE(zero)==0.0f); dropped[e]+=bad;
+  const bool sound=!(LANE(result)<0.0f),bad=!sound||!(LANE(zero)==0.0f); dropped[e]+=sound&&bad;
   for(int i=0;i<NQ;++i)g_state[(size_t)e*NS+i]=bad?0.0f:LANE(gq[i]);
   for(int i=0;i<ND;++i)g_state[(size_t)e*NS+NQ+i]=bad?0.0f:LANE(gd[i]);
   for(int i=0;i<NA;++i)g_action[(size_t)e*NA+i]=bad?0.0f:LANE(ga[i]);

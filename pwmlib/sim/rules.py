@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .model import Model
-from .scalars import Number, Vector
+import torch
+from torch import Tensor
 
-__all__ = ["StepRules"]
+from .model import Model
+from .scalars import Number, Vector, from_columns
+
+__all__ = ["EXTENT", "StepRules", "ended", "exploded"]
+
+EXTENT = 1e12
+"""A state whose sum of squares is not below this, or is no number, has exploded."""
 
 
 class StepRules(Protocol):
@@ -38,3 +44,15 @@ class StepRules(Protocol):
     def reset(self, noise: Vector) -> tuple[list[Number], list[Number]]:
         """Start state (q, qd) from noise_dim numbers uniform in [-1, 1]."""
         ...
+
+
+def exploded(state: Tensor) -> Tensor:
+    """Which states (q, qd) are no longer finite or sensible numbers. state: [..., nq + nd]; bool [...]."""
+    return ~(state.square().sum(-1) < EXTENT)
+
+
+def ended(rules: StepRules, state: Tensor) -> Tensor:
+    """Where an episode terminates: the margin is negative, or the state exploded. state: [..., nq + nd]; bool [...]."""
+    nq = rules.model.nq
+    margin = torch.as_tensor(rules.margin(from_columns(state[..., :nq]), from_columns(state[..., nq:])))
+    return (margin.expand(state.shape[:-1]) < 0) | exploded(state)

@@ -2,7 +2,7 @@
 
 Dynamics, observations and rewards are written once with these functions. Run on traced scalars they become the kernels; run on
 float64 tensors they are the oracle that the kernels are checked against. Exact zeros and ones of the model's tables are folded
-here, so that a sparse table costs nothing.
+here, so that a sparse table costs nothing. Python's own abs works on all three.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 from .trace import Scalar, constant_of
 
 __all__ = [
-    "Matrix", "Number", "Vector", "add", "clip", "cos", "cross", "div", "dot", "from_columns", "identity", "matmul", "matvec", "mul",
-    "quaternion_matrix", "quaternion_product", "rotation", "scale", "select_negative", "sin", "sqrt", "sub", "transpose", "vadd", "vsub",
-    "wrap_angle",
+    "Matrix", "Number", "Vector", "add", "clip", "cos", "cross", "div", "dot", "exp", "from_columns", "identity", "matmul", "matvec", "mul",
+    "quaternion_matrix", "quaternion_product", "rotation", "scale", "select_negative", "sin", "sqrt", "sub", "tanh", "transpose", "vadd",
+    "vsub", "wrap_angle",
 ]  # fmt: skip
 
 Number: TypeAlias = "float | Scalar | torch.Tensor"
@@ -75,6 +75,16 @@ def sin(x: Number) -> Number:
 def cos(x: Number) -> Number:
     """Cosine, radians."""
     return x.cos() if hasattr(x, "cos") else math.cos(x)
+
+
+def exp(x: Number) -> Number:
+    """e to the power x."""
+    return x.exp() if hasattr(x, "exp") else math.exp(x)
+
+
+def tanh(x: Number) -> Number:
+    """Hyperbolic tangent."""
+    return x.tanh() if hasattr(x, "tanh") else math.tanh(x)
 
 
 def wrap_angle(x: Number) -> Number:

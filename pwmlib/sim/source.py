@@ -26,7 +26,7 @@ from .dynamics import (
 )
 from .model import Model
 from .prelude import BACKWARD_FRAME, FORWARD_FRAME, PRELUDE
-from .rules import StepRules
+from .rules import EXTENT, StepRules
 from .scalars import add, mul, vadd
 from .trace import Graph, Scalar, Store, emit, reverse
 
@@ -96,7 +96,7 @@ def kernel_sources(rules: StepRules, *, width: int, cuda: bool) -> tuple[str, st
     layout = Layout.of(rules)
     size = {
         "NQ": layout.nq, "ND": layout.nd, "NA": layout.actions, "NO": layout.observations, "NM": layout.muscles,
-        "NB": layout.touched, "NH": layout.entries, "NS": layout.state, "W": width, "POSE": POSE,
+        "NB": layout.touched, "NH": layout.entries, "NS": layout.state, "W": width, "POSE": POSE, "EXTENT": f"{EXTENT}f",
     }  # fmt: skip
     prelude = "".join(f"#define {name} {value}\n" for name, value in size.items()) + PRELUDE["cuda" if cuda else "cpu"]
     undo = "".join(f"#undef {name}\n" for name in size)
@@ -233,6 +233,9 @@ def _actuate(rules: StepRules, backward: bool) -> str:
     g = Graph()
     action = g.inputs("a", rules.action_dim)
     joints, muscles = rules.actuate(action)
+    for what, given, count in (("joint forces", joints, rules.model.nd), ("muscle activations", muscles, len(rules.model.muscles))):
+        if len(given) != count:
+            raise ValueError(f"{rules.model.name}: actuate() gives {len(given)} {what}, the model takes {count}")
     outputs = [g.lift(x) for x in (*joints, *muscles)]
     nd = rules.model.nd
     if not backward:

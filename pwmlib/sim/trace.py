@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 __all__ = ["Graph", "Scalar", "Store", "constant_of", "emit", "reverse"]
 
 _BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-_UNARY = {"sqrt": "SQRT", "sin": "SIN", "cos": "COS", "floor": "FLOOR"}
+_UNARY = {"sqrt": "SQRT", "sin": "SIN", "cos": "COS", "floor": "FLOOR", "exp": "EXP", "tanh": "TANH"}
 
 
 class Graph:
@@ -59,7 +60,7 @@ def constant_of(x: Scalar | float) -> float | None:
 
 
 class Scalar:
-    """One traced value. Operators record; constants fold."""
+    """One traced value. Operators record; constants fold. It has no value before the kernel runs, so nothing can depend on one."""
 
     __slots__ = ("graph", "index")
 
@@ -137,6 +138,24 @@ class Scalar:
     def cos(self) -> Scalar:
         return self.graph.node("cos", self.index)
 
+    def exp(self) -> Scalar:
+        return self.graph.node("exp", self.index)
+
+    def tanh(self) -> Scalar:
+        return self.graph.node("tanh", self.index)
+
+    def __abs__(self) -> Scalar:
+        return self.select_negative(-self, self)
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise TypeError(
+            "a traced scalar has no value while the kernels are written, so it cannot be tested or compared (if, and, max, <, ==): "
+            "use select_negative, clip or abs, see pwmlib.sim.scalars"
+        )
+
+    __bool__ = __float__ = __int__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _refuse
+    __hash__ = None
+
     def floor(self) -> Scalar:
         return self.graph.node("floor", self.index)
 
@@ -201,6 +220,10 @@ def reverse(graph: Graph, outputs: Sequence, seeds: Sequence, wrt: Sequence[Scal
             accumulate(operands[0], a * x[0].cos())
         elif operation == "cos":
             accumulate(operands[0], -(a * x[0].sin()))
+        elif operation == "exp":
+            accumulate(operands[0], a * this)
+        elif operation == "tanh":
+            accumulate(operands[0], a * (1.0 - this * this))
         elif operation == "select":
             accumulate(operands[1], x[0].select_negative(a, zero))
             accumulate(operands[2], x[0].select_negative(zero, a))

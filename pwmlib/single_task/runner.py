@@ -129,7 +129,12 @@ def run_single_task(
 def single_task_run(
     algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettings, runs_dir: str | Path, *, stiffness: float = 1.0
 ) -> Run:
-    """The run of `run_single_task`; it depends on the sizes of its own algorithm only."""
+    """The run of `run_single_task`; it depends on the sizes of its own algorithm only. Raises ValueError unless task is a name."""
+    if not isinstance(task, str):
+        raise ValueError(
+            f"run_single_task: task must be the name of an environment, by which its run is found again, got {task!r}. "
+            "Give your own a name with pwmlib.envs.ENVS['my_robot'] = EnvSpec(...), then pass 'my_robot'."
+        )
     used = {
         "pwm": ("pwm", "replay"),
         "pwm_scratch": ("pwm",),
