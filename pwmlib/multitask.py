@@ -15,11 +15,10 @@ from tqdm.auto import tqdm
 
 from .checkpoints import write_atomic
 from .episodes import EpisodeStore, SliceSampler
-from .episodes.published import import_chunks
+from .episodes.published import import_chunks, task_set
 from .episodes.sampler import padded_sizes
 from .episodes.store import COLLECTED
 from .errors import ExplainedError
-from .foreign import read_torch_file
 from .frozen import FrozenWorldModel
 from .generation import behaviour_quantiles, data_quantiles, generation_job, generation_run
 from .jobs import Engine, Job, JobResult, run_jobs
@@ -32,7 +31,7 @@ from .runs import Run, digest, resolve_device
 from .scales import MultitaskScale
 from .shipped import Artefacts
 from .sweep import note_plan
-from .tasks import MT30, MT80, Task
+from .tasks import Task
 from .world_model import WorldModel
 
 __all__ = ["MultitaskExperiment", "StageFailedError"]
@@ -198,8 +197,7 @@ class MultitaskExperiment:
 
     def _import(self) -> None:
         """Bring the published chunks' episodes of these tasks into the store."""
-        width = read_torch_file(self.chunks[0])["obs"].shape[-1]
-        order = MT80 if width > max(t.obs_dim for t in MT30) else MT30
+        order = task_set(self.chunks[0])
         absent = [t.name for t in self.tasks if t not in order]
         if absent:
             raise StageFailedError(f"{self.chunks[0].parent}: chunks of MT{len(order)}, which {', '.join(absent)} are not in")

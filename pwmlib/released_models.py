@@ -6,15 +6,16 @@ Sizes are inferred from the tensors' shapes. The Q-ensemble and policy prior of 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from .foreign import ForeignFileError, file_sha256, read_torch_file
+from .foreign import ForeignFileError, described, file_sha256, read_torch_file
 from .policy import Actor, Critics
 from .tasks import MT30, MT80
 from .twohot import TwoHot
@@ -44,11 +45,12 @@ def load_released(path: str | Path) -> ReleasedAgent:
     """
     content = read_torch_file(path)
     if not isinstance(content, dict) or not {"model", "world_model"} & set(content):
-        keys = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise ForeignFileError(f"{path}: expected a TD-MPC2 checkpoint (key 'model') or a PWM agent (key 'world_model'), found {keys}")
-    model = _world_model(path, content.get("world_model", content.get("model")))
-    actor = _actor(path, content["actor"]) if "actor" in content else None
-    critics = _critics(path, content["critic"]) if "critic" in content else None
+        raise ForeignFileError(
+            f"{path}: expected a TD-MPC2 checkpoint (key 'model') or a PWM agent (key 'world_model'), found {described(content)}"
+        )
+    model = _world_model(path, _tensors(path, content, "world_model" if "world_model" in content else "model"))
+    actor = _actor(path, _tensors(path, content, "actor")) if "actor" in content else None
+    critics = _critics(path, _tensors(path, content, "critic")) if "critic" in content else None
     return ReleasedAgent(model, actor, critics, file_sha256(path))
 
 
@@ -57,82 +59,108 @@ def load_released_world_model(path: str | Path) -> WorldModel:
     return load_released(path).world_model
 
 
-def _world_model(path: str | Path, tensors: Mapping[str, Any]) -> WorldModel:
+def _tensors(path: str | Path, content: Mapping[str, Any], part: str) -> dict[str, Tensor]:
+    """The floating-point tensors of one part of the file, by name."""
+    if not isinstance(content[part], dict):
+        raise ForeignFileError(f"{path}: its {part} must be a dictionary of tensors, found {described(content[part])}")
+    return {k: v for k, v in content[part].items() if isinstance(k, str) and isinstance(v, Tensor) and v.is_floating_point()}
+
+
+def _world_model(path: str | Path, tensors: Mapping[str, Tensor]) -> WorldModel:
     renamed: dict[str, Tensor] = {}
     for key, value in tensors.items():
-        if key.startswith(_IGNORED) or not isinstance(value, Tensor):
+        if key.startswith(_IGNORED):
             continue
         name = key.replace("_encoder.state.", "_encoder.").removeprefix("_")
         for theirs, ours in (("task_emb.", "task_embedding."), ("reward.", "reward_head.")):
             name = ours + name.removeprefix(theirs) if name.startswith(theirs) else name
-        renamed[name] = value.float()
-    widths = {part: _widths(renamed, part) for part in ("encoder", "dynamics", "reward_head")}
-    missing = [part for part, sizes in widths.items() if len(sizes) < 2]
-    if missing:
-        raise ForeignFileError(f"{path}: no complete {' and '.join(missing)} in it. Tensors: {_report(renamed)}")
-    embedding = renamed.get("task_embedding.weight")
-    tasks, task_dim = embedding.shape if embedding is not None else (1, 0)
-    encoder, dynamics, reward = widths["encoder"], widths["dynamics"], widths["reward_head"]
+        renamed[name] = value
+    encoder, dynamics, reward = widths = [_widths(renamed, part + r"\.(\d{1,3})") for part in ("encoder", "dynamics", "reward_head")]
+    embedding = renamed.get("task_embedding.weight", torch.empty(1, 0))
+    if not all(widths) or embedding.dim() != 2:
+        raise ForeignFileError(
+            f"{path}: no encoder, dynamics and reward head of consecutive layers, or no task embedding [tasks, width], in it. "
+            f"Tensors: {described(renamed)}"
+        )
+    tasks, task_dim = embedding.shape
     latent = encoder[-1]
     obs_dim, action_dim = encoder[0] - task_dim, dynamics[0] - latent - task_dim
-    config = WorldModelConfig(
-        latent_dim=latent, encoder_hidden=tuple(encoder[1:-1]), dynamics_hidden=tuple(dynamics[1:-1]), reward_hidden=tuple(reward[1:-1]),
-        task_dim=task_dim, two_hot=None if reward[-1] == 1 else TwoHot(bins=reward[-1]),
-    )  # fmt: skip
+    # Statistics and masks are not in the file, and their size is not bounded by it otherwise.
+    if obs_dim < 1 or action_dim < 1 or tasks * (2 * obs_dim + action_dim) > sum(v.numel() for v in renamed.values()):
+        raise ForeignFileError(
+            f"{path}: its tensors make no world model ({tasks} tasks, {obs_dim} observations, {action_dim} actions). "
+            f"Tensors: {described(renamed)}"
+        )
     known = {len(MT30): MT30, len(MT80): MT80}.get(tasks, ())
     dims = [t.action_dim for t in known] if known and action_dim == 6 else None
-    try:
-        model = WorldModel(obs_dim, action_dim, tasks=tasks, action_dims=dims, config=config)
-    except (ValueError, RuntimeError) as error:
-        raise ForeignFileError(f"{path}: its tensors make no world model ({error}). Tensors: {_report(renamed)}") from None
-    statistics = ("action_mask", "obs_mean", "obs_std", "reward_mean", "reward_std")
-    _fill(path, model, renamed | {name: getattr(model, name) for name in statistics})
-    return model
+
+    def build() -> WorldModel:
+        config = WorldModelConfig(
+            latent_dim=latent, encoder_hidden=tuple(encoder[1:-1]), dynamics_hidden=tuple(dynamics[1:-1]),
+            reward_hidden=tuple(reward[1:-1]), task_dim=task_dim, two_hot=None if reward[-1] == 1 else TwoHot(bins=reward[-1]),
+        )  # fmt: skip
+        return WorldModel(obs_dim, action_dim, tasks=tasks, action_dims=dims, config=config)
+
+    return _filled(path, build, renamed, own=("action_mask", "obs_mean", "obs_std", "reward_mean", "reward_std"))
 
 
-def _widths(tensors: Mapping[str, Tensor], part: str) -> list[int]:
-    """Input width and the output width of every layer of one part."""
-    layers = sorted((int(m[1]), v) for k, v in tensors.items() if (m := re.fullmatch(rf"{part}\.(\d+)\.weight", k)) and v.dim() == 2)
-    return [layers[0][1].shape[1], *(v.shape[0] for _, v in layers)] if layers else []
+def _widths(tensors: Mapping[str, Tensor], layer: str) -> list[int]:
+    """Input width and the output width of every layer whose name matches; [] unless each layer takes what the one before gives."""
+    weights = {int(m[1]): v.shape for k, v in tensors.items() if (m := re.fullmatch(layer + r"\.weight", k)) and v.dim() == 2}
+    shapes = [weights[i] for i in sorted(weights)]
+    if not shapes or any(before[0] != after[1] for before, after in pairwise(shapes)) or 0 in sum(shapes, ()):
+        return []
+    return [shapes[0][1], *(s[0] for s in shapes)]
 
 
 def _actor(path: str | Path, tensors: Mapping[str, Tensor]) -> Actor:
-    linear = sorted(int(m[1]) for k, v in tensors.items() if (m := re.fullmatch(r"mu_net\.(\d+)\.weight", k)) and v.dim() == 2)
-    if not linear or "logstd" not in tensors:
-        raise ForeignFileError(f"{path}: its actor has no mu_net or logstd. Tensors: {_report(tensors)}")
-    sizes = [tensors[f"mu_net.{linear[0]}.weight"].shape[1], *(tensors[f"mu_net.{i}.weight"].shape[0] for i in linear)]
-    actor = Actor(sizes[0], sizes[-1], hidden=tuple(sizes[1:-1]), norm="after_activation")
+    layer = r"mu_net\.(\d{1,3})"
+    linear = sorted(int(m[1]) for k, v in tensors.items() if (m := re.fullmatch(layer + r"\.weight", k)) and v.dim() == 2)
+    sizes = _widths(tensors, layer)
+    if not sizes or "logstd" not in tensors:
+        raise ForeignFileError(f"{path}: its actor has no mu_net of consecutive layers, or no logstd. Tensors: {described(tensors)}")
     state = {"log_std": tensors["logstd"]}
     for layer, i in enumerate(linear):
         for kind in ("weight", "bias"):
-            state[f"mean.{layer}.{kind}"] = tensors[f"mu_net.{i}.{kind}"]
+            state[f"mean.{layer}.{kind}"] = tensors.get(f"mu_net.{i}.{kind}")
             if i != linear[-1]:  # Linear, Mish, LayerNorm
                 state[f"mean.{layer}.ln.{kind}"] = tensors.get(f"mu_net.{i + 2}.{kind}")
-    _fill(path, actor, state)
-    return actor
+    return _filled(path, lambda: Actor(sizes[0], sizes[-1], hidden=tuple(sizes[1:-1]), norm="after_activation"), state)
 
 
 def _critics(path: str | Path, tensors: Mapping[str, Tensor]) -> Critics:
     count = sum(k.startswith("params.") for k in tensors)
-    first = tensors.get("params.0")
-    if first is None or count % 4 != 2:
-        raise ForeignFileError(f"{path}: its critic is not a stack of Linear-Mish-LayerNorm layers. Tensors: {_report(tensors)}")
-    hidden = tuple(tensors[f"params.{4 * i}"].shape[1] for i in range(count // 4))
-    critics = Critics(first.shape[2], members=first.shape[0], hidden=hidden, norm="after_activation", reduction="min")
+    params = [tensors.get(f"params.{i}", torch.empty(0)) for i in range(count)]
+    weights = params[::4]
+    chained = all(a.shape[1] == b.shape[2] for a, b in pairwise(weights)) if all(w.dim() == 3 for w in weights) else False
+    if count % 4 != 2 or not chained or any(p.dim() != 2 for i, p in enumerate(params) if i % 4) or not 1 <= len(weights[0]) <= 100:
+        raise ForeignFileError(f"{path}: its critic is not a stack of Linear-Mish-LayerNorm layers. Tensors: {described(tensors)}")
+    members, _, state_dim = weights[0].shape
+    hidden = tuple(w.shape[1] for w in weights[:-1])
     state = {}
     for i in range(len(hidden) + 1):
-        state[f"net.weights.{i}"] = tensors[f"params.{4 * i}"].transpose(1, 2)
-        state[f"net.biases.{i}"] = tensors[f"params.{4 * i + 1}"].unsqueeze(1)
+        state[f"net.weights.{i}"] = params[4 * i].transpose(1, 2)
+        state[f"net.biases.{i}"] = params[4 * i + 1].unsqueeze(1)
         if i < len(hidden):
-            state[f"net.ln_weights.{i}"] = tensors[f"params.{4 * i + 2}"].unsqueeze(1)
-            state[f"net.ln_biases.{i}"] = tensors[f"params.{4 * i + 3}"].unsqueeze(1)
-    _fill(path, critics, state)
-    return critics
+            state[f"net.ln_weights.{i}"] = params[4 * i + 2].unsqueeze(1)
+            state[f"net.ln_biases.{i}"] = params[4 * i + 3].unsqueeze(1)
+    return _filled(path, lambda: Critics(state_dim, members=members, hidden=hidden, norm="after_activation", reduction="min"), state)
 
 
-def _fill(path: str | Path, module: nn.Module, state: Mapping[str, Tensor | None]) -> None:
-    """Copy every tensor; report all differences of names and shapes at once."""
-    expected = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def _filled(path: str | Path, build: Callable[[], _Module], state: Mapping[str, Tensor | None], own: tuple[str, ...] = ()) -> _Module:
+    """What `build` makes, with every tensor but its `own` copied; all differences of names and shapes are reported at once.
+
+    It is first built on the meta device, so that no memory is taken for a module that the file's tensors do not fill.
+    """
+    try:
+        with torch.device("meta"):
+            empty = build()
+    except (ValueError, RuntimeError) as error:
+        raise ForeignFileError(f"{path}: its tensors make no model ({error}). Tensors: {described(state)}") from None
+    expected = {k: tuple(v.shape) for k, v in empty.state_dict().items() if k not in own}
     found = {k: tuple(v.shape) for k, v in state.items() if v is not None}
     wrong = [
         f"{k}: {found.get(k, 'absent')}, expected {expected.get(k, 'nothing')}"
@@ -140,10 +168,8 @@ def _fill(path: str | Path, module: nn.Module, state: Mapping[str, Tensor | None
         if found.get(k) != expected.get(k)
     ]
     if wrong:
-        raise ForeignFileError(f"{path}: {len(wrong)} tensors do not fit a {type(module).__name__}: {'; '.join(wrong)}")
-    with torch.no_grad():
-        module.load_state_dict({k: v for k, v in state.items() if v is not None})
-
-
-def _report(tensors: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {tuple(v.shape)}" for k, v in sorted(tensors.items()) if isinstance(v, Tensor)) or "none"
+        more = f" and {len(wrong) - 50} more" if len(wrong) > 50 else ""
+        raise ForeignFileError(f"{path}: {len(wrong)} tensors do not fit a {type(empty).__name__}: {'; '.join(wrong[:50])}{more}")
+    module = build()
+    module.load_state_dict(state, strict=False)
+    return module

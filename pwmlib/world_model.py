@@ -102,10 +102,7 @@ class WorldModel(nn.Module):
             self.dynamics = mlp(step_inputs, config.dynamics_hidden, self.latent_dim, output=self._latent_norm(), **common)
         self.reward_head = mlp(step_inputs, config.reward_hidden, config.two_hot.bins if config.two_hot else 1, **common)
         self.termination_head = mlp(self.latent_dim + e, config.reward_hidden, 1, **common) if config.termination else None
-        mask = torch.zeros(tasks, action_dim)
-        for row, m in zip(mask, action_dims, strict=True):
-            row[:m] = 1.0
-        self.register_buffer("action_mask", mask)
+        self.register_buffer("action_mask", (torch.arange(action_dim) < torch.tensor(action_dims)[:, None]).float())
         self.register_buffer("obs_mean", torch.zeros(tasks, obs_dim))
         self.register_buffer("obs_std", torch.ones(tasks, obs_dim))
         self.register_buffer("reward_mean", torch.zeros(()))

@@ -11,17 +11,17 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from conftest import REFERENCE
 
 from pwmlib.episodes import EpisodeStore, SliceSampler
 from pwmlib.episodes.published import import_chunks, read_single_task_data
 from pwmlib.foreign import ForeignFileError, read_torch_file
-from pwmlib.paths import PROJECT
 from pwmlib.policy import Actor
 from pwmlib.released_models import load_released, load_released_world_model
 from pwmlib.tasks import MT30, MT80
 from pwmlib.world_model import WorldModel, WorldModelConfig
 
-SAMPLES = PROJECT.parent / "shared" / "reference" / "formats"
+SAMPLES = REFERENCE / "formats"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample files are not beside the project")
 TINY = WorldModelConfig(latent_dim=16, encoder_hidden=(24,), dynamics_hidden=(32, 32), reward_hidden=(32, 32), task_dim=64)
 
@@ -89,7 +89,7 @@ def test_a_chunk_of_the_wrong_shape_or_content_is_refused(tmp_path, monkeypatch)
     with pytest.raises(ForeignFileError, match=r"expected obs \[E, L, 39\].*got .*\(6, 9, 24\)"):
         import_chunks([path], tmp_path / "data", MT80, progress=False)
     torch.save({"obs": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(ForeignFileError, match="a chunk holds obs, action, reward and task; found"):
+    with pytest.raises(ForeignFileError, match="a chunk holds obs, action, reward, task; found"):
         import_chunks([tmp_path / "other.pt"], tmp_path / "data", MT30, progress=False)
     mixed = chunk()
     mixed["task"][0, 3] = 1
@@ -160,7 +160,7 @@ def test_truncated_and_missing_files_are_named(tmp_path):
         read_torch_file(tmp_path / "nothing.pt")
     with zipfile.ZipFile(tmp_path / "empty.pt", "w") as archive:
         archive.writestr("hello", "world")
-    with pytest.raises(ForeignFileError, match="cannot be read as a file of torch.save"):
+    with pytest.raises(ForeignFileError, match="empty.pt: refused, it holds the entry 'hello'"):
         read_torch_file(tmp_path / "empty.pt")
 
 
@@ -205,7 +205,7 @@ def test_every_mis_shaped_tensor_is_reported(tmp_path):
     with pytest.raises(ForeignFileError, match=report):
         load_released(tmp_path / "c.pt")
     torch.save({"weights": {}}, tmp_path / "other.pt")
-    with pytest.raises(ForeignFileError, match="expected a TD-MPC2 checkpoint .* found \\['weights'\\]"):
+    with pytest.raises(ForeignFileError, match="expected a TD-MPC2 checkpoint .* found weights dict"):
         load_released(tmp_path / "other.pt")
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..checkpoints import write_atomic
-from ..foreign import ForeignFileError, file_sha256, read_torch_file
-from ..tasks import Task
+from ..foreign import ForeignFileError, described, file_sha256, read_torch_file
+from ..tasks import MT30, MT80, Task
 from .store import EpisodeStore
 
-__all__ = ["import_chunks", "read_single_task_data"]
+__all__ = ["import_chunks", "read_single_task_data", "task_set"]
 
 EPISODES_A_SHARD = 1000
 
@@ -32,14 +32,14 @@ def import_chunks(
     """Bring chunks into the episode store under `folder`; a second call does only what is missing. Returns episodes a task and chunk.
 
     tasks: the order behind the chunks' task ids (MT30 or MT80). only: import these tasks, default all. Notes each chunk's SHA-256 in
-    `folder/imported.json` and refuses a chunk that changed since. Raises ForeignFileError for a file that is not such a chunk.
+    `folder/imported.json` and refuses a chunk that changed since. Raises ForeignFileError for a file that is not such a chunk, and where a
+    number that is no padding is not finite.
     """
     notes_path = Path(folder) / "imported.json"
-    notes = json.loads(notes_path.read_text()) if notes_path.is_file() else {}
+    notes = _read_notes(notes_path)
     rows = []
     for path in tqdm([Path(c) for c in chunks], desc="chunks", disable=not progress):
-        content = read_torch_file(path)
-        obs, action, reward, task = _check(path, content, tasks)
+        obs, action, reward, task = _chunk(path, tasks)
         digest, known = file_sha256(path), notes.get(path.name)
         if known and known["sha256"] != digest:
             raise ForeignFileError(f"{path}: SHA-256 {digest[:16]}..., but {known['sha256'][:16]}... was imported under that name before")
@@ -51,48 +51,80 @@ def import_chunks(
             for number, part in enumerate(mine.split(EPISODES_A_SHARD)):
                 shard = f"{path.stem}-{number:04d}"
                 if not store.has(shard):
-                    store.write_rows(shard, *_unpadded(tasks[index], obs[part], action[part], reward[part], path.name))
+                    store.write_rows(shard, *_unpadded(tasks[index], obs[part], action[part], reward[part], path))
             rows.append({"chunk": path.name, "task": tasks[index].name, "episodes": len(mine), "length": obs.shape[1]})
         notes[path.name] = {"sha256": digest, "bytes": path.stat().st_size, "episodes": len(obs)}
         write_atomic(notes_path, json.dumps(notes, indent=1, sort_keys=True))
     return pd.DataFrame(rows)
 
 
-def _check(path: Path, content: object, tasks: Sequence[Task]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    names = ("obs", "action", "reward", "task")
-    if not isinstance(content, dict) or not set(names) <= set(content):
-        found = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise ForeignFileError(f"{path}: a chunk holds obs, action, reward and task; found {found}")
-    obs, action, reward, task = (content[name] for name in names)
+def task_set(path: str | Path) -> tuple[Task, ...]:
+    """MT30 or MT80, by the width of a chunk's observations."""
+    (obs,) = _tensors(Path(path), "a chunk", "obs")
+    return MT80 if obs.shape[-1] > max(t.obs_dim for t in MT30) else MT30
+
+
+def _read_notes(path: Path) -> dict[str, dict]:
+    try:
+        notes = json.loads(path.read_text()) if path.is_file() else {}
+        if all(isinstance(note["sha256"], str) for note in notes.values()):
+            return notes
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        pass
+    raise ForeignFileError(f"{path}: not the list of imported chunks; delete it to check and import them again")
+
+
+def _tensors(path: Path, kind: str, *names: str) -> list[Tensor]:
+    content = read_torch_file(path)
+    found = [content.get(name) if isinstance(content, dict) else None for name in names]
+    if not all(isinstance(value, Tensor) and value.dim() for value in found):
+        raise ForeignFileError(f"{path}: {kind} holds {', '.join(names)}; found {described(content)}")
+    return found
+
+
+def _chunk(path: Path, tasks: Sequence[Task]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    obs, action, reward, task = _tensors(path, "a chunk", "obs", "action", "reward", "task")
     width, actions = max(t.obs_dim for t in tasks), max(t.action_dim for t in tasks)
     lead = obs.shape[:2]
-    shapes = {name: tuple(content[name].shape) for name in names}
-    if obs.dim() != 3 or shapes != {"obs": (*lead, width), "action": (*lead, actions), "reward": (*lead,), "task": (*lead,)}:
+    got = [tuple(value.shape) for value in (obs, action, reward, task)]
+    floats = obs.is_floating_point() and action.is_floating_point() and reward.is_floating_point()
+    if obs.dim() != 3 or got != [(*lead, width), (*lead, actions), lead, lead] or not floats or 0 in lead:
+        shapes = dict(zip(("obs", "action", "reward", "task"), got, strict=True))
         raise ForeignFileError(
-            f"{path}: expected obs [E, L, {width}], action [E, L, {actions}], reward and task [E, L] for {len(tasks)} tasks; got {shapes}"
+            f"{path}: expected obs [E, L, {width}], action [E, L, {actions}], reward and task [E, L] for {len(tasks)} tasks, of one or "
+            f"more episodes, all but task floating-point; got {shapes}, {obs.dtype}, {action.dtype}, {reward.dtype}"
         )
-    if lead[1] < 2 or int(task.min()) < 0 or int(task.max()) >= len(tasks) or bool((task != task[:, :1]).any()):
-        raise ForeignFileError(f"{path}: task must be one id below {len(tasks)} in each episode of 2 or more rows; got {shapes['task']}")
+    whole = task.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8)
+    if lead[1] < 2 or not whole or int(task.min()) < 0 or int(task.max()) >= len(tasks) or bool((task != task[:, :1]).any()):
+        raise ForeignFileError(
+            f"{path}: task must be one id below {len(tasks)} in each episode of 2 or more rows; got {tuple(task.shape)} {task.dtype}"
+        )
     return obs, action, reward, task
 
 
-def _unpadded(task: Task, obs: Tensor, action: Tensor, reward: Tensor, source: str) -> tuple[np.ndarray, list[dict]]:
+def _unpadded(task: Task, obs: Tensor, action: Tensor, reward: Tensor, source: Path) -> tuple[np.ndarray, list[dict]]:
     rows = torch.cat([obs[..., : task.obs_dim], action[..., : task.action_dim], reward.unsqueeze(-1)], -1).float()
-    rows[:, 1:] = rows[:, 1:].nan_to_num()
+    rows[:, 0, task.obs_dim :] = 0
+    if not rows.isfinite().all():
+        raise ForeignFileError(f"{source}: {int((~rows.isfinite()).sum())} numbers of {task.name} are not finite")
     rows[:, 0, task.obs_dim :] = torch.nan
     returns = rows[:, 1:, -1].double().sum(1).tolist()
-    described = [{"behaviour": f"published {source}", "seed": None, "success": None, "touched": None, "return": r} for r in returns]
+    described = [{"behaviour": f"published {source.name}", "seed": None, "success": None, "touched": None, "return": r} for r in returns]
     return rows.numpy(), described
 
 
 def read_single_task_data(path: str | Path) -> dict[str, Tensor]:
-    """PWM's single-task data: obs [E, L, obs_dim], action [E, L, action_dim], reward [E, L], term [E, L] (bool); row 0 as in a chunk."""
-    content = read_torch_file(path)
+    """PWM's single-task data: obs [E, L, obs_dim], action [E, L, action_dim], reward [E, L], term [E, L] (bool); row 0 as in a chunk.
+
+    Raises ForeignFileError for a file that holds anything else.
+    """
     names = ("obs", "action", "reward", "term")
-    if not isinstance(content, dict) or not set(names) <= set(content):
-        found = sorted(content) if isinstance(content, dict) else type(content).__name__
-        raise ForeignFileError(f"{path}: single-task data hold obs, action, reward and term; found {found}")
+    content = dict(zip(names, _tensors(Path(path), "single-task data", *names), strict=True))
     lead = content["obs"].shape[:2]
-    if any(content[name].shape[:2] != lead for name in names):
-        raise ForeignFileError(f"{path}: different lengths: { {name: tuple(content[name].shape) for name in names} }")
-    return {name: content[name] for name in names}
+    dims = {"obs": 3, "action": 3, "reward": 2, "term": 2}
+    if 0 in lead or any(v.dim() != dims[k] or v.shape[:2] != lead or v.is_floating_point() == (k == "term") for k, v in content.items()):
+        got = ", ".join(f"{name} {tuple(v.shape)} {v.dtype}" for name, v in content.items())
+        raise ForeignFileError(
+            f"{path}: expected floating-point obs and action [E, L, width], reward [E, L] and true-or-false term [E, L]; got {got}"
+        )
+    return content
