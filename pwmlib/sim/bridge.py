@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import torch
 import warp as wp
@@ -15,7 +13,6 @@ from torch import Tensor
 
 from .build import Kernels, build_kernels
 from .model import Material
-from .prelude import CONFIG
 from .rules import StepRules
 from .scalars import from_columns
 
@@ -51,10 +48,7 @@ class Simulator:
     episode_length: control steps until truncation with automatic reset; 0: never reset (`advance` and gradients of plain rollouts).
     pool: how many reset states are drawn in advance from `seed`, by default 16 for each environment and one more, so that every
     environment walks through all of them.
-    threads: CPU threads that share the packs of environments, no more than there are packs. device: "cpu", "cuda" (the current GPU) or
-    one GPU; torch's default device if not given. Numbers are float32 whatever torch's default dtype is.
-    Raises ValueError for what does not fit together, also for a device that torch cannot use; RuntimeError when it is stepped in a forked
-    process although it has threads or a GPU, which do not live on there; TypeError when it is copied or pickled.
+    threads: CPU threads that share the packs of environments. device: torch's default device if not given.
 
     Memory: a step that needs gradients keeps one buffer until its graph is freed, then the buffer is used again. One simulator must not
     be stepped from two threads at once.
@@ -81,7 +75,7 @@ class Simulator:
             )
         if threads < 1:
             raise ValueError(f"Simulator: threads must be at least 1, got {threads}")
-        self.rules, self.count, self.device = rules, count, _one_device(device)
+        self.rules, self.count, self.device = rules, count, torch.device(device if device is not None else torch.get_default_device())
         self.substeps, self.interval, self.dt, self.episode_length = substeps, interval, dt, episode_length
         self.kernels: Kernels = build_kernels(rules, self.device)
         layout, width = self.kernels.layout, self.kernels.width
@@ -96,15 +90,14 @@ class Simulator:
         """steps: of the current episode; resets; exploded: states; dropped: non-finite gradients. int32 [E] each."""
         self._tables(material or rules.model.material)
         rows, nq_nd = pool or 16 * count + 1, self.state_dim
-        self.pool = torch.empty(rows, nq_nd, dtype=torch.float32, device=self.device)
+        self.pool = torch.empty(rows, nq_nd, device=self.device)
         """Reset states, [pool, nq + nd]."""
-        self.pool_obs = torch.empty(rows, self.obs_dim, dtype=torch.float32, device=self.device)
+        self.pool_obs = torch.empty(rows, self.obs_dim, device=self.device)
         self.seed(seed)
+        self._config = torch.zeros(24, dtype=torch.int64, device=self.device)
         self._configure()
-        self._threads = 1 if self._cuda else min(threads, self.packs)
+        self._threads = threads if self.device.type == "cpu" else 1
         self._workers = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
-        self._process = os.getpid() if self._workers is not None or self._cuda else None
-        """The only process that may launch, if what launches does not survive a fork."""
         self._forward = self._record(self.kernels.forward)
         self._backward = self._record(self.kernels.backward)
         simulator = self
@@ -132,9 +125,6 @@ class Simulator:
             f"mass matrix every {self.interval})"
         )
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self!r} cannot be copied or pickled: keep its environment's state_dict() and load it into a new environment")
-
     @property
     def bytes_per_step(self) -> int:
         """Memory that one differentiable control step keeps until its backward pass."""
@@ -148,7 +138,7 @@ class Simulator:
         """
         if state.shape != self._shapes[0] or action.shape != self._shapes[1] or state.dtype is not action.dtype:
             self._explain(state, action)
-        if state.dtype is not torch.float32 or state.device != self.device or action.device != self.device:
+        if state.dtype is not torch.float32 or state.is_cuda is not self._cuda or action.is_cuda is not self._cuda:
             self._explain(state, action)
         if torch.is_grad_enabled() and (state.requires_grad or action.requires_grad):
             next_state, obs, final_obs, reward, flags = self._step(state, action)
@@ -169,9 +159,6 @@ class Simulator:
         generator = torch.Generator("cpu").manual_seed(seed)
         noise = torch.rand(len(self.pool), self.rules.noise_dim, generator=generator, dtype=torch.float64, device="cpu") * 2 - 1
         q, qd = self.rules.reset(from_columns(noise))
-        model = self.rules.model
-        if (len(q), len(qd)) != (model.nq, model.nd):
-            raise ValueError(f"{model.name}: reset() gives {len(q)} q and {len(qd)} qd, the model has {model.nq} and {model.nd}")
         state = _stack([*q, *qd], noise)
         self.pool.copy_(state)
         self.pool_obs.copy_(self.observe(state))
@@ -186,7 +173,7 @@ class Simulator:
 
     def set_material(self, material: Material) -> None:
         """Use other contact parameters from now on (call it between rollouts: backward reads them again); no kernel is rebuilt."""
-        self.contact_table[:, 4:] = torch.tensor([material.ke, material.kd, material.kf, material.mu], dtype=torch.float32)
+        self.contact_table[:, 4:] = torch.tensor([material.ke, material.kd, material.kf, material.mu], device=self.device)
         self.material = material
 
     # -- launches ---------------------------------------------------------------------------------------------------------------
@@ -196,7 +183,7 @@ class Simulator:
         for name, value, shape in (("state", state, self._shapes[0]), ("action", action, self._shapes[1])):
             if value.shape != shape:
                 raise ValueError(f"{self!r}: {name} has shape {tuple(value.shape)}, expected {tuple(shape)}")
-            if value.dtype is not torch.float32 or value.device != self.device:
+            if value.dtype is not torch.float32 or value.is_cuda is not self._cuda:
                 raise ValueError(f"{self!r}: {name} is {value.dtype} on {value.device}, expected torch.float32 on {self.device}")
 
     def _take(self) -> _Buffer:
@@ -205,8 +192,7 @@ class Simulator:
             return _Buffer(self._free, self._free.pop())
         # A CUDA graph writes to its buffers at every replay: they belong to it alone.
         free = [] if capturing else self._free
-        size = self.packs * self._items * self.kernels.width
-        return _Buffer(free, torch.empty(size, dtype=torch.float32, device=self.device))
+        return _Buffer(free, torch.empty(self.packs * self._items * self.kernels.width, device=self.device))
 
     def _run(self, buffer: _Buffer, state: Tensor, action: Tensor) -> tuple[Tensor, ...]:
         state, action = state.contiguous(), action.contiguous()
@@ -214,45 +200,34 @@ class Simulator:
         obs = state.new_empty(self.count, self.obs_dim)
         final_obs, reward = torch.empty_like(obs), state.new_empty(self.count)
         flags = torch.empty(2, self.count, dtype=torch.bool, device=self.device)
-        self._launch(
-            self._forward, trajectory_=buffer.memory, state_=state, action_=action, next_=next_state, obs_=obs, final_=final_obs,
-            reward_=reward, flags_=flags,
-        )  # fmt: skip
+        self._launch(self._forward, (buffer.memory, state, action, next_state, obs, final_obs, reward, flags))
         return next_state, obs, final_obs, reward, flags
 
     def _run_backward(self, buffer: _Buffer, *gradients: Tensor | None) -> tuple[Tensor, Tensor]:
-        g_next, g_obs, g_final, g_reward = (None if g is None else g.contiguous() for g in gradients)
+        kept = [None if g is None else g.contiguous() for g in gradients]
         g_state = buffer.memory.new_empty(self.count, self.state_dim)
         g_action = buffer.memory.new_empty(self.count, self.action_dim)
-        self._launch(
-            self._backward, trajectory_=buffer.memory, g_next_=g_next, g_obs_=g_obs, g_final_=g_final, g_reward_=g_reward,
-            g_state_=g_state, g_action_=g_action,
-        )  # fmt: skip
+        self._launch(self._backward, (buffer.memory, *kept, g_state, g_action))
         return g_state, g_action
 
     def _record(self, kernel: wp.Kernel) -> list[_Part]:
         """The launch of a kernel for each thread's share of the packs."""
-        device, parts, names = wp.device_from_torch(self.device), [], [argument.label for argument in kernel.adj.args]
+        device, parts = wp.device_from_torch(self.device), []
         for part in range(self._threads):
             first, last = (self.packs * (part + i) // self._threads for i in (0, 1))
-            fixed = {"first": first, "config_": self._config.data_ptr(), "items_": self._items}
+            inputs = [first, self._config.data_ptr(), 0, self._items, *[0] * (len(kernel.adj.args) - 4)]
             size = {"dim": self.packs * self.kernels.width, "block_dim": 64} if self._cuda else {"dim": last - first}
-            command = wp.launch(kernel, inputs=[fixed.get(name, 0) for name in names], device=device, record_cmd=True, **size)
-            cells = zip(names, command.params[1:], strict=True)  # the first parameter is the launch's bounds
-            parts.append(_Part(command, {name: cell for name, cell in cells if name not in fixed}))
+            command = wp.launch(kernel, inputs=inputs, device=device, record_cmd=True, **size)
+            # Past the launch bounds: first, config, trajectory, items, then the addresses that change from call to call.
+            parts.append(_Part(command, [command.params[3], *command.params[5:]]))
         return parts
 
-    def _launch(self, parts: list[_Part], **tensors: Tensor | None) -> None:
-        """Point the recorded launches at these tensors, one for each argument of the kernel, and run them."""
-        if self._process is not None and self._process != os.getpid():
-            raise RuntimeError(
-                f"{self!r} was made in another process, and its threads or GPU do not live on after a fork: make the environment in the "
-                "process that steps it (or with threads=1 on the CPU)"
-            )
+    def _launch(self, parts: list[_Part], tensors: tuple[Tensor | None, ...]) -> None:
+        """Point the recorded launches at these tensors (trajectory first) and run them."""
+        addresses = [0 if t is None else t.data_ptr() for t in tensors]
         for part in parts:
-            for name, cell in part.cells.items():
-                tensor = tensors[name]
-                cell.value = 0 if tensor is None else tensor.data_ptr()
+            for cell, address in zip(part.cells, addresses, strict=True):
+                cell.value = address
         if self._cuda:
             parts[0].command.launch(wp.stream_from_torch(torch.cuda.current_stream(self.device)))
             return
@@ -286,24 +261,20 @@ class Simulator:
 
     def _configure(self) -> None:
         self._dt = torch.tensor([self.dt / self.substeps], dtype=torch.float32, device=self.device)
-        tensors = {
-            "dt": self._dt, "contact_link": self.contact_link, "contact_data": self.contact_table, "segment_index": self.segment_index,
-            "segment_data": self.segment_table, "pool": self.pool, "pool_obs": self.pool_obs, **self.counters,
-        }  # fmt: skip
-        numbers = {
-            "E": self.count, "substeps": self.substeps, "interval": self.interval, "contacts": len(self.contact_table),
-            "segments": len(self.segment_table), "limit": self.episode_length, "pool_rows": len(self.pool),
-            **{name: tensor.data_ptr() for name, tensor in tensors.items()},
-        }  # fmt: skip
-        self._config = torch.tensor([numbers[name] for name in CONFIG], dtype=torch.int64).to(self.device)
+        tensors = [self._dt, self.contact_link, self.contact_table, self.segment_index, self.segment_table]
+        tensors += [self.counters["steps"], self.counters["resets"], self.counters["exploded"]]
+        tensors += [self.pool, self.pool_obs, self.counters["dropped"]]
+        numbers = [self.count, self.substeps, self.interval, len(self.contact_table), len(self.segment_table)]
+        numbers += [self.episode_length, len(self.pool), *(t.data_ptr() for t in tensors)]
+        self._config[: len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
 
 
 @dataclass
 class _Part:
-    """A recorded launch and, by name, the cells of its arguments that change. seconds: what sharing would have saved in the first launches."""
+    """A recorded launch and the cells of its arguments that change. seconds: what sharing would have saved in the first launches."""
 
     command: wp.Launch
-    cells: dict[str, ctypes.c_uint64]
+    cells: list
     seconds: list[float] = field(default_factory=list)
 
 
@@ -316,18 +287,7 @@ class _Buffer:
         self._free, self.memory = free, memory
 
     def __del__(self) -> None:
-        if hasattr(self, "memory"):  # torch.compile makes one without it, to look at the class
-            self._free.append(self.memory)
-
-
-def _one_device(device: str | torch.device | None) -> torch.device:
-    """The device as its tensors name it: "cuda" is one GPU, the current one."""
-    asked = torch.device(device if device is not None else torch.get_default_device())
-    if asked.type == "cpu":
-        return torch.device("cpu")
-    if asked.type != "cuda" or (asked.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"Simulator: device must be 'cpu' or a GPU that torch can use, got {str(asked)!r}")
-    return torch.device("cuda", torch.cuda.current_device() if asked.index is None else asked.index)
+        self._free.append(self.memory)
 
 
 def _stack(columns: list, like: Tensor) -> Tensor:

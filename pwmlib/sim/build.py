@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import torch
 import warp as wp
@@ -41,31 +39,18 @@ _BUILT: dict[tuple, Kernels] = {}
 
 
 def build_kernels(rules: StepRules, device: torch.device) -> Kernels:
-    """Compiled kernels for a device; compiled once per text and machine, then read from Warp's kernel cache.
-
-    device: with its index, if it is a GPU. A cached file that cannot be loaded is deleted and compiled again.
-    """
+    """Compiled kernels for a device; compiled once per text and machine, then read from Warp's kernel cache."""
     cuda = device.type == "cuda"
     kernels = _declare(rules, cuda)
     target = wp.device_from_torch(device)
-    with ThreadPoolExecutor(1 if cuda else 2) as pool:
-        list(pool.map(lambda kernel: _load(kernel, target), (kernels.forward, kernels.backward)))
+    modules = [kernels.forward.module, kernels.backward.module]
+    if cuda:
+        wp.load_module(modules[0], target)
+        wp.load_module(modules[1], target)
+    else:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda module: wp.load_module(module, target), modules))
     return kernels
-
-
-def _load(kernel: wp.Kernel, device: wp.Device) -> None:
-    module, again = kernel.module, list(Path(wp.config.kernel_cache_dir).glob(f"wp_{kernel.module.name}_*"))
-    try:
-        wp.load_module(module, device)
-        if module.get_kernel_hooks(kernel, device).forward:
-            return
-    except Exception:
-        if not again:
-            raise
-    for folder in again:
-        shutil.rmtree(folder, ignore_errors=True)
-    module.unload()
-    wp.load_module(module, device)
 
 
 def compile_cuda(rules: StepRules, architecture: int, folder: str) -> list[str]:

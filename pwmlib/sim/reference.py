@@ -23,7 +23,7 @@ from .dynamics import (
     solve,
 )
 from .model import Material, Model
-from .rules import StepRules, ended
+from .rules import StepRules
 from .scalars import clip, from_columns, vadd
 
 __all__ = ["Reference", "total_energy", "total_momentum"]
@@ -49,9 +49,8 @@ class Reference:
             q, qd = self.substep(q, qd, actuation, activation, factor)
         obs = _rows(self.rules.observe(q, qd, a), state)
         reward = _rows([self.rules.reward(q0, d0, a, q, qd)], state)[:, 0]
-        after = _rows([*q, *qd], state)
-        terminated = ended(self.rules, after)
-        return Step(after, obs, obs, reward, terminated, torch.zeros_like(terminated))
+        terminated = _rows([self.rules.margin(q, qd)], state)[:, 0] < 0
+        return Step(_rows([*q, *qd], state), obs, obs, reward, terminated, torch.zeros_like(terminated))
 
     def factor(self, q: list) -> dict:
         """Factor of the mass matrix at q (nq columns)."""
