@@ -30,7 +30,7 @@ def generation_job(name: str, plan: DataPlan, folder: str, runs_dir: str) -> int
 
 
 def generate_task(name: str, plan: DataPlan, folder: str) -> int:
-    """Write the episodes of one task that are not there yet. Returns how many were written."""
+    """Write the episodes of one task that are not there yet, or are damaged. Returns how many were written."""
     t = find_task(name)
     store, env, written = EpisodeStore(folder, t), None, 0
     store.check_plan(plain(plan))
@@ -39,7 +39,6 @@ def generate_task(name: str, plan: DataPlan, folder: str) -> int:
         for start in range(0, count, plan.shard):
             shard = f"{behaviour}-{start:05d}"
             if store.has(shard):
-                store.read(shard)
                 continue
             env = env or make(t)
             stop = min(count, start + plan.shard)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 import torch
@@ -91,31 +90,31 @@ def _completed(jobs: Sequence[Job], workers: int, memory_gb: float | None) -> It
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload(sorted({job.function.__module__ for job in jobs} - {"__main__"}))
-    outcomes = context.Queue()
     waiting, running = list(enumerate(jobs)), {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
                 index, job = waiting.pop(0)
-                process = context.Process(target=_work, args=(index, job, memory_gb, outcomes), daemon=True)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(job, memory_gb, theirs), daemon=True)
                 process.start()
-                running[index] = process
-            try:
-                index, value, error = outcomes.get(timeout=0.2)
-                process = running.pop(index)
+                theirs.close()  # the process has the only end to write to: when it dies, even in the middle of its result, ours ends
+                running[ours] = index, process
+            for ours in wait(list(running)):
+                index, process = running[ours]
+                try:
+                    value, error = ours.recv()
+                except (EOFError, OSError):
+                    process.join()
+                    value, error = None, f"its process ended with exit code {process.exitcode}"
+                except Exception as failure:
+                    value, error = None, f"its result cannot be read ({type(failure).__name__}: {failure})"
                 process.join()
+                ours.close()
+                del running[ours]
                 yield index, JobResult(jobs[index].name, value, error)
-                continue
-            except queue.Empty:
-                pass
-            for index, process in list(running.items()):
-                if not process.is_alive() and outcomes.empty():
-                    time.sleep(0.2)  # its result may still be on the way
-                    if outcomes.empty():
-                        del running[index]
-                        yield index, JobResult(jobs[index].name, None, f"its process ended with exit code {process.exitcode}")
     finally:
-        for process in running.values():
+        for _, process in running.values():
             process.terminate()
 
 
@@ -131,9 +130,13 @@ def call(job: Job, memory_gb: float | None = None) -> tuple[Any, str | None]:
         return None, f"{type(error).__name__}: {error}"
 
 
-def _work(index: int, job: Job, memory_gb: float | None, outcomes: Any) -> None:
+def _work(job: Job, memory_gb: float | None, result: Connection) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    outcomes.put((index, *call(job, memory_gb)))
+    outcome = call(job, memory_gb)
+    try:
+        result.send(outcome)
+    except Exception as error:  # it cannot be pickled, or not in this memory; nothing of it was sent
+        result.send((None, f"its result cannot be sent ({type(error).__name__}: {error})"))
 
 
 def _leave_with_parent() -> None:

@@ -255,7 +255,7 @@ class MultitaskExperiment:
         """Start states of imagined rollouts of one task: encoded replay states."""
         margin = self.scale.policy.horizon if self.scale.policy.start_states == "slice_start" else 0
         if not self.shipped:
-            return replay_starts(lambda: view, self._split()[0], index, margin=margin)
+            return replay_starts(lambda: view, self._split(index)[0], index, margin=margin)
         draw_observations = self.start_observations()
 
         def draw(batch: int, generator: torch.Generator) -> torch.Tensor:
@@ -328,9 +328,14 @@ class MultitaskExperiment:
             torch.manual_seed(self.scale.model_seed)
             return WorldModel(obs_dim, action_dim, tasks=len(self.tasks), action_dims=dims, config=self.scale.model)
 
-    def _split(self) -> tuple[SliceSampler, SliceSampler]:
+    def _split(self, only: int | None = None) -> tuple[SliceSampler, SliceSampler]:
+        """Training and held-out episodes. only: the index of the one task whose episodes are needed; the others have none then."""
         training, held_out, collected = [], [], self._history()[1]
-        for t in self.tasks:
+        for i, t in enumerate(self.tasks):
+            if only not in (None, i):
+                training.append([])
+                held_out.append([])
+                continue
             shards = EpisodeStore(self.data_dir, t, collected=collected).arrays()
             # The last episodes of each shard, so that every behaviour is held out in proportion.
             cut = [len(a) - min(max(1, round(len(a) * HELD_OUT)), len(a) - 1) for a in shards]

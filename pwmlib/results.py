@@ -6,7 +6,7 @@ import json
 
 import pandas as pd
 
-from .checkpoints import write_atomic
+from .checkpoints import read_json, write_atomic
 from .paths import PROJECT
 from .runs import environment_stamp
 
@@ -19,6 +19,6 @@ def save_table(name: str, table: pd.DataFrame, command: str) -> None:
     """Write data/results/<name>.csv, and note its command, commit and versions in provenance.json beside it."""
     write_atomic(RESULTS / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
     path = RESULTS / "provenance.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = read_json(path) if path.is_file() else {}
     known[name] = {"command": command, **environment_stamp()}
     write_atomic(path, json.dumps(known, indent=1, sort_keys=True) + "\n")

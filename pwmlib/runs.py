@@ -5,7 +5,10 @@
     run.json          status (running, finished, failed), reason, commit (and those of earlier starts), versions, device, times
     metrics.csv       tidy, one line per logged step
     state.safetensors last checkpoint; holds the metrics logged so far, so that both always agree
-    result.json       what the run returned, written last
+    result.json       what the run returned, and checksums of the files that it left; written last
+
+A run is finished when run.json says so and result.json and those files read back whole. One that is damaged is done again, from its
+checkpoint or, where that is damaged, from nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import platform
 import subprocess
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -26,12 +30,11 @@ from typing import Any, Protocol
 
 import pandas as pd
 import torch
-from filelock import FileLock
 
-from .checkpoints import load_state, save_state, write_atomic
+from .checkpoints import CheckpointError, check_file, checksums, load_state, locked, read_json, save_state, write_atomic, write_json
 from .paths import PROJECT
 
-__all__ = ["Resumable", "Run", "digest", "environment_stamp", "plain", "resolve_device", "single_thread", "train"]
+__all__ = ["Resumable", "Run", "digest", "environment_stamp", "plain", "read_record", "resolve_device", "single_thread", "train"]
 
 
 class Resumable(Protocol):
@@ -109,6 +112,25 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json of a run's folder; its status is "missing" where there is none, "damaged" (with the reason) where it, or what a finished run
+    left, does not read back whole."""
+    record: dict[str, Any] = {}
+    try:
+        if not (folder / "run.json").exists():
+            return {"status": "missing"}
+        record = read_json(folder / "run.json")
+        if record.get("status") == "finished":
+            found = read_json(folder / "result.json")
+            if "result" not in found:
+                raise CheckpointError(f"{folder / 'result.json'}: holds no result")
+            for name, checksum in found.get("files", {}).items():
+                check_file(folder / name, checksum)
+    except CheckpointError as error:
+        return {**record, "status": "damaged", "reason": str(error)}
+    return {"status": "damaged", "reason": f"{folder / 'run.json'}: holds no status", **record}
+
+
 class Run:
     """One unit of work, identified by its stage, name and parameters."""
 
@@ -122,34 +144,39 @@ class Run:
 
     @property
     def status(self) -> str:
-        """ "missing", "running" (perhaps interrupted), "failed" or "finished"."""
-        return self._read("run.json").get("status", "missing")
+        """ "missing", "running" (perhaps interrupted), "failed", "damaged" or "finished"."""
+        return read_record(self.folder)["status"]
 
     @property
     def reason(self) -> str | None:
-        """Why a failed run failed."""
-        return self._read("run.json").get("reason")
+        """Why a failed run failed, or what is damaged."""
+        return read_record(self.folder).get("reason")
 
     @property
     def result(self) -> Any:
-        """What a finished run returned."""
-        return self._read("result.json").get("result")
+        """What a finished run returned. Raises CheckpointError where that does not read back."""
+        return read_json(self.folder / "result.json")["result"]
 
     def execute(self, work: Callable[[Run], Any], *, always: bool = False) -> Any:
         """Return the stored result of a finished run; else do the work, from its last checkpoint if there is one.
 
         always: also that of a finished run, for work that itself does only what is missing somewhere else.
-        A second process that wants the same run waits for the first and takes its result.
+        A second process that wants the same run waits for the first and takes its result. Raises WriteError where its folder cannot be
+        written.
         """
         if self.status == "finished" and not always:
             return self.result
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
-            return self.result if self.status == "finished" and not always else self._work(work)
+        with locked(self.folder):
+            earlier = read_record(self.folder)
+            if earlier["status"] == "finished" and not always:
+                return self.result
+            if earlier["status"] == "damaged":
+                warnings.warn(f"{earlier['reason']}. The run is done again.", stacklevel=2)
+            return self._work(work, earlier)
 
-    def _work(self, work: Callable[[Run], Any]) -> Any:
+    def _work(self, work: Callable[[Run], Any], earlier: Mapping[str, Any]) -> Any:
+        self.rows = []
         write_atomic(self.folder / "params.json", json.dumps(self.params, indent=1))
-        earlier = self._read("run.json")
         self._begun = (time.time() - earlier.get("wall_s", 0.0), time.process_time() - earlier.get("cpu_s", 0.0))
         process = {"pid": os.getpid(), "host": platform.node()}
         self._stamp = {"started": earlier.get("started", time.time()), **process, **environment_stamp()}
@@ -158,7 +185,9 @@ class Run:
         self._record("running")
         try:
             result = plain(work(self))
-            write_atomic(self.folder / "result.json", json.dumps({"result": result}, indent=1))
+            self._write_metrics()  # a kill between the last checkpoint and its metrics left older ones
+            files = {name: checksum for name, checksum in checksums(self.folder, but="result.json").items() if name != "run.json"}
+            write_json(self.folder / "result.json", {"result": result, "files": files})
             self._record("finished")
             return result
         except Exception as error:
@@ -170,7 +199,7 @@ class Run:
     def _record(self, status: str, **details: str) -> None:
         """Write run.json. wall_s and cpu_s are those of all starts up to here."""
         used = {"wall_s": round(time.time() - self._begun[0], 1), "cpu_s": round(time.process_time() - self._begun[1], 1)}
-        write_atomic(self.folder / "run.json", json.dumps({"status": status, **details, **used, **self._stamp}, indent=1))
+        write_json(self.folder / "run.json", {"status": status, **details, **used, **self._stamp})
 
     def forget(self) -> None:
         """Have `execute` do the work again although it was finished: something that it wrote elsewhere is gone."""
@@ -181,36 +210,44 @@ class Run:
         self.rows.append(row)
 
     def metrics(self) -> pd.DataFrame:
-        """The logged lines."""
-        path = self.folder / "metrics.csv"
-        return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+        """The logged lines up to the last checkpoint."""
+        path = self.folder / "state.safetensors"
+        return pd.DataFrame(load_state(path)["rows"] if path.is_file() else [])
+
+    def _write_metrics(self) -> None:
+        if self.rows:
+            write_atomic(self.folder / "metrics.csv", pd.DataFrame(self.rows).to_csv(index=False))
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write state and metrics together; a kill leaves the previous pair. What the run has cost so far is noted with them."""
         save_state(self.folder / "state.safetensors", {"state": dict(state), "rows": self.rows})
-        write_atomic(self.folder / "metrics.csv", pd.DataFrame(self.rows).to_csv(index=False))
+        self._write_metrics()
         if self._stamp:
             self._record("running")
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last state, or None; the metrics go back to that moment."""
+        """The last state, or None; the metrics go back to that moment.
+
+        A damaged one is None too, with a warning, for the run's own work, which then begins from nothing: there is no older one to go back
+        to. Anybody else gets the CheckpointError.
+        """
         path = self.folder / "state.safetensors"
         if not path.is_file():
             return None
-        saved = load_state(path)
+        try:
+            saved = load_state(path)
+        except CheckpointError as error:
+            if not self._stamp:
+                raise CheckpointError(f"{error}. Delete the folder {self.folder} to have that run made again.") from None
+            warnings.warn(f"{error}. The run begins again from nothing.", stacklevel=2)
+            return None
         self.rows = list(saved["rows"])
         return saved["state"]
 
     @staticmethod
     def checkpoint_in(folder: str | Path) -> dict[str, Any]:
-        """The last state in a run's folder. Raises FileNotFoundError where there is none."""
+        """The last state in a run's folder. Raises CheckpointError where there is none, or a damaged one."""
         return load_state(Path(folder) / "state.safetensors")["state"]
-
-    def _read(self, file: str) -> dict[str, Any]:
-        try:
-            return json.loads((self.folder / file).read_text())
-        except (OSError, ValueError):
-            return {}
 
 
 def train(

@@ -1,13 +1,12 @@
 """Small trained artefacts that come with the project: a world model, start states, policies, and a card that says what they are.
 
 A folder holds `world_model.safetensors`, `starts.safetensors`, `policies.safetensors`, `card.json` and the tables of the data and of the
-gates. Everything is safetensors, JSON or CSV; nothing in it is code.
+gates. Everything is safetensors, JSON or CSV; nothing in it is code. The card has a checksum of each other file, checked when it is read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -19,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .checkpoints import CheckpointError, load_state, save_state, write_atomic
+from .checkpoints import CheckpointError, check_file, checksums, load_state, read_json, save_state, write_atomic, write_json
 from .episodes import EpisodeStore, SliceSampler
 from .paths import PROJECT
 from .policy import Actor
@@ -33,6 +32,8 @@ __all__ = ["SHIPPED", "Artefacts", "ship", "ship_policies"]
 SHIPPED = PROJECT / "data" / "models" / "mt80"
 """The world model of all 80 tasks at scale laptop."""
 
+CARD = "card.json"
+
 
 @dataclass(frozen=True)
 class Artefacts:
@@ -43,11 +44,16 @@ class Artefacts:
     @cached_property
     def card(self) -> dict[str, Any]:
         """Tasks, settings, command, commit, versions and machine."""
-        path = self.folder / "card.json"
         try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: no readable model card ({error})") from None
+            return read_json(self.folder / CARD)
+        except CheckpointError as error:
+            raise CheckpointError(f"no readable model card: {error}") from None
+
+    def _file(self, name: str) -> Path:
+        """The path of one of the files, once it was compared with its checksum."""
+        if name in self.card.get("files", {}):
+            check_file(self.folder / name, self.card["files"][name])
+        return self.folder / name
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:
@@ -63,12 +69,12 @@ class Artefacts:
     @cached_property
     def fingerprint(self) -> str:
         """Ten hexadecimal digits that identify model and start states."""
-        content = b"".join((self.folder / f"{name}.safetensors").read_bytes() for name in ("world_model", "starts"))
+        content = b"".join(self._file(f"{name}.safetensors").read_bytes() for name in ("world_model", "starts"))
         return hashlib.sha256(content).hexdigest()[:10]
 
     def world_model(self) -> WorldModel:
         """The trained world model."""
-        state = load_state(self.folder / "world_model.safetensors")
+        state = load_state(self._file("world_model.safetensors"))
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in state["config"].items()}
         two_hot = TwoHot(**settings.pop("two_hot")) if settings["two_hot"] else None
         unknown = set(settings) - {f.name for f in fields(WorldModelConfig)}
@@ -86,7 +92,7 @@ class Artefacts:
 
         Drawn from whole episodes: PWMConfig's start_states="slice_start" does not narrow them.
         """
-        return load_state(self.folder / "starts.safetensors")
+        return load_state(self._file("starts.safetensors"))
 
     def start_observations(self, t: Task, obs_dim: int, batch: int, rng: np.random.Generator) -> Tensor:
         """A random batch of `starts`, padded to [batch, obs_dim]."""
@@ -97,7 +103,7 @@ class Artefacts:
 
     def policies(self) -> dict[str, dict[int, Actor]]:
         """Task name -> training seed -> policy on the model's latents; empty where none was shipped."""
-        path = self.folder / "policies.safetensors"
+        path = self._file("policies.safetensors")
         if not path.is_file():
             return {}
         found: dict[str, dict[int, Actor]] = {}
@@ -112,7 +118,7 @@ class Artefacts:
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the folder: "data", "quality", "behaviours" or another that was shipped."""
-        path = self.folder / f"{name}.csv"
+        path = self._file(f"{name}.csv")
         if not path.is_file():
             raise CheckpointError(f"{path}: missing; expected beside the card")
         return pd.read_csv(path)
@@ -122,6 +128,12 @@ def ship_policies(folder: Path, policies: Mapping[str, Mapping[int, Actor]], *, 
     """Add policies (task name -> training seed -> policy) to a folder of artefacts; command: what they were extracted with."""
     actors = {name: {str(seed): actor.state_dict() for seed, actor in seeds.items()} for name, seeds in policies.items()}
     save_state(folder / "policies.safetensors", {"command": command, "policies": actors, **environment_stamp()})
+    if (folder / CARD).is_file():
+        _write_card(folder, read_json(folder / CARD))
+
+
+def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    write_json(folder / CARD, {**card, "files": checksums(folder, but=CARD)})
 
 
 def ship(
@@ -144,5 +156,5 @@ def ship(
     for name, table in tables.items():
         write_atomic(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
     card = {"tasks": [t.name for t in tasks], "settings": plain(settings), "command": command, **environment_stamp()}
-    write_atomic(folder / "card.json", json.dumps(card, indent=1))
+    _write_card(folder, card)
     return Artefacts(folder)

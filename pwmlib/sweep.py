@@ -9,7 +9,6 @@ runs are skipped, failed and interrupted ones begin again at their last checkpoi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -19,9 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from .checkpoints import write_atomic
+from .checkpoints import locked, read_json, write_json
 from .paths import resolve
-from .runs import Run, digest
+from .runs import Run, digest, read_record
 
 __all__ = ["main", "note_plan", "status", "summary"]
 
@@ -30,22 +29,22 @@ def note_plan(runs_dir: str | Path, title: str, runs: Iterable[Run]) -> None:
     """Write down the runs of one stage of a sweep, for `status`; the same stage planned again replaces it."""
     runs = list(runs)
     plan = {"title": title, "runs": [{"stage": r.stage, "name": r.name, "folder": str(r.folder.relative_to(runs_dir))} for r in runs]}
-    write_atomic(Path(runs_dir) / "plans" / f"{title}-{digest([r.folder.name for r in runs])}.json", json.dumps(plan, indent=1))
+    with locked(Path(runs_dir) / "plans"):
+        write_json(Path(runs_dir) / "plans" / f"{title}-{digest([r.folder.name for r in runs])}.json", plan)
 
 
 def status(runs_dir: str | Path) -> pd.DataFrame:
     """One line for every planned run: stage, name, status, reason, cpu_s so far.
 
-    status: missing, running, interrupted (its process is gone), failed or finished.
+    status: missing, running, interrupted (its process is gone), failed, damaged (see `read_record`) or finished.
     """
     rows, seen = [], set()
     for path in sorted((Path(runs_dir) / "plans").glob("*.json")):
-        for run in json.loads(path.read_text())["runs"]:
+        for run in read_json(path)["runs"]:
             if run["folder"] in seen:
                 continue
             seen.add(run["folder"])
-            record = _read(Path(runs_dir) / run["folder"] / "run.json")
-            rows.append({"stage": run["stage"], "name": run["name"], **_state(record)})
+            rows.append({"stage": run["stage"], "name": run["name"], **_state(read_record(Path(runs_dir) / run["folder"]))})
     return pd.DataFrame(rows, columns=["stage", "name", "status", "reason", "cpu_s"])
 
 
@@ -58,14 +57,14 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         finished = group.loc[group["status"] == "finished", "cpu_s"]
         begun = group.loc[group["status"] != "finished", "cpu_s"].fillna(0.0)
         rows.append(
-            {"stage": stage, **{s: int(counts.get(s, 0)) for s in ("finished", "running", "interrupted", "failed", "missing")},
+            {"stage": stage, **{s: int(counts.get(s, 0)) for s in ("finished", "running", "interrupted", "failed", "damaged", "missing")},
              "cpu_s": finished.sum() + begun.sum(), "cpu_s_left": (finished.mean() - begun).clip(lower=0).sum(min_count=len(begun))}
         )  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def _state(record: Mapping[str, Any]) -> dict[str, Any]:
-    state = record.get("status", "missing")
+    state = record["status"]
     if state == "running" and not _alive(record):
         state = "interrupted"
     return {"status": state, "reason": record.get("reason", ""), "cpu_s": record.get("cpu_s", float("nan"))}
@@ -84,13 +83,6 @@ def _alive(record: Mapping[str, Any]) -> bool:
     return True
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
 def main() -> None:
     """Print the status."""
     formatting = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
@@ -103,8 +95,8 @@ def main() -> None:
     if table.empty:
         sys.exit(f"{runs_dir}: no sweep was planned there")
     print(summary(table).to_string(index=False, float_format="%.0f"))
-    for row in table[table["status"] == "failed"].itertuples():
-        print(f"failed: {row.stage} {row.name}: {row.reason}")
+    for row in table[table["status"].isin(["failed", "damaged"])].itertuples():
+        print(f"{row.status}: {row.stage} {row.name}: {row.reason}")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,10 @@ def test_study_is_read_back_and_its_tables_are_consistent(tmp_path):
     again, _ = study(BallWall(), scale, start=-3.0, lr=0.01, runs_dir=tmp_path)
     assert path.stat().st_mtime_ns == before
     pd.testing.assert_frame_equal(table, again)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: len(lines) // 2]))
+    with pytest.warns(UserWarning, match=r"results\.csv: damaged .* The run is done again"):
+        pd.testing.assert_frame_equal(study(BallWall(), scale, start=-3.0, lr=0.01, runs_dir=tmp_path)[0], table)
     means = summary(table)
     assert (means["gap_low"] <= means["gap"] + 1e-9).all() and len(readable(means)) == 5 * 6
     said = verdicts(outcomes(table, BallWall()))

@@ -1,11 +1,12 @@
 """Run folders and jobs: skip, continue, explain; and a real kill -9."""
 
 import json
-import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -170,6 +171,33 @@ def test_jobs_survive_each_other(engine, died, monkeypatch):
     assert [r.value for r in results] == [2, None, None, 8, None if engine == "local" else 2**31]
     assert results[1].error == "ValueError: on purpose" and died in results[2].error
     assert engine == "ray" or results[4].error.startswith("MemoryError")
+
+
+def half_sent():
+    """A result whose process is killed when half of it was sent."""
+
+    def send_half(connection, data, write=os.write):
+        write(connection.fileno(), data[: len(data) // 2])
+        if len(data) > 2**20:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(connection.fileno(), data[len(data) // 2 :])
+
+    multiprocessing.connection.Connection._send = send_half
+    return bytes(2**22)
+
+
+def not_sendable():
+    return lambda: 1
+
+
+def test_a_process_killed_while_it_sends_its_result_is_noticed():
+    jobs, results = [Job("a", half_sent, {}), Job("b", succeed, {"x": 2}), Job("c", not_sendable, {})], []
+    thread = threading.Thread(target=lambda: results.extend(run_jobs(jobs, workers=2, progress=False)), daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert not thread.is_alive(), "the parent waits for the rest of the result"
+    assert [r.value for r in results] == [None, 4, None] and results[0].error == "its process ended with exit code -9"
+    assert "its result cannot be sent (" in results[2].error
 
 
 def beat(path):
