@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from .returns import valued_states
+
 __all__ = ["Dynamics", "Policy", "Rollout", "rollout"]
 
 Policy = Callable[[Tensor, Tensor | None], Tensor]
@@ -46,7 +48,24 @@ class Rollout:
     rewards: Tensor
     """r_0 ... r_{H-1}, shape [horizon, batch]."""
     terminated: Tensor | None
-    """Bool, shape [horizon, batch]: s_{t+1} is terminal; None when nothing terminates."""
+    """Bool, shape [horizon, batch]: s_{t+1} is terminal or comes after a terminal state; None when nothing terminates."""
+
+    @property
+    def happened(self) -> Tensor:
+        """Bool, shape [horizon, batch]: no step before t terminated. The other steps count for nothing, here or anywhere."""
+        if self.terminated is None:
+            return torch.ones_like(self.rewards, dtype=torch.bool)
+        over = self.terminated.cummax(0).values
+        return ~torch.cat([torch.zeros_like(over[:1]), over[:-1]])
+
+    @property
+    def reached(self) -> Tensor:
+        """s_1 ... s_H for the critics, shape [horizon, batch, state_dim]: zeros from a terminal state on (`valued_states`)."""
+        return valued_states(self.states[1:], None if self.terminated is None else self.terminated.cummax(0).values)
+
+    def detach(self) -> Rollout:
+        """The same numbers without a graph."""
+        return Rollout(self.states.detach(), self.actions.detach(), self.rewards.detach(), self.terminated)
 
 
 def rollout(
@@ -61,14 +80,21 @@ def rollout(
 
     start: shape [batch, state_dim]. noise: standard normal, shape [horizon, batch, action_dim].
     detach_policy_input: the policy sees sg(s_t), which drops da/ds from the gradient (what the released code does).
-    Only `advance` and the policy run inside the time loop; rewards are evaluated for all steps at once.
+    Nothing goes on from a terminal state: each step that does not happen begins at the trajectory's start again, so that no value or
+    derivative beyond an end is NaN that was not NaN before. Rewards are evaluated for all steps at once.
     """
-    state, states, actions = start, [start], []
+    state, begun, states, actions, ends = start, [], [start], [], []
     for step_noise in noise:
         action = policy(state.detach() if detach_policy_input else state, step_noise)
+        begun.append(state)
         state = dynamics.advance(state, action)
         states.append(state)
         actions.append(action)
+        done = dynamics.done(state)
+        if done is not None:
+            ends.append(done | ends[-1] if ends else done)
+            state = torch.where(ends[-1].unsqueeze(-1), start.detach(), state)
     all_states, all_actions = torch.stack(states), torch.stack(actions)
-    before, after = all_states[:-1], all_states[1:]
-    return Rollout(all_states, all_actions, dynamics.reward(before, all_actions, after), dynamics.done(after))
+    before = torch.stack(begun) if ends else all_states[:-1]
+    rewards = dynamics.reward(before, all_actions, all_states[1:])
+    return Rollout(all_states, all_actions, rewards, torch.stack(ends) if ends else None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from .errors import ExplainedError
 from .moments import RunningMoments
 from .policy import Actor, Critics
 from .returns import td_lambda
-from .runs import Run, train
+from .runs import Resumable, Run, train
 
 __all__ = ["NonFiniteError", "PolicyLearner", "StartStates", "actor_returns", "critic_targets", "extract_policy"]
 
@@ -23,7 +25,7 @@ StartStates = Callable[[int, torch.Generator], Tensor]
 
 
 class NonFiniteError(ExplainedError):
-    """A loss or gradient was NaN or infinite; the learner's state is still the last good one."""
+    """A loss or gradient was NaN or infinite."""
 
 
 def check_finite(step: int, **terms: Tensor | float) -> None:
@@ -31,7 +33,18 @@ def check_finite(step: int, **terms: Tensor | float) -> None:
     for name, value in terms.items():
         number = float(value.detach() if isinstance(value, Tensor) else value)
         if not (number - number == 0.0):
-            raise NonFiniteError(f"update {step}: the {name.replace('_', ' ')} is {number}; the learner is back in the state before it")
+            raise NonFiniteError(f"update {step}: the {name.replace('_', ' ')} is {number}")
+
+
+@contextmanager
+def restored_on_failure(learner: Resumable) -> Iterator[None]:
+    """Put the learner back into the state before the block when a NonFiniteError leaves it."""
+    before = copy.deepcopy(learner.state_dict())
+    try:
+        yield
+    except NonFiniteError as error:
+        learner.load_state_dict(before)
+        raise NonFiniteError(f"{error}; the learner is back in the state before it") from error
 
 
 def actor_returns(roll: Rollout, value: Callable[[Tensor], Tensor], config: PWMConfig) -> Tensor:
@@ -40,24 +53,22 @@ def actor_returns(roll: Rollout, value: Callable[[Tensor], Tensor], config: PWMC
     sum_{h<H} gamma^h r_h + gamma^H V(z_H), with nothing counted after a termination; or the lambda-return of the first state.
     """
     if config.actor_objective == "td_lambda":
-        next_value = value(roll.states[1:])
+        next_value = value(roll.reached)
         return td_lambda(roll.rewards, next_value, gamma=config.gamma, lam=config.lam, terminated=roll.terminated)[0]
     horizon = roll.rewards.shape[0]
     weight = config.gamma ** torch.arange(horizon, device=roll.rewards.device, dtype=roll.rewards.dtype).unsqueeze(1)
     exponent = horizon + (config.terminal_discount == "gamma^(H+1)")
-    terminal = config.gamma**exponent * value(roll.states[-1])
+    terminal = config.gamma**exponent * value(roll.reached[-1])
     if roll.terminated is None:
         return (weight * roll.rewards).sum(0) + terminal
-    alive = torch.cumprod((~roll.terminated).to(roll.rewards.dtype), 0)
-    before = torch.cat([torch.ones_like(alive[:1]), alive[:-1]])
-    return (weight * roll.rewards * before).sum(0) + terminal * alive[-1]
+    return (weight * roll.rewards.masked_fill(~roll.happened, 0.0)).sum(0) + terminal.masked_fill(roll.terminated.any(0), 0.0)
 
 
 @torch.no_grad()
 def critic_targets(roll: Rollout, value: Callable[[Tensor], Tensor], config: PWMConfig) -> Tensor:
-    """Targets of V(z_0) ... V(z_{H-1}), shape [horizon, batch] (Eq. 7-8)."""
+    """Targets of V(z_0) ... V(z_{H-1}), shape [horizon, batch] (Eq. 7-8); those of steps that did not happen mean nothing."""
     lam = config.lam if config.critic_target == "td_lambda" else 0.0
-    return td_lambda(roll.rewards, value(roll.states[1:]), gamma=config.gamma, lam=lam, terminated=roll.terminated)
+    return td_lambda(roll.rewards, value(roll.reached), gamma=config.gamma, lam=lam, terminated=roll.terminated)
 
 
 class PolicyLearner:
@@ -101,41 +112,36 @@ class PolicyLearner:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.step = 0
         self._ends: tuple[Tensor, Tensor] | None = None
-        self._snapshot = _Snapshot()
         self.return_moments = RunningMoments()
 
     def update(self) -> dict[str, float]:
         """One update: imagine, improve the actor, fit the critics. Returns scalars to log; raises NonFiniteError."""
-        self._snapshot.take(self)
-        try:
+        self.actor_optimiser.check("actor")
+        self.critic_optimiser.check("critics")
+        with restored_on_failure(self):
             roll = self.imagine()
             metrics = self._improve_actor(roll)
-            detached = Rollout(roll.states.detach(), roll.actions.detach(), roll.rewards.detach(), roll.terminated)
+            detached = roll.detach()
             metrics |= self._fit_critics(detached)
             if self.config.continued:
-                self._ends = self._reached(detached)
-        except NonFiniteError:
-            self._snapshot.restore(self)
-            raise
+                self._ends = _last_states(detached)
         self.step += 1
         return metrics
 
     def imagine(self) -> Rollout:
         """A batch of rollouts of the current policy, differentiable in the actor's parameters."""
+        start, noise = self._draw()
+        return rollout(self.dynamics, self.actor, start, noise=noise, detach_policy_input=self.config.detach_policy_input)
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """Start states [batch, state_dim] and the policy's noise [horizon, batch, action_dim] of an imagined batch."""
         c = self.config
         start = self.starts(c.batch, self.generator)
         if self._ends is not None:
             states, alive = self._ends
             goes_on = alive & (torch.rand(c.batch, generator=self.generator, device=self.device) < c.continued)
             start = torch.where(goes_on[:, None], states, start)
-        noise = torch.randn(c.horizon, c.batch, self.actor.action_dim, generator=self.generator, device=self.device)
-        return rollout(self.dynamics, self.actor, start, noise=noise, detach_policy_input=c.detach_policy_input)
-
-    @staticmethod
-    def _reached(roll: Rollout) -> tuple[Tensor, Tensor]:
-        """Last states [batch, state_dim] of trajectories, and whether they go on from there [batch]."""
-        ended = torch.zeros_like(roll.rewards[0], dtype=torch.bool) if roll.terminated is None else roll.terminated.any(0)
-        return roll.states[-1], ~ended
+        return start, torch.randn(c.horizon, c.batch, self.actor.action_dim, generator=self.generator, device=self.device)
 
     def actor_loss(self, roll: Rollout) -> Tensor:
         """Minus the (scaled) mean return, a scalar (Eq. 6)."""
@@ -146,10 +152,12 @@ class PolicyLearner:
             return -(returns / self.return_moments.std).mean()
         return -returns.mean() / (c.horizon if c.actor_loss_scale == "horizon" else 1)
 
-    def critic_loss(self, states: Tensor, targets: Tensor) -> Tensor:
-        """Eq. 9 for states [n, state_dim] and targets [n]; a scalar."""
+    def critic_loss(self, states: Tensor, targets: Tensor, steps: float | None = None) -> Tensor:
+        """Eq. 9 for states [n, state_dim] and targets [n] of trajectories of `steps` steps on average (default: the horizon); a scalar."""
         squared = (self.critics(states) - targets).square()
-        return squared.mean() if self.config.critic_loss == "mean" else squared.sum(0).mean() * self.config.horizon
+        if self.config.critic_loss == "mean":
+            return squared.mean()
+        return squared.sum(0).mean() * (self.config.horizon if steps is None else steps)
 
     def state_dict(self) -> dict[str, Any]:
         """All that continues the run bit-identically: parameters, optimisers, moments, step and random state."""
@@ -185,31 +193,32 @@ class PolicyLearner:
         return {
             "actor_loss": float(loss.detach()),
             "actor_grad_norm": norm,
-            "reward": float(roll.rewards.detach().mean()),
-            "saturation": float((roll.actions.detach().abs() > 0.97).float().mean()),
+            "reward": float(roll.rewards.detach()[roll.happened].mean()),
+            "saturation": float((roll.actions.detach()[roll.happened].abs() > 0.97).float().mean()),
         }
 
     def _fit_critics(self, roll: Rollout) -> dict[str, float]:
         c = self.config
-        targets = critic_targets(roll, self.critics.value, c).flatten()
-        states = roll.states[:-1].flatten(0, 1)
+        happened = roll.happened
+        targets, states = critic_targets(roll, self.critics.value, c)[happened], roll.states[:-1][happened]
         check_finite(self.step + 1, critic_targets=targets.sum())
         lr = self._learning_rate(c.critic_lr)
         losses, norm = [], 0.0
         for index in self._minibatches(len(targets)):
-            loss = self.critic_loss(states[index], targets[index])
+            loss = self.critic_loss(states[index], targets[index], len(targets) / c.batch)
             norm = self.critic_optimiser.step(loss, lr=lr, max_norm=c.critic_grad_norm, update=self.step + 1, name="critic")
             losses.append(loss.detach())
         return {"critic_loss": float(torch.stack(losses).mean()), "critic_grad_norm": norm, "value": float(targets.mean())}
 
-    def _minibatches(self, count: int) -> Iterable[Tensor | slice]:
+    def _minibatches(self, count: int) -> Iterator[Tensor]:
+        """Indices of the rows of each critic step, of `count` in the order of time; as many steps whatever `count` is."""
         c = self.config
-        size = max(1, count // c.critic_minibatches)
         for _ in range(c.critic_iterations):
             if c.critic_sampling == "uniform":
-                yield torch.randint(count, (size,), generator=self.generator, device=self.device)
+                yield torch.randint(count, (max(1, count // c.critic_minibatches),), generator=self.generator, device=self.device)
             else:
-                yield from (slice(i * size, (i + 1) * size) for i in range(c.critic_minibatches))
+                rows = torch.arange(max(count, c.critic_minibatches), device=self.device) % count
+                yield from rows.tensor_split(c.critic_minibatches)
 
     def _learning_rate(self, start: float) -> float:
         c = self.config
@@ -240,6 +249,11 @@ def extract_policy(
     return learner
 
 
+def _last_states(roll: Rollout) -> tuple[Tensor, Tensor]:
+    """Last states [batch, state_dim] of trajectories, and whether they go on from there [batch]."""
+    return roll.states[-1], roll.happened[-1] if roll.terminated is None else ~roll.terminated.any(0)
+
+
 class _FlatAdam:
     """Adam with gradient clipping on a module whose parameters become views of one vector: one fused call instead of one a tensor."""
 
@@ -256,6 +270,15 @@ class _FlatAdam:
         self.copies = module.net.product_copies() if isinstance(module, Critics) else {}
         self.leaves = [self.copies.get(p, p) for p in self.parameters]
 
+    def check(self, name: str) -> None:
+        """Raise ValueError where the module has been moved or cast, so that its parameters are no longer views of the vector."""
+        for p in self.parameters:
+            if p.untyped_storage().data_ptr() != self.vector.untyped_storage().data_ptr():
+                raise ValueError(
+                    f"PolicyLearner: parameters of the {name}, now {p.dtype} on {p.device}, are not those that its optimiser moves, "
+                    f"{self.vector.dtype} on {self.vector.device}; cast or move a copy of the {name}, or build the learner with device="
+                )
+
     def step(self, loss: Tensor, *, lr: float, max_norm: float, update: int, name: str) -> float:
         """Differentiate, check, clip, move. Returns the gradient norm before clipping; raises NonFiniteError before moving."""
         torch._foreach_copy_(self.gradients, torch.autograd.grad(loss, self.leaves))
@@ -271,38 +294,5 @@ class _FlatAdam:
     @torch.no_grad()
     def refresh(self) -> None:
         """Bring the bfloat16 copies in line with the parameters; after anything that moves those."""
-        for parameter, copy in self.copies.items():
-            copy.copy_(parameter)
-
-    def tensors(self) -> list[Tensor]:
-        """Everything that a step changes."""
-        return [self.vector.detach(), *(v for v in self.adam.state.get(self.vector, {}).values() if isinstance(v, Tensor))]
-
-
-class _Snapshot:
-    """The learner's state before an update, kept in buffers that are allocated once."""
-
-    def __init__(self):
-        self._buffers: list[Tensor] = []
-
-    def take(self, learner: PolicyLearner) -> None:
-        live = self._live(learner)
-        if len(live) != len(self._buffers):
-            self._buffers = [t.clone() for t in live]
-        else:
-            torch._foreach_copy_(self._buffers, live)
-        self._random, self._moments = learner.generator.get_state(), learner.return_moments.tensor
-
-    def restore(self, learner: PolicyLearner) -> None:
-        for optimiser in (learner.actor_optimiser, learner.critic_optimiser):
-            if len(self._buffers) == 2:
-                optimiser.adam.state.clear()  # the failed update was the first one: there was no optimiser state before it
-        for tensor, buffer in zip(self._live(learner), self._buffers, strict=True):
-            tensor.copy_(buffer)
-        learner.critic_optimiser.refresh()
-        learner.generator.set_state(self._random)
-        learner.return_moments.tensor = self._moments
-
-    @staticmethod
-    def _live(learner: PolicyLearner) -> list[Tensor]:
-        return learner.actor_optimiser.tensors() + learner.critic_optimiser.tensors()
+        for parameter, half in self.copies.items():
+            half.copy_(parameter)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["discounted_sum", "td_lambda"]
+__all__ = ["discounted_sum", "td_lambda", "valued_states"]
+
+
+def valued_states(next_state: Tensor, terminated: Tensor | None) -> Tensor:
+    """The states s_{t+1} that a critic is asked about, [..., n]: zeros where the episode terminated (bool [...]).
+
+    V counts as 0 there whatever the critic says, but in a gradient 0 times the derivative at a state that is NaN or infinite is NaN.
+    """
+    return next_state if terminated is None else next_state.masked_fill(terminated.unsqueeze(-1), 0.0)
 
 
 def td_lambda(
@@ -23,7 +31,7 @@ def td_lambda(
     end or at the end of the window. Eq. 8 is its closed form: (1 - lambda) sum_h lambda^(h-1) G^(h) + lambda^(H-t-1) G^(H-t).
 
     reward, next_value: shape [horizon, ...]; next_value[t] is V of the state reached at step t (before any reset).
-    terminated: bool, same shape; the episode ended there for good, V counts as 0.
+    terminated: bool, same shape; the episode ended there for good, V counts as 0. What follows, NaN or not, does not reach the steps before.
     truncated: bool, same shape; the episode was cut there, V is bootstrapped.
     Returns targets of V(s_t), shape [horizon, ...].
     """
