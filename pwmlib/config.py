@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from .nets import Activation, NormOrder
 from .policy import MIN_LOG_STD
 from .world_model import WorldModelLossConfig
@@ -123,7 +126,7 @@ class WorldModelTraining:
     encoder_lr_scale: float = 1.0
     """TD-MPC2 pre-training: 0.3."""
     train_task_embedding: bool = True
-    """The released fine-tuning never hands the embedding to its optimiser."""
+    """Released fine-tuning: the optimiser is never given the embedding."""
     grad_norm: float = 20.0
     standardise_obs: bool = False
     """Standardise observations per task with the data's statistics (paper and released multi-task code: no)."""
@@ -131,11 +134,29 @@ class WorldModelTraining:
     """Of the matrix products; parameters, normalisation, losses and the optimiser stay float32."""
     loss: WorldModelLossConfig = WorldModelLossConfig()
 
+    def standardisation(self, mean: Tensor, std: Tensor, reward_mean: float, reward_std: float) -> tuple[Tensor, Tensor, float, float]:
+        """Of the data's moments (of observations mean and std) those that the model is to standardise with; else 0 and 1."""
+        obs = (mean, std) if self.standardise_obs else (torch.zeros_like(mean), torch.ones_like(std))
+        return (*obs, *((reward_mean, reward_std) if self.loss.normalise_reward else (0.0, 1.0)))
+
     @classmethod
-    def variant(cls, name: Variant, **overrides: object) -> WorldModelTraining:
-        """The paper's or the released code's choices; keyword arguments override single fields."""
-        if name == "paper":
-            return replace(cls(), **overrides)
-        if name != "released":
-            raise ValueError(f"variant must be 'paper' or 'released', got {name!r}")
-        return replace(cls(), **{"train_task_embedding": False, "loss": WorldModelLossConfig().released(), **overrides})
+    def variant(cls, name: Variant | Literal["released_fine_tuning"], **overrides: object) -> WorldModelTraining:
+        """The paper's or the released code's choices; keyword arguments override single fields.
+
+        "released": the pre-training behind the released multi-task runs, TD-MPC2's; `MultitaskScale.pretraining` adds the Q-functions
+        that shape the latents too. "released_fine_tuning": what the released code itself trains models with, see
+        `WorldModelLossConfig.released`; its multi-task runs did not. Raises ValueError for another name.
+        """
+        released: dict[str, dict[str, object]] = {
+            "paper": {},
+            "released": {"encoder_lr_scale": 0.3, "loss": WorldModelLossConfig().tdmpc2()},
+            "released_fine_tuning": {
+                "batch": 256,
+                "final_lr": 1e-5,
+                "train_task_embedding": False,
+                "loss": WorldModelLossConfig().released(),
+            },
+        }
+        if name not in released:
+            raise ValueError(f"variant must be 'paper', 'released' or 'released_fine_tuning', got {name!r}")
+        return replace(cls(), **{**released[name], **overrides})

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from .baselines.tdmpc2 import TDMPC2Trainer, task_discount
 from .checkpoints import write_atomic
 from .episodes import EpisodeStore, SliceSampler
 from .episodes.published import import_chunks, task_set
@@ -27,8 +28,8 @@ from .multitask_jobs import collection_job, gate_job, policy_job, random_job, sh
 from .online import replay_starts
 from .pretrain import held_out_fit, pretrain_world_model
 from .pwm import StartStates
-from .runs import Run, digest, resolve_device
-from .scales import MultitaskScale
+from .runs import Run, digest, resolve_device, train
+from .scales import MultitaskScale, joint_training
 from .shipped import Artefacts
 from .sweep import note_plan
 from .tasks import Task
@@ -115,22 +116,17 @@ class MultitaskExperiment:
             small = sum(p.numel() for p in model.parameters()) < 2_000_000
             torch.set_num_threads(1 if small else max(1, self.workers))  # threads cost a small model more than they give
             if not before and (config.standardise_obs or config.loss.normalise_reward):
-                mean, std, reward_mean, reward_std = training.statistics()
-                if not config.standardise_obs:
-                    mean, std = torch.zeros_like(mean), torch.ones_like(std)
-                scaling = (reward_mean, reward_std) if config.loss.normalise_reward else (0.0, 1.0)
-                model.set_statistics(mean, std, *scaling)
+                model.set_statistics(*config.standardisation(*training.statistics()))
             name = f"world model, round {self._round}" if before else "world model"
             with tqdm(total=config.updates, desc=name, disable=not self.progress) as bar:
-                pretrain_world_model(
-                    model,
-                    training,
-                    config,
-                    seed=self.scale.model_seed,
-                    run=run,
-                    checkpoint_every=self.scale.checkpoint_every,
-                    progress=lambda step: bar.update(step - bar.n),
-                )
+                seed, every = self.scale.model_seed, self.scale.checkpoint_every
+                how = {"checkpoint_every": every, "progress": lambda step: bar.update(step - bar.n)}
+                if self.scale.pretraining == "tdmpc2":
+                    discounts = torch.tensor([task_discount(t.decisions) for t in self.tasks])
+                    joint = TDMPC2Trainer(model, training, discounts, joint_training(config, self.scale.tdmpc2), seed=seed)
+                    train(run, joint, config.updates, log_every=max(1, config.updates // 100), **how)
+                else:
+                    pretrain_world_model(model, training, config, seed=seed, run=run, **how)
             quality = {}
             for i, t in enumerate(self.tasks):
                 quality[t.name] = held_out_fit(model, _OneTask(held_out, i), horizon=config.horizon)
@@ -300,6 +296,8 @@ class MultitaskExperiment:
         for number in range(self._round + 1):
             data = {t.name: EpisodeStore(self.data_dir, t, collected=collected).fingerprint() for t in self.tasks}
             params = {"tasks": names, "data": data, "model": scale.model, "training": scale.training, "seed": scale.model_seed}
+            if scale.pretraining == "tdmpc2":
+                params["tdmpc2"] = joint_training(scale.training, scale.tdmpc2)
             if run:
                 params |= {"continues": run.folder.name, "training": scale.collection.training}
             run = Run(self.runs_dir, "world_model", f"{len(names)}-tasks", params)

@@ -29,8 +29,11 @@ class SliceSource(Protocol):
 class WorldModelTrainer:
     """Adam on Eq. 10 over random slices; `update` is one step. `state_dict` continues it bit-identically."""
 
-    def __init__(self, model: WorldModel, data: SliceSource, config: WorldModelTraining | None = None, *, seed: int = 0):
-        self.model, self.data, self.config = model, data, config or WorldModelTraining()
+    def __init__(
+        self, model: WorldModel, data: SliceSource, config: WorldModelTraining | None = None, *, seed: int = 0, decay_from: int = 0
+    ):
+        """decay_from: updates before the learning rate begins to fall, where `final_lr` says that it does."""
+        self.model, self.data, self.config, self.decay_from = model, data, config or WorldModelTraining(), decay_from
         c = self.config
         encoder = list(model.encoder.parameters()) if model.encoder is not None else []
         embedding = list(model.task_embedding.parameters()) if model.task_embedding is not None else []
@@ -64,7 +67,8 @@ class WorldModelTrainer:
             self.rng.bit_generator.state = rng_state
             raise
         torch.nn.utils.clip_grads_with_norm_(self.parameters, c.grad_norm, norm)
-        lr = c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, self.step / c.updates)
+        done = max(0, self.step - self.decay_from) / max(1, c.updates - self.decay_from)
+        lr = c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, done)
         for group in self.optimiser.param_groups:
             group["lr"] = lr * group["scale"]
         self.optimiser.step()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from typing import Any, Literal
 
 import pandas as pd
 
 from .paths import PROJECT
 
-__all__ = ["published_aggregates", "published_scores", "published_single_task"]
+__all__ = ["printed_settings", "published_aggregates", "published_scores", "published_single_task"]
 
 PUBLISHED = PROJECT / "data" / "published"
+
+
+def printed_settings(pipeline: Literal["multitask", "single_task", "offline"]) -> dict[str, Any]:
+    """The paper's hyper-parameters by the dotted names of a pipeline's settings."""
+    table = pd.read_csv(PUBLISHED / "hyperparameters.csv").dropna(subset=pipeline)
+    return {name: json.loads(value) for names, value in zip(table[pipeline], table["value"], strict=True) for name in names.split()}
 
 
 def published_scores(task_set: Literal["mt30", "mt80"] = "mt80") -> pd.DataFrame:

@@ -48,9 +48,13 @@ class Resumable(Protocol):
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tuples and paths as JSON values, with dictionary keys in order."""
+    """Dataclasses, tuples and paths as JSON values, with dictionary keys in order.
+
+    A field with metadata {"later": True} is left out at its default, so that runs from before it was there keep their names.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        named = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
+        return {f.name: plain(v) for f, v in named if not ("later" in f.metadata and v == f.default)}
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

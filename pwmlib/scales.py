@@ -13,9 +13,12 @@ import pandas as pd
 
 from .baselines.tdmpc2 import TDMPC2Config
 from .baselines.tdmpc2_planner import TDMPC2PlannerConfig
-from .config import PWMConfig, WorldModelTraining
+from .config import PWMConfig, Variant, WorldModelTraining
 from .online import OnlineConfig
 from .planning import PlannerConfig
+from .published import printed_settings
+from .runs import plain
+from .tasks import MT30
 from .world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
 
 __all__ = [
@@ -27,7 +30,10 @@ __all__ = [
     "DataPlan",
     "FineTuningPlan",
     "MultitaskScale",
+    "compare",
     "differences",
+    "joint_training",
+    "multitask_scale",
 ]
 
 
@@ -109,6 +115,21 @@ class MultitaskScale:
     eval_episodes: int = 5
     evaluate_every: int = 100
     checkpoint_every: int = 100
+    pretraining: Literal["world_model", "tdmpc2"] = field(default="world_model", metadata={"later": True})
+    """What trains the world model: its own loss alone (Eq. 10), or TD-MPC2's joint one, whose Q-functions shape the latents too (the
+    checkpoints that the released code loads); see `joint_training`."""
+
+
+def joint_training(training: WorldModelTraining, tdmpc2: TDMPC2Config) -> TDMPC2Config:
+    """TD-MPC2's settings with the lengths, rates and weights of a world model's training. Raises ValueError for what it cannot do."""
+    loss, theirs = training.loss, dict(_flat(WorldModelTraining.variant("released")))
+    same = ("updates", "horizon", "batch", "lr", "encoder_lr_scale", "grad_norm")
+    free = {*same, "standardise_obs", "loss.gamma", "loss.dynamics_coef", "loss.reward_coef"}
+    for name, value in _flat(training):
+        if name not in free and value != theirs[name]:
+            raise ValueError(f"training.{name}={value!r}: with pretraining='tdmpc2' it must be {theirs[name]!r}")
+    weights = {"rho": loss.gamma, "consistency_coef": loss.dynamics_coef, "reward_coef": loss.reward_coef}
+    return replace(tdmpc2, **{name: getattr(training, name) for name in same}, **weights)
 
 
 # The learning agent: a state-space residual model (a deviation from the paper, it only makes data) learns several times faster.
@@ -169,6 +190,7 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
         model=WORLD_MODEL_SIZES["48M"],
         training=WorldModelTraining(),
         policy=PWMConfig(),
+        tdmpc2=TDMPC2Config(batch=1024, hidden=(1792, 1792)),
         train_seeds=10,
         eval_episodes=10,
         evaluate_every=500,
@@ -177,15 +199,60 @@ MULTITASK_SCALES: dict[str, MultitaskScale] = {
 }
 
 
+DEVIATIONS: dict[str, tuple[object, str]] = {
+    "model.task_dim": (64, "MT30: the width in the released checkpoints; Table 1 has that of MT80"),
+}
+"""Values of scale paper that are not the printed ones, and why."""
+
+
+def multitask_scale(name: str, tasks: int, variant: Variant = "paper") -> MultitaskScale:
+    """The numbers of a scale for so many tasks.
+
+    variant: "released" is the authors' multi-task run: TD-MPC2's pre-training, no further training of the world model, every switch of
+    `PWMConfig.variant("released")`, no action masks. Sizes and lengths stay the scale's, and at scale paper the policy's batch is theirs.
+    """
+    scale = MULTITASK_SCALES[name]
+    if name == "paper" and tasks <= len(MT30):
+        scale = replace(scale, model=replace(scale.model, task_dim=64))
+    if variant == "paper":
+        return scale
+    ours, training = vars(PWMConfig()), WorldModelTraining.variant(variant)
+    switches = {field: value for field, value in vars(PWMConfig.variant(variant)).items() if value != ours[field]}
+    if name != "paper":
+        del switches["batch"]
+    how = ("encoder_lr_scale", "final_lr", "train_task_embedding", "precision", "loss")
+    return replace(
+        scale,
+        model=replace(scale.model, apply_action_mask=False),
+        training=replace(scale.training, **{field: getattr(training, field) for field in how}),
+        policy=replace(scale.policy, **switches),
+        collection=None,
+        pretraining="tdmpc2",
+    )
+
+
 FINE_TUNED: dict[str, tuple[str, ...]] = {"quick": (), "laptop": ("cheetah-run", "walker-walk"), "paper": ()}
 """Tasks with online fine-tuning where a run does not say which."""
 
 
-def differences(scale: MultitaskScale, reference: MultitaskScale | None = None) -> pd.DataFrame:
-    """Every setting of a scale that is not the paper scale's: columns setting, here, paper."""
-    ours, paper = dict(_flat(scale)), dict(_flat(reference or MULTITASK_SCALES["paper"]))
-    names = [name for name in ours if ours[name] != paper.get(name)]
-    return pd.DataFrame({"setting": names, "here": [str(ours[n]) for n in names], "paper": [str(paper.get(n, "-")) for n in names]})
+def differences(scale: MultitaskScale) -> pd.DataFrame:
+    """Every setting of a scale that is not the paper's: columns setting, here, paper (as printed, or else scale paper's), and why, where
+    scale paper differs from what is printed."""
+    return compare(scale, MULTITASK_SCALES["paper"], printed_settings("multitask"), DEVIATIONS)
+
+
+def compare(
+    settings: object, paper: object, printed: dict[str, object], deviations: dict[str, tuple[object, str]], prefix: str = ""
+) -> pd.DataFrame:
+    """What `differences` gives, for settings of any kind whose names begin with the prefix; printed and deviations by dotted names."""
+    ours, reference = ({n: plain(v) for n, v in _flat(s, prefix)} for s in (settings, paper))
+    rows = []
+    for name in {**ours, **{n: None for n in printed if n.startswith(prefix)}}:
+        here, wanted = ours.get(name, "-"), printed.get(name, reference.get(name, "-"))
+        value, why = deviations.get(name, (None, ""))
+        if here != wanted:
+            rows.append((name, str(here), str(wanted), why if here == value else ""))
+    return pd.DataFrame(rows, columns=["setting", "here", "paper", "why"])
 
 
 def _flat(settings: object, prefix: str = "") -> Iterator[tuple[str, object]]:

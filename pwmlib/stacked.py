@@ -44,10 +44,8 @@ class StackedPolicies:
     ):
         self.config, self.members, self.device = config or PWMConfig(), list(members), torch.device(device)
         c = self.config
-        if c.return_scaling != "none" or c.precision != "float32":
-            raise ValueError(
-                f"StackedPolicies: return_scaling='none' and precision='float32' only, got {c.return_scaling!r} and {c.precision!r}"
-            )
+        if c.precision != "float32":
+            raise ValueError(f"StackedPolicies: precision must be 'float32', got {c.precision!r}")
         self.model = model
         views = [FrozenWorldModel(model, m.task, reward_symexp=c.reward_symexp) for m in self.members]
         self.learners = [PolicyLearner(view, m.starts, c, seed=m.seed, device=device) for view, m in zip(views, self.members, strict=True)]
@@ -79,9 +77,7 @@ class StackedPolicies:
         for learner in self.learners:
             learner.step = self.step
         roll = self._imagine()
-        loss = -self._per_member(actor_returns(roll, self._value, c)).mean(1)
-        if c.actor_loss_scale == "horizon":
-            loss = loss / c.horizon
+        loss = self._actor_losses(self._per_member(actor_returns(roll, self._value, c)))
         metrics = {
             "actor_loss": loss.detach(),
             "actor_grad_norm": self._move(self._actor, loss, lr(c.actor_lr), c.actor_grad_norm, "actor"),
@@ -109,6 +105,7 @@ class StackedPolicies:
             "actor": self._actor.state_dict(),
             "critics": self._critics.state_dict(),
             "generators": [learner.generator.get_state() for learner in self.learners],
+            "return_moments": [learner.return_moments.tensor for learner in self.learners],
             "step": self.step,
         }
 
@@ -117,7 +114,19 @@ class StackedPolicies:
         self._critics.load_state_dict(state["critics"])
         for learner, generator in zip(self.learners, state["generators"], strict=True):
             learner.generator.set_state(generator)
+        for learner, moments in zip(self.learners, state.get("return_moments", ()), strict=False):
+            learner.return_moments.tensor = moments.clone()
         self.step = int(state["step"])
+
+    def _actor_losses(self, returns: Tensor) -> Tensor:
+        """`PolicyLearner.actor_loss` of every member from its returns [members, batch]; [members]."""
+        c = self.config
+        if c.return_scaling != "running_std":
+            return -returns.mean(1) / (c.horizon if c.actor_loss_scale == "horizon" else 1)
+        for learner, own in zip(self.learners, returns.detach().cpu(), strict=True):
+            if own.isfinite().all():  # else the update is about to be refused
+                learner.return_moments.add(own)
+        return -returns.mean(1) / returns.new_tensor([learner.return_moments.std for learner in self.learners])
 
     def _imagine(self) -> Rollout:
         c, n = self.config, len(self.members)

@@ -197,8 +197,8 @@ class WorldModelLossConfig:
     """Both 1 in the paper; TD-MPC2 pre-training has 20 and 0.1."""
     dynamics_reduction: Literal["sum", "mean"] = "sum"
     """Squared norm over latent dimensions (Eq. 10), or its mean (released)."""
-    divide_by_horizon: Literal["none", "released"] = "none"
-    """Released: the discounted sums are divided by H, the (undiscounted) reward term by H once more."""
+    divide_by_horizon: Literal["none", "all", "released"] = "none"
+    """all: the weighted sums are divided by H (TD-MPC2). released: by H, and that of the rewards by H once more."""
     reward_loss: Literal["cross_entropy", "broadcast_mse"] = "cross_entropy"
     """broadcast_mse: squared difference of every logit and the reward, what the released fine-tuning computes with a two-hot head."""
     termination_coef: float = 1.0
@@ -207,7 +207,19 @@ class WorldModelLossConfig:
     """Learn (r - mean) / std clamped to +-5 (released single-task code)."""
 
     def released(self) -> WorldModelLossConfig:
+        """What the released code minimises: on single tasks, and in the multi-task fine-tuning that the paper's runs did not switch on.
+
+        With a two-hot head its reward loss destroys what the head has learned; on a scalar head it is the squared error.
+        """
         return replace(self, dynamics_reduction="mean", divide_by_horizon="released", reward_loss="broadcast_mse")
+
+    def tdmpc2(self) -> WorldModelLossConfig:
+        """The world model's terms of TD-MPC2's loss, which made the checkpoints that the released multi-task code loads.
+
+        gamma is TD-MPC2's rho: 0.99 in the authors' command, 0.5 in TD-MPC2 itself.
+        """
+        terms = {"gamma": 0.99, "dynamics_coef": 20.0, "reward_coef": 0.1, "dynamics_reduction": "mean"}
+        return replace(self, **terms, divide_by_horizon="all", reward_loss="cross_entropy")
 
 
 def world_model_loss(
@@ -250,10 +262,9 @@ def world_model_loss(
         target_reward = ((reward - model.reward_mean) / model.reward_std).clamp(-5.0, 5.0)
     reward_error = kept(_reward_error(model, logits, target_reward, config.reward_loss))
     weight = config.gamma ** torch.arange(horizon, device=obs.device, dtype=obs.dtype)
-    if config.divide_by_horizon == "released":
-        dynamics, rewards = (weight * per_step).sum() / horizon, reward_error.mean() / horizon
-    else:
-        dynamics, rewards = (weight * per_step).sum(), (weight * reward_error).sum()
+    dynamics, rewards = (weight * per_step).sum(), (weight * reward_error).sum()
+    if config.divide_by_horizon != "none":
+        dynamics, rewards = dynamics / horizon, rewards / horizon ** (2 if config.divide_by_horizon == "released" else 1)
     loss = config.dynamics_coef * dynamics + config.reward_coef * rewards
     parts = {"dynamics": dynamics.detach(), "reward": rewards.detach()}
     if model.termination_head is not None:

@@ -12,6 +12,7 @@ from pwmlib.stacked import Member, StackedPolicies
 from pwmlib.world_model import WorldModel, WorldModelConfig
 
 CONFIG = PWMConfig(updates=20, horizon=4, batch=8, actor_hidden=(16, 12), critic_hidden=(16,), critics=2, critic_iterations=2)
+RELEASED = {k: v for k, v in vars(PWMConfig.variant("released")).items() if v != getattr(PWMConfig(), k) and k != "batch"}
 
 
 def world():
@@ -37,7 +38,8 @@ def starts(model, task):
     "changes",
     [{}, {"critic_value": "min", "detach_policy_input": True, "critic_loss": "mean", "norm_order": "after_activation"},
      {"critic_sampling": "time_blocks", "critic_minibatches": 2, "actor_loss_scale": "horizon", "actor_grad_norm": 0.01,
-      "actor_objective": "td_lambda"}],
+      "actor_objective": "td_lambda"},
+     {"return_scaling": "running_std"}, RELEASED],
 )  # fmt: skip
 def test_stacked_policies_are_those_extracted_one_by_one(changes):
     model, config = world(), replace(CONFIG, **changes)
@@ -57,14 +59,15 @@ def test_stacked_policies_are_those_extracted_one_by_one(changes):
                 torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
 
 
-def test_it_continues_bit_for_bit():
-    model = world()
+@pytest.mark.parametrize("scaling", ["none", "running_std"])
+def test_it_continues_bit_for_bit(scaling):
+    model, config = world(), replace(CONFIG, return_scaling=scaling)
     members = [Member(task, 0, starts(model, task)) for task in (0, 1)]
-    whole, first = StackedPolicies(model, members, CONFIG), StackedPolicies(model, members, CONFIG)
+    whole, first = StackedPolicies(model, members, config), StackedPolicies(model, members, config)
     for _ in range(3):
         whole.update()
         first.update()
-    second = StackedPolicies(model, members, CONFIG)
+    second = StackedPolicies(model, members, config)
     second.load_state_dict(first.state_dict())
     for _ in range(2):
         whole.update()
@@ -78,5 +81,20 @@ def test_a_policy_that_diverges_is_named_and_options_that_do_not_stack_are_refus
     stacked = StackedPolicies(model, [Member(0, 0, starts(model, 0)), Member(2, 5, poisoned)], CONFIG)
     with pytest.raises(NonFiniteError, match="task 2 seed 5 actor loss is nan"):
         stacked.update()
-    with pytest.raises(ValueError, match="return_scaling='none'.*got 'running_std'"):
-        StackedPolicies(model, [], replace(CONFIG, return_scaling="running_std"))
+    with pytest.raises(ValueError, match="precision must be 'float32', got 'bfloat16'"):
+        StackedPolicies(model, [], replace(CONFIG, precision="bfloat16"))
+
+
+def test_a_policy_that_diverges_leaves_the_deviation_of_its_returns():
+    model, draws = world(), []
+
+    def poisoned_at_last(batch, generator):
+        draws.append(1)
+        return starts(model, 0)(batch, generator) * (torch.nan if len(draws) == 2 else 1.0)
+
+    stacked = StackedPolicies(model, [Member(0, 0, poisoned_at_last)], replace(CONFIG, return_scaling="running_std"))
+    stacked.update()
+    before = stacked.learners[0].return_moments.tensor
+    with pytest.raises(NonFiniteError, match="task 0 seed 0 actor loss is nan"):
+        stacked.update()
+    assert torch.equal(stacked.learners[0].return_moments.tensor, before)

@@ -111,13 +111,6 @@ def test_fine_tuned_tasks_are_those_of_the_run():
         assert params.fine_tuning(params.experiment(progress=False)).tasks == tasks
 
 
-def test_released_variant_reaches_the_scale():
-    params = MultitaskParameters.validate_cell({**MULTITASK, "variant": "released"})
-    scale, quick = params.scaled(), MULTITASK_SCALES["quick"]
-    assert scale.policy.detach_policy_input and scale.policy.critic_target == "td0" and not scale.model.apply_action_mask
-    assert scale.policy.updates == quick.policy.updates and scale.training.loss.reward_loss == "broadcast_mse"
-
-
 def test_override_replaces_nested_fields_only():
     quick = MULTITASK_SCALES["quick"]
     changed = override(quick, {"data.replay.episodes": 2, "policy.batch": "8"})

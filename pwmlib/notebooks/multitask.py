@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from ..config import PWMConfig, WorldModelTraining
+from ..config import Variant
 from ..fine_tuning import FineTuning, divisible
 from ..jobs import Engine, default_workers
 from ..multitask import MultitaskExperiment
@@ -16,7 +16,7 @@ from ..multitask_peers import Comparison, MultitaskPeers
 from ..parameters import override, parse_list
 from ..paths import resolve, writable_folder
 from ..runs import digest, plain
-from ..scales import FINE_TUNED, MULTITASK_SCALES, MultitaskScale
+from ..scales import FINE_TUNED, MultitaskScale, joint_training, multitask_scale
 from ..shipped import SHIPPED, Artefacts
 from ..tasks import STRATIFIED, Task, select_tasks
 from .common import Common, Names
@@ -35,11 +35,11 @@ class MultitaskParameters(Common):
     workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
     data: str = Field(
         description="generate, shipped, a folder that holds the published chunk_*.pt, or auto: at scale quick the shipped world model "
-        "for more than 12 tasks, else generate"
+        "for more than 12 tasks of variant paper, else generate"
     )
     engine: Engine = Field(description="where jobs run: local or ray")
     data_dir: str = Field(description="the folder of episodes; missing ones are generated there; empty means data/cache/episodes")
-    variant: Literal["paper", "released"] = Field(description="the paper's choices, or the released code's")
+    variant: Variant = Field(description="the paper's choices, or those of the authors' multi-task run: paper or released")
     comparisons: Comparisons = Field(
         description="what PWM is compared with here: any of tdmpc2, one_policy, horizon; tdmpc2 and horizon need the episodes"
     )
@@ -63,6 +63,8 @@ class MultitaskParameters(Common):
             raise ValueError(
                 f"fine_tune={self.fine_tune}: a world model that is residual or has spectral norms cannot be fine-tuned by task"
             )
+        if self.variant == "released" and self.data == "shipped":
+            raise ValueError("variant='released' trains a world model of its own, as TD-MPC2 does; set data to 'generate'")
         needing = [name for name in self.comparisons if name != "one_policy"]
         if needing and self.from_shipped():
             raise ValueError(f"comparisons={self.comparisons}: {needing[0]} trains on episodes; set data to 'generate'")
@@ -79,7 +81,8 @@ class MultitaskParameters(Common):
 
     def from_shipped(self) -> bool:
         """Whether this run starts from the shipped world model."""
-        return self.data == "shipped" or (self.data == "auto" and self.scale == "quick" and len(self.selected()) > 12)
+        large = self.scale == "quick" and self.variant == "paper" and len(self.selected()) > 12
+        return self.data == "shipped" or (self.data == "auto" and large)
 
     def card_line(self) -> str:
         """Where the shipped world model comes from."""
@@ -97,17 +100,15 @@ class MultitaskParameters(Common):
 
     def fine_tuning(self, experiment: MultitaskExperiment) -> FineTuning:
         """Online fine-tuning on the tasks in `fine_tune`, or on those of the scale's that are in the experiment."""
-        default = FINE_TUNED[self.scale] if divisible(experiment.scale.model) else ()
+        default = FINE_TUNED[self.scale] if self.variant == "paper" and divisible(experiment.scale.model) else ()
         names = self.fine_tune or default
         return FineTuning(experiment, tuple(i for i, t in enumerate(experiment.tasks) if t.name in names))
 
     def scaled(self) -> MultitaskScale:
         """The scale's numbers with the variant's switches and this notebook's changes."""
-        scale = MULTITASK_SCALES[self.scale]
-        if self.variant == "released":
-            scale = replace(scale, policy=_released(PWMConfig, scale.policy), training=_released(WorldModelTraining, scale.training))
-            scale = replace(scale, model=replace(scale.model, apply_action_mask=False))
-        scale = override(scale, self.overrides)
+        scale = override(multitask_scale(self.scale, len(self.selected()), self.variant), self.overrides)
+        if scale.pretraining == "tdmpc2":
+            joint_training(scale.training, scale.tdmpc2)
         return replace(scale, train_seeds=self.train_seeds or scale.train_seeds)
 
     def experiment(self, *, progress: bool = True) -> MultitaskExperiment:
@@ -127,11 +128,3 @@ class MultitaskParameters(Common):
             shipped=Artefacts(SHIPPED) if self.from_shipped() else None,
             chunks=self._chunks(),
         )
-
-
-def _released(kind: Any, settings: Any) -> Any:
-    """Settings of a scale with every switch of the released code; sizes and lengths stay the scale's."""
-    released, paper = kind.variant("released"), kind.variant("paper")
-    sizes = {"batch"}
-    switches = {name: value for name, value in vars(released).items() if value != getattr(paper, name) and name not in sizes}
-    return replace(settings, **switches)

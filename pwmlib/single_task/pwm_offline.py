@@ -50,14 +50,14 @@ class OfflinePWM:
         if c.members < 1:
             raise ValueError(f"OfflinePWM: members must be at least 1, got {c.members}")
         self.replay, self.device = given, torch.device(device)
-        mean, std, *reward = given.statistics()
+        statistics = c.training.standardisation(*given.statistics())
         training = replace(c.training, updates=c.pretraining_updates)
         self.trainers = []
         for i in range(c.members):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed + 1000 * i)
                 model = WorldModel(given.obs.shape[-1], given.action.shape[-1], config=c.model).to(self.device)
-            model.set_statistics(mean, std, *(reward if c.training.loss.normalise_reward else (0.0, 1.0)))
+            model.set_statistics(*statistics)
             how = training if i == 0 else replace(training, encoder_lr_scale=0.0)
             self.trainers.append(WorldModelTrainer(model, given, how, seed=seed + 1000 * i))
         self.learner = PolicyLearner(FrozenWorldModel(self.model), self._starts, c.policy, seed=seed, device=self.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -43,7 +43,7 @@ class OnlinePWMConfig:
         horizon=5, batch=128, lr=3e-4, final_lr=1e-5, standardise_obs=True,
         loss=WorldModelLossConfig(dynamics_coef=20.0, dynamics_reduction="mean", normalise_reward=True),
     )  # fmt: skip
-    """Its learning rate falls over all updates of the model; `updates` of it is not used."""
+    """Its learning rate falls over all updates of the model, or see `lr_decay`; `updates` of it is not used."""
     pretraining_updates: int = 6000
     """Of the world model on a given replay, before the policy moves."""
     model_updates: int = 4
@@ -64,6 +64,30 @@ class OnlinePWMConfig:
     """Of uniform random actions before anything is learned, where there is no given replay."""
     first_model_updates: int = 500
     """On them."""
+    lr_decay: Literal["all", "online"] = field(default="all", metadata={"later": True})
+    """Over which of the model's updates its learning rate falls: all, or those after the ones before the policy moves (released)."""
+
+    def released(self) -> OnlinePWMConfig:
+        """The same sizes with every switch of the released single-task code; docs/errata.md lists them."""
+        loss = replace(self.training.loss.released(), normalise_reward=True, dynamics_coef=1.0, reward_coef=1.0)
+        return replace(
+            self,
+            actor_critic=replace(
+                self.actor_critic,
+                critic_value="min",
+                target_kept=0.0,
+                terminal_discount="gamma^(H+1)",
+                detach_policy_input=True,
+                return_scaling="running_std",
+            ),
+            model=replace(self.model, two_hot=None),
+            training=replace(self.training, final_lr=1e-5, standardise_obs=False, loss=loss),
+            imagination="open_loop",
+            statistics="running",
+            ending_share=0.0,
+            recent_share=0.0,
+            lr_decay="online",
+        )
 
 
 class OnlinePWM:
@@ -82,7 +106,8 @@ class OnlinePWM:
             self.model = WorldModel(env.obs_dim, env.action_dim, config=c.model).to(env.simulator.device)
         self.updates_before = c.pretraining_updates if given is not None else c.first_model_updates
         total = self.updates_before + c.actor_critic.updates * c.model_updates
-        self.trainer = WorldModelTrainer(self.model, self.replay, replace(c.training, updates=total), seed=seed)
+        decay_from = self.updates_before if c.lr_decay == "online" else 0
+        self.trainer = WorldModelTrainer(self.model, self.replay, replace(c.training, updates=total), seed=seed, decay_from=decay_from)
         if given is not None:
             self.replay.load_state_dict(given.state_dict())
         else:
@@ -130,9 +155,7 @@ class OnlinePWM:
             obs = self.env.detach()
 
     def _standardise(self) -> None:
-        mean, std, reward_mean, reward_std = self.replay.statistics()
-        scaling = (reward_mean, reward_std) if self.config.training.loss.normalise_reward else (0.0, 1.0)
-        self.model.set_statistics(mean, std, *scaling)
+        self.model.set_statistics(*self.config.training.standardisation(*self.replay.statistics()))
 
     def state_dict(self) -> dict[str, Any]:
         return {"shac": self.shac.state_dict(), "trainer": self.trainer.state_dict(), "replay": self.replay.state_dict()}

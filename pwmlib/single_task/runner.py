@@ -25,7 +25,7 @@ from .replay import Replay
 from .tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config
 from .training_env import TrainingEnv
 
-__all__ = ["Algorithm", "DivergedError", "SingleTaskSettings", "load_policy", "run_single_task", "single_task_run"]
+__all__ = ["Algorithm", "DivergedError", "SingleTaskSettings", "load_policy", "parts_of", "run_single_task", "single_task_run"]
 
 Algorithm = Literal["shac", "pwm", "pwm_scratch", "pwm_state_space", "pwm_offline", "tdmpc2", "ppo", "sac"]
 """pwm: the world model is pre-trained on the replay of a SHAC run (the paper); pwm_scratch: on random actions only; pwm_state_space: the
@@ -126,6 +126,17 @@ def run_single_task(
     return single_task_run(algorithm, task, seed, settings, runs_dir, stiffness=stiffness).execute(work)
 
 
+def parts_of(algorithm: Algorithm) -> tuple[str, ...]:
+    """Names of the settings that an algorithm depends on."""
+    named = {
+        "pwm": ("pwm", "replay"),
+        "pwm_scratch": ("pwm",),
+        "pwm_state_space": ("state_space",),
+        "pwm_offline": ("offline", "replay"),
+    }
+    return named.get(algorithm, (algorithm,))
+
+
 def single_task_run(
     algorithm: Algorithm, task: str, seed: int, settings: SingleTaskSettings, runs_dir: str | Path, *, stiffness: float = 1.0
 ) -> Run:
@@ -135,14 +146,8 @@ def single_task_run(
             f"run_single_task: task must be the name of an environment, by which its run is found again, got {task!r}. "
             "Give your own a name with pwmlib.envs.ENVS['my_robot'] = EnvSpec(...), then pass 'my_robot'."
         )
-    used = {
-        "pwm": ("pwm", "replay"),
-        "pwm_scratch": ("pwm",),
-        "pwm_state_space": ("state_space",),
-        "pwm_offline": ("offline", "replay"),
-    }.get(algorithm, (algorithm,))
     common = ("envs", "eval_episodes", "evaluate_every", "largest_value")
-    sizes = {name: getattr(settings, name, None) for name in (*used, *common)}
+    sizes = {name: getattr(settings, name, None) for name in (*parts_of(algorithm), *common)}
     params = {"algorithm": algorithm, "task": task, "seed": seed, "stiffness": stiffness, **sizes}
     return Run(runs_dir, "single_task", f"{task}-{algorithm}-seed{seed}", params)
 
