@@ -114,13 +114,14 @@ def outcomes(table: pd.DataFrame, world: BallWall) -> pd.DataFrame:
     """Where descents end, one line per surrogate and descent. table: of `study`.
 
     Columns crossed: share of seeds whose ball ends beyond the wall, with a 95 % Wilson interval (_low, _high); gap: distance of those
-    from the optimum, J - J* [m], mean with a 95 % bootstrap interval, NaN where none crosses.
+    from the optimum, J - J* [m], mean with a 95 % bootstrap interval, NaN where none crosses (the interval: fewer than two).
     """
     rows, (_, best) = [], world.optimum()
     for (surrogate, descent), group in table.groupby(["surrogate", "descent"], sort=False):
         beyond = group["gap"][crossed(world, group["gap"] + best)].to_numpy()
         share = stats.binomtest(len(beyond), len(group)).proportion_ci(method="wilson")
-        gap, (low, high) = (beyond.mean(), _mean_interval(beyond)) if len(beyond) else (np.nan, (np.nan, np.nan))
+        gap = beyond.mean() if len(beyond) else np.nan
+        low, high = _mean_interval(beyond) if len(beyond) > 1 else (np.nan, np.nan)
         row = {"surrogate": surrogate, "descent": descent, "seeds": len(group), "crossed": len(beyond) / len(group)}
         rows.append({**row, "crossed_low": share.low, "crossed_high": share.high, "gap": gap, "gap_low": low, "gap_high": high})
     return pd.DataFrame(rows)

@@ -89,7 +89,7 @@ def landscapes(models: pd.DataFrame, ends: pd.DataFrame) -> Figure:
     """
     kinds = [kind for kind in dict.fromkeys(models["surrogate"]) if kind != "true J"]
     descents = list(dict.fromkeys(ends["descent"]))
-    size = {"figsize": (WIDTH / 3 * len(kinds), 2.6 * len(descents)), "sharex": True, "sharey": True, "squeeze": False}
+    size = {"figsize": (WIDTH / 3 * len(kinds), 2.75 * len(descents)), "sharex": True, "sharey": True, "squeeze": False}
     figure, axes = plt.subplots(len(descents), len(kinds), **size)
     truth = models[models["surrogate"] == "true J"]
     best = truth.loc[truth["value"].idxmin()]
@@ -108,8 +108,8 @@ def landscapes(models: pd.DataFrame, ends: pd.DataFrame) -> Figure:
                 best["theta"], best["value"], marker="*", s=110, color="#F0E442", edgecolor="black", lw=0.6, zorder=2, label="optimum"
             )
             beyond = part["gap"][part["crossed"]]
-            distance = f", ending {beyond.mean():.1f} m from the optimum" if len(beyond) else ""
-            ax.set_title(f"{NAMES[kind]}, {descent}\n{len(beyond)} of {len(part)} seeds cross{distance}", fontsize=9)
+            distance = f"ending {beyond.mean():.1f} m from the optimum" if len(beyond) else ""
+            ax.set_title(f"{NAMES[kind]}, {descent}\n{len(beyond)} of {len(part)} seeds cross the wall\n{distance}", fontsize=9)
             ax.set_xticks([-np.pi, -np.pi / 2, 0, np.pi / 2, np.pi], ["-π", "-π/2", "0", "π/2", "π"])
     for ax in axes[-1]:
         ax.set_xlabel("θ [rad]")
