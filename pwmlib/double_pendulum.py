@@ -6,6 +6,7 @@ over 16 steps; then one sweep over all horizons for all worlds.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -134,7 +135,9 @@ def shac_job(scale: DoublePendulumScale, seed: int, runs_dir: str) -> dict[str, 
         learner = _RecordedSHAC(scale, seed)
         train(run, learner, scale.shac.updates, checkpoint_every=scale.checkpoint_every, log_every=10)
         rows = replay_rows(torch.cat(learner.stream), length=ENVS[ENV].episode_length)
-        np.save(run.folder / "replay.npy", rows)
+        buffer = io.BytesIO()
+        np.save(buffer, rows)
+        write_atomic(run.folder / "replay.npy", buffer.getbuffer())
         returns = evaluate_policy(learner.learner.actor, ENV)
         return {"seed": seed, "return": float(returns.mean()), "episodes": len(rows), "folder": str(run.folder)}
 
