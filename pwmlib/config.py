@@ -90,6 +90,11 @@ class PWMConfig:
         """Gradient steps of the critics per update."""
         return self.critic_iterations * (self.critic_minibatches if self.critic_sampling == "time_blocks" else 1)
 
+    @property
+    def start_margin(self) -> int:
+        """Last steps of an episode whose states start no imagined rollout."""
+        return self.horizon if self.start_states == "slice_start" else 0
+
     @classmethod
     def variant(cls, name: Variant, **overrides: object) -> PWMConfig:
         """The paper's or the released code's choices; keyword arguments override single fields."""

@@ -25,11 +25,10 @@ class EnsembleDynamics:
             raise ValueError("EnsembleDynamics: needs at least one member")
         if pessimism and len(members) < 2:
             raise ValueError(f"EnsembleDynamics: pessimism={pessimism} needs at least 2 members that can disagree")
-        first = list(members[0].model.encoder.parameters()) if members[0].model.encoder is not None else []
-        for member in members[1:]:
-            own = list(member.model.encoder.parameters()) if member.model.encoder is not None else []
-            if len(own) != len(first) or not all(torch.equal(a, b) for a, b in zip(first, own, strict=True)):
-                raise ValueError("EnsembleDynamics: the members' encoders differ; their latents mean different things")
+        for what, tensors in (("encoders", _encoder), ("statistics of observations", _statistics)):
+            first, *others = (tensors(m) for m in members)
+            if not all(len(x) == len(first) and all(map(torch.equal, first, x)) for x in others):
+                raise ValueError(f"EnsembleDynamics: the members' {what} differ; their latents mean different things")
         self.members, self.pessimism, self.usual = list(members), pessimism, usual
         self.model, self.state_dim, self.action_dim = members[0].model, members[0].state_dim, members[0].action_dim
 
@@ -55,3 +54,11 @@ class EnsembleDynamics:
         """Bool [...]: any member takes the episode to have ended; None without termination heads."""
         ends = [m.done(next_state) for m in self.members]
         return None if ends[0] is None else torch.stack(ends).any(0)
+
+
+def _encoder(member: FrozenWorldModel) -> list[Tensor]:
+    return [] if member.model.encoder is None else list(member.model.encoder.parameters())
+
+
+def _statistics(member: FrozenWorldModel) -> list[Tensor]:
+    return [member.model.obs_mean[member.task], member.model.obs_std[member.task]]

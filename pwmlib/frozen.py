@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nets import norm_and_activation
+from .nets import norm_and_activation, training_mode
 from .world_model import WorldModel
 
 __all__ = ["FrozenMultiTaskModel", "FrozenWorldModel", "Precision"]
@@ -22,13 +22,14 @@ class _FrozenMLP:
 
     def __init__(self, net: nn.Sequential, columns: Sequence[slice], embedding: Tensor | None, at: slice | None, dtype: torch.dtype):
         self.blocks = list(net)
-        first = net[0]
         self.dtype = dtype
-        bias = first.bias.detach()
+        with training_mode(net, False):  # reading a weight must not take a power iteration of its spectral norm
+            first, *others = (b.weight.detach() for b in self.blocks)
+        bias = net[0].bias.detach()
         if embedding is not None:
-            bias = bias + F.linear(embedding, first.weight.detach()[:, at])
-        self.first = [first.weight.detach()[:, c].to(dtype).contiguous() for c in columns]
-        self.weights = [b.weight.detach().to(dtype) for b in self.blocks[1:]]
+            bias = bias + F.linear(embedding, first[:, at])
+        self.first = [first[:, c].to(dtype).contiguous() for c in columns]
+        self.weights = [w.to(dtype) for w in others]
         self.norms = [(b.ln.weight.detach(), b.ln.bias.detach()) if b.ln is not None else None for b in self.blocks]
         self.biases = [bias.to(dtype), *(b.bias.detach().to(dtype) for b in self.blocks[1:])]
 
@@ -122,6 +123,9 @@ class FrozenMultiTaskModel:
         columns, dtype = [slice(0, z + e), slice(z + e, z + e + a)], model.obs_mean.dtype
         self._dynamics = _FrozenMLP(model.dynamics, columns, None, None, dtype)
         self._reward = _FrozenMLP(model.reward_head, columns, None, None, dtype)
+        self._termination = None
+        if model.termination_head is not None:
+            self._termination = _FrozenMLP(model.termination_head, [slice(0, z + e)], None, None, dtype)
 
     @torch.no_grad()
     def encode(self, obs: Tensor, task: Tensor) -> Tensor:
@@ -140,6 +144,7 @@ class FrozenMultiTaskModel:
         z, e, mask = state.split(self._sizes, -1)
         return self.model.decode_reward(self._reward(torch.cat([z, e], -1), action * mask), symexp=self.reward_symexp)
 
-    def done(self, next_state: Tensor) -> None:
-        """Latent models of the multi-task suites never terminate."""
-        return None
+    def done(self, next_state: Tensor) -> Tensor | None:
+        """Bool [...], as of `FrozenWorldModel`."""
+        seen = next_state.detach()[..., : sum(self._sizes[:2])]
+        return None if self._termination is None else self._termination(seen).squeeze(-1) > 0

@@ -351,8 +351,8 @@ def _prepare(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def _gradients(ctx, rows: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for the gradients of x, weight and bias; none for the latter two of frozen layers."""
-    shape = w.shape if ctx.needs_input_grad[1] else (len(w), 0)
+    """Room for the gradients of x, weight and bias; none for the latter two of layers where neither is asked for."""
+    shape = w.shape if any(ctx.needs_input_grad[1:3]) else (len(w), 0)
     return torch.empty_like(rows), torch.zeros(shape), torch.zeros(shape)
 
 

@@ -249,7 +249,7 @@ class MultitaskExperiment:
 
     def starts(self, index: int, view: FrozenWorldModel) -> StartStates:
         """Start states of imagined rollouts of one task: encoded replay states."""
-        margin = self.scale.policy.horizon if self.scale.policy.start_states == "slice_start" else 0
+        margin = self.scale.policy.start_margin
         if not self.shipped:
             return replay_starts(lambda: view, self._split(index)[0], index, margin=margin)
         draw_observations = self.start_observations()

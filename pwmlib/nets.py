@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -13,10 +14,22 @@ from torch import Tensor, nn
 Activation = Literal["mish", "relu", "silu"]
 NormOrder = Literal["before_activation", "after_activation", "none"]
 
-__all__ = ["Activation", "MLPEnsemble", "NormOrder", "NormedLinear", "SimNorm", "mlp", "norm_and_activation", "simnorm"]
+__all__ = ["Activation", "MLPEnsemble", "NormOrder", "NormedLinear", "SimNorm", "mlp", "norm_and_activation", "simnorm", "training_mode"]
 
 
 ACTIVATIONS = {"mish": F.mish, "relu": F.relu, "silu": F.silu}
+
+
+@contextmanager
+def training_mode(module: nn.Module, on: bool) -> Iterator[None]:
+    """A module in training or evaluation mode for a while. In training mode a spectral norm takes a power iteration at every use of its
+    weight, so that no two uses see the same one (torch.nn.utils.parametrizations)."""
+    before = module.training
+    module.train(on)
+    try:
+        yield
+    finally:
+        module.train(before)
 
 
 def simnorm(x: Tensor, group_size: int = 8) -> Tensor:
@@ -49,13 +62,19 @@ class SimNorm(nn.Module):
         return f"group_size={self.group_size}"
 
 
-def norm_and_activation(x: Tensor, weight: Tensor, bias: Tensor, activation: str | nn.Module | None, norm: NormOrder) -> Tensor:
-    """LayerNorm and activation in the order of `norm`, fused into one kernel where there is one (on a CPU, not in float64).
+def norm_and_activation(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, activation: str | nn.Module | None, norm: NormOrder
+) -> Tensor:
+    """LayerNorm and activation in the order of `norm`, fused into one kernel where there is one (on a CPU, not in float64); with
+    "none" the activation alone.
 
     The result has x's dtype; bfloat16 is computed in float32.
 
     x: [..., n]; weight, bias: LayerNorm's, [n] or [members, 1, n] for x [members, rows, n].
     """
+    function = ACTIVATIONS[activation] if isinstance(activation, str) else activation
+    if norm == "none":
+        return x if function is None else function(x)
     fusible = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and weight.dtype == torch.float32
     if fusible and (activation == "mish" or (isinstance(activation, SimNorm) and norm == "before_activation")):
         from . import fused  # Numba takes half a second to import
@@ -64,7 +83,6 @@ def norm_and_activation(x: Tensor, weight: Tensor, bias: Tensor, activation: str
         if isinstance(activation, SimNorm):
             return fused.norm_simnorm(x, w, b, group=activation.group_size)
         return fused.norm_mish(x, w, b, mish_first=norm == "after_activation")
-    function = ACTIVATIONS[activation] if isinstance(activation, str) else activation
     if x.dtype == torch.bfloat16:
         return norm_and_activation(x.float(), weight, bias, activation, norm).to(x.dtype)
     if norm == "after_activation" and function is not None:
@@ -100,11 +118,8 @@ class NormedLinear(nn.Module):
 
     def finish(self, x: Tensor) -> Tensor:
         """What follows the linear map: LayerNorm and activation."""
-        if self.ln is not None:
-            return norm_and_activation(x, self.ln.weight, self.ln.bias, self.activation, self.norm)
-        if isinstance(self.activation, str):
-            return ACTIVATIONS[self.activation](x)
-        return x if self.activation is None else self.activation(x)
+        weight, bias = (None, None) if self.ln is None else (self.ln.weight, self.ln.bias)
+        return norm_and_activation(x, weight, bias, self.activation, self.norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(F.linear(x, self.weight, self.bias))
@@ -200,8 +215,6 @@ class MLPEnsemble(nn.Module):
                 break
             if i == 0 and keep is not None:
                 h = h * keep
-            if self.norm == "none":
-                h = ACTIVATIONS[self.activation](h)
-            else:
-                h = norm_and_activation(h, self.ln_weights[i], self.ln_biases[i], self.activation, self.norm)
-        return h.to(x.dtype).reshape(self.members, *lead, -1)
+            weight, bias = (None, None) if self.norm == "none" else (self.ln_weights[i], self.ln_biases[i])
+            h = norm_and_activation(h, weight, bias, self.activation, self.norm)
+        return h.to(x.dtype).reshape(self.members, *lead, h.shape[-1])

@@ -118,7 +118,7 @@ class OnlineAgent:
         self.data = SliceSampler([t], [self._replay])
         self.trainer = WorldModelTrainer(self.model, self.data, c.training, seed=seed)
         self.view = self._freeze()
-        starts = replay_starts(lambda: self.view, self.data, 0)
+        starts = replay_starts(lambda: self.view, self.data, 0, margin=c.policy.start_margin)
         self.learner = PolicyLearner(self.view, starts, c.policy, seed=seed, device=device)
         if actor_state is not None:
             self.learner.actor.load_state_dict(actor_state)

@@ -52,7 +52,7 @@ class WorldModelTrainer:
         """One gradient step. Returns scalars to log; raises NonFiniteError before anything is changed."""
         c = self.config
         device = self.model.obs_mean.device
-        rng_state = self.rng.bit_generator.state
+        rng_state, touched = self.rng.bit_generator.state, {x: x.detach().clone() for x in self._touched()}
         batch = [x.to(device) for x in self.data.slices(c.batch, c.horizon, self.rng)]
         batch, ends = batch[:4], dict(zip(("valid", "terminated"), batch[4:], strict=False))
         with torch.autocast(device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
@@ -63,9 +63,12 @@ class WorldModelTrainer:
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
         try:
             check_finite(self.step + 1, **{f"world_model_{k}_loss": v for k, v in parts.items()}, world_model_gradient_norm=norm)
-        except NonFiniteError:
+        except NonFiniteError as error:
             self.rng.bit_generator.state = rng_state
-            raise
+            with torch.no_grad():
+                for x, before in touched.items():
+                    x.copy_(before)
+            raise NonFiniteError(f"{error}; the learner is back in the state before it") from error
         torch.nn.utils.clip_grads_with_norm_(self.parameters, c.grad_norm, norm)
         done = max(0, self.step - self.decay_from) / max(1, c.updates - self.decay_from)
         lr = c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, done)
@@ -74,6 +77,11 @@ class WorldModelTrainer:
         self.optimiser.step()
         self.step += 1
         return {"loss": float(loss.detach()), "grad_norm": float(norm), **{f"{k}_loss": float(v) for k, v in parts.items()}}
+
+    def _touched(self) -> list[Tensor]:
+        """What computing the loss may change: a spectral norm's vectors, an embedding longer than its norm allows."""
+        embedding = self.model.task_embedding
+        return [*self.model.buffers(), *([embedding.weight] if embedding is not None else [])]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -116,15 +124,18 @@ def held_out_fit(model: WorldModel, data: SliceSource, *, horizon: int = 16, bat
 
     correlation_first, correlation_last: in symlog space. slope_first, slope_last: least-squares slope of predicted over recorded rewards in
     their own units; gradients are off by about the same factor, which no correlation shows.
-    data should hold episodes that were not trained on. NaN where the recorded rewards do not vary.
+    data should hold episodes that were not trained on; steps after an episode's end are left out. NaN where the recorded
+    rewards do not vary.
     """
-    obs, action, reward, task = (x.to(model.obs_mean.device) for x in data.slices(batch, horizon, np.random.default_rng(seed)))
+    found_slices = data.slices(batch, horizon, np.random.default_rng(seed))
+    obs, action, reward, task, *ends = (x.to(model.obs_mean.device) for x in found_slices)
+    happened = ends[0].bool() if ends else torch.ones_like(reward, dtype=torch.bool)
     z = model.encode(obs[0], task)
     found = {}
     for t in range(horizon):
         if t in (0, horizon - 1):
             predicted = model.reward(z, action[t], task, symexp=True)
-            pair = torch.stack([predicted, reward[t]])
+            pair = torch.stack([predicted, reward[t]])[:, happened[t]]
             end = "first" if t == 0 else "last"
             found[f"correlation_{end}"] = float(torch.corrcoef(torch.sign(pair) * torch.log1p(pair.abs()))[0, 1])
             covariance = torch.cov(pair)

@@ -124,7 +124,7 @@ class PolicyLearner:
             detached = roll.detach()
             metrics |= self._fit_critics(detached)
             if self.config.continued:
-                self._ends = _last_states(detached)
+                self._ends = last_states(detached)
         self.step += 1
         return metrics
 
@@ -249,7 +249,7 @@ def extract_policy(
     return learner
 
 
-def _last_states(roll: Rollout) -> tuple[Tensor, Tensor]:
+def last_states(roll: Rollout) -> tuple[Tensor, Tensor]:
     """Last states [batch, state_dim] of trajectories, and whether they go on from there [batch]."""
     return roll.states[-1], roll.happened[-1] if roll.terminated is None else ~roll.terminated.any(0)
 

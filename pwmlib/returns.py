@@ -31,7 +31,7 @@ def td_lambda(
     end or at the end of the window. Eq. 8 is its closed form: (1 - lambda) sum_h lambda^(h-1) G^(h) + lambda^(H-t-1) G^(H-t).
 
     reward, next_value: shape [horizon, ...]; next_value[t] is V of the state reached at step t (before any reset).
-    terminated: bool, same shape; the episode ended there for good, V counts as 0. What follows, NaN or not, does not reach the steps before.
+    terminated: bool, same shape; the episode ended there for good, V counts as 0. What follows, NaN or not, changes no earlier target.
     truncated: bool, same shape; the episode was cut there, V is bootstrapped.
     Returns targets of V(s_t), shape [horizon, ...].
     """

@@ -7,19 +7,20 @@ one. On a GPU this is what makes 80 tasks with 10 seeds affordable; on a CPU one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from .config import PWMConfig
-from .dynamics import Rollout
+from .dynamics import Rollout, rollout
 from .frozen import FrozenMultiTaskModel, FrozenWorldModel
 from .nets import norm_and_activation
 from .policy import Actor, Critics
-from .pwm import PolicyLearner, StartStates, actor_returns, check_finite, critic_targets
+from .pwm import PolicyLearner, StartStates, actor_returns, check_finite, critic_targets, last_states, restored_on_failure
 from .world_model import WorldModel
 
 __all__ = ["Member", "StackedPolicies"]
@@ -73,6 +74,12 @@ class StackedPolicies:
 
     def update(self) -> dict[str, Tensor]:
         """One update of every policy. Returns scalars to log, each [members]; raises NonFiniteError that names the policy."""
+        with restored_on_failure(self):
+            metrics = self._update()
+        self.step += 1
+        return metrics
+
+    def _update(self) -> dict[str, Tensor]:
         c, lr = self.config, self.learners[0]._learning_rate
         for learner in self.learners:
             learner.step = self.step
@@ -84,20 +91,24 @@ class StackedPolicies:
         }
         with torch.no_grad():
             self._actor.parameters["log_std"].clamp_(min=self.learners[0].actor.min_log_std)
-        detached = Rollout(roll.states.detach(), roll.actions.detach(), roll.rewards.detach(), None)
+        detached, latent = roll.detach(), self.model.latent_dim
+        happened = self._per_member(roll.happened).flatten(1)
+        count = happened.sum(1)
         targets = self._per_member(critic_targets(detached, self._value, c)).flatten(1)
-        states = self._per_member(detached.states[:-1][..., : self.model.latent_dim]).flatten(1, 2)
-        for index in self._minibatches(targets.shape[1]):
-            s = states.gather(1, index[..., None].expand(-1, -1, states.shape[-1]))
+        states = self._per_member(detached.states[:-1][..., :latent]).flatten(1, 2)
+        for index, weight in self._minibatches(happened):
+            s = states.gather(1, index[..., None].expand(-1, -1, latent))
             squared = (self._values(s) - targets.gather(1, index)[:, None]).square()
-            critic = squared.mean((1, 2)) if c.critic_loss == "mean" else squared.sum(1).mean(1) * c.horizon
+            squared = squared.mean(1) if c.critic_loss == "mean" else squared.sum(1) * (count / c.batch)[:, None]
+            critic = (squared * weight).sum(1) / weight.sum(1)
             norm = self._move(self._critics, critic, lr(c.critic_lr), c.critic_grad_norm, "critic")
-        self.step += 1
-        return metrics | {
-            "critic_loss": critic.detach(),
-            "critic_grad_norm": norm,
-            "reward": self._per_member(detached.rewards).mean((1, 2)),
-        }
+        if c.continued:
+            ends, alive = last_states(detached)
+            parts = zip(self.learners, self._per_member(ends[None, :, :latent])[:, 0], self._per_member(alive), strict=True)
+            for learner, *last in parts:
+                learner._ends = tuple(last)
+        rewards = self._per_member(detached.rewards).flatten(1).masked_fill(~happened, 0.0)
+        return metrics | {"critic_loss": critic.detach(), "critic_grad_norm": norm, "reward": rewards.sum(1) / count}
 
     def state_dict(self) -> dict[str, Any]:
         """All that continues bit-identically."""
@@ -107,13 +118,16 @@ class StackedPolicies:
             "generators": [learner.generator.get_state() for learner in self.learners],
             "return_moments": [learner.return_moments.tensor for learner in self.learners],
             "step": self.step,
+            **({} if self.learners[0]._ends is None else {"ends": [list(learner._ends) for learner in self.learners]}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._actor.load_state_dict(state["actor"])
         self._critics.load_state_dict(state["critics"])
-        for learner, generator in zip(self.learners, state["generators"], strict=True):
+        ends = state.get("ends", [None] * len(self.learners))
+        for learner, generator, last in zip(self.learners, state["generators"], ends, strict=True):
             learner.generator.set_state(generator)
+            learner._ends = None if last is None else tuple(last)
         for learner, moments in zip(self.learners, state.get("return_moments", ()), strict=False):
             learner.return_moments.tensor = moments.clone()
         self.step = int(state["step"])
@@ -124,30 +138,20 @@ class StackedPolicies:
         if c.return_scaling != "running_std":
             return -returns.mean(1) / (c.horizon if c.actor_loss_scale == "horizon" else 1)
         for learner, own in zip(self.learners, returns.detach().cpu(), strict=True):
-            if own.isfinite().all():  # else the update is about to be refused
-                learner.return_moments.add(own)
+            learner.return_moments.add(own)
         return -returns.mean(1) / returns.new_tensor([learner.return_moments.std for learner in self.learners])
 
     def _imagine(self) -> Rollout:
-        c, n = self.config, len(self.members)
-        starts, noises = [], []
-        for learner in self.learners:  # in the order of a single learner's draws
-            starts.append(learner.starts(c.batch, learner.generator))
-            shape = (c.horizon, c.batch, learner.actor.action_dim)
-            noises.append(torch.randn(shape, generator=learner.generator, device=self.device))
-        state = torch.cat([torch.cat(starts), self._fixed], -1)
-        noise, latent = torch.stack(noises, 1), self.model.latent_dim
-        states, actions = [state], []
-        for step_noise in noise:
-            seen = state[:, :latent].view(n, c.batch, latent)
-            mean = self._actor.mlp("mean", seen.detach() if c.detach_policy_input else seen, c)
+        c, n, latent = self.config, len(self.members), self.model.latent_dim
+
+        def policy(state: Tensor, noise: Tensor) -> Tensor:
+            mean = self._actor.mlp("mean", state[:, :latent].view(n, c.batch, latent), c)
             std = self._actor.parameters["log_std"].clamp(min=self.learners[0].actor.min_log_std).exp()
-            action = torch.tanh(mean + std[:, None] * step_noise).flatten(0, 1)
-            state = self.dynamics.advance(state, action)
-            states.append(state)
-            actions.append(action)
-        states, actions = torch.stack(states), torch.stack(actions)
-        return Rollout(states, actions, self.dynamics.reward(states[:-1], actions, states[1:]), None)
+            return torch.tanh(mean + std[:, None] * noise.view_as(mean)).flatten(0, 1)
+
+        starts, noises = zip(*(learner._draw() for learner in self.learners), strict=True)
+        start = torch.cat([torch.cat(starts), self._fixed], -1)
+        return rollout(self.dynamics, policy, start, noise=torch.cat(noises, 1), detach_policy_input=c.detach_policy_input)
 
     def _value(self, state: Tensor) -> Tensor:
         """Values of states [..., members * batch, state_dim] of the stacked dynamics; [..., members * batch]."""
@@ -169,15 +173,12 @@ class StackedPolicies:
             return x.view(n, c.batch)
         return x.view(len(x), n, c.batch, *x.shape[2:]).transpose(0, 1)
 
-    def _minibatches(self, count: int):
-        c = self.config
-        size = max(1, count // c.critic_minibatches)
-        for _ in range(c.critic_iterations):
-            if c.critic_sampling == "uniform":
-                yield torch.stack([torch.randint(count, (size,), generator=x.generator, device=self.device) for x in self.learners])
-            else:
-                for i in range(c.critic_minibatches):
-                    yield torch.arange(i * size, (i + 1) * size, device=self.device).expand(len(self.members), -1)
+    def _minibatches(self, happened: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of each critic step, [members, n] in 0 ... count - 1 of happened [members, count], and their weights: 0 fills up."""
+        rows = [x.nonzero().squeeze(1) for x in happened]
+        for parts in zip(*(x._minibatches(len(r)) for x, r in zip(self.learners, rows, strict=True)), strict=True):
+            index = [r[part] for r, part in zip(rows, parts, strict=True)]
+            yield pad_sequence(index, batch_first=True), pad_sequence([torch.ones_like(i).float() for i in index], batch_first=True)
 
     def _move(self, stack: _Stack, losses: Tensor, lr: float, max_norm: float, name: str) -> Tensor:
         norms = stack.differentiate(losses)
@@ -224,7 +225,7 @@ class _Stack:
             name = f"{prefix}.{layer}"
             x = torch.baddbmm(p[f"{name}.bias"][:, None], x, p[f"{name}.weight"].transpose(1, 2))
             if f"{prefix}.{layer + 1}.weight" in p:
-                norm = (p[f"{name}.ln.weight"][:, None], p[f"{name}.ln.bias"][:, None])
+                norm = [p[f"{name}.ln.{x}"][:, None] if config.norm_order != "none" else None for x in ("weight", "bias")]
                 x = norm_and_activation(x, *norm, config.activation, config.norm_order)
             layer += 1
         return x
@@ -236,8 +237,9 @@ class _Stack:
         h = x.unsqueeze(1).expand(-1, critics, -1, -1).flatten(0, 1)
         while f"net.weights.{layer}" in p:
             h = torch.baddbmm(p[f"net.biases.{layer}"].flatten(0, 1), h, p[f"net.weights.{layer}"].flatten(0, 1))
-            if f"net.ln_weights.{layer}" in p:
-                norm = (p[f"net.ln_weights.{layer}"].flatten(0, 1), p[f"net.ln_biases.{layer}"].flatten(0, 1))
+            if f"net.weights.{layer + 1}" in p:
+                names = (f"net.ln_weights.{layer}", f"net.ln_biases.{layer}")
+                norm = [p[name].flatten(0, 1) if config.norm_order != "none" else None for name in names]
                 h = norm_and_activation(h, *norm, config.activation, config.norm_order)
             layer += 1
         return h.view(members, critics, -1)

@@ -30,7 +30,8 @@ def symexp(x: Tensor) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _bins(low: float, high: float, count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.linspace(low, high, count, device=device, dtype=dtype)
+    with torch.inference_mode(False):  # the first to ask may be in it; the cached tensor must serve training too
+        return torch.linspace(low, high, count, device=device, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,12 @@ class TwoHot:
         return _bins(self.low, self.high, self.bins, like.device, like.dtype)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Two-hot distribution of scalars x, shape [...]. Returns shape [..., bins]; values beyond the ends go to the end bin."""
+        """Two-hot distribution of scalars x, shape [...]. Returns shape [..., bins]; values beyond the ends go to the end bin,
+        and NaN gives NaN, so that training can stop on it."""
         position = (symlog(x).clamp(self.low, self.high) - self.low) / self.bin_size
         lower = position.floor().clamp(max=self.bins - 2)
         weight = (position - lower).unsqueeze(-1)
-        index = lower.long().unsqueeze(-1)
+        index = lower.nan_to_num(0.0).long().unsqueeze(-1)
         code = torch.zeros(*x.shape, self.bins, device=x.device, dtype=x.dtype)
         return code.scatter_(-1, index, 1.0 - weight).scatter_(-1, index + 1, weight)
 

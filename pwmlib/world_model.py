@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nets import Activation, NormedLinear, SimNorm, mlp
+from .nets import Activation, NormedLinear, SimNorm, mlp, training_mode
 from .twohot import TwoHot
 
 __all__ = [
@@ -66,6 +66,7 @@ class WorldModel(nn.Module):
 
     obs_dim, action_dim: padded sizes. action_dims: true action size of each task, length [tasks]; default action_dim for all.
     Observations are standardised with `obs_mean`, `obs_std` (buffers, shape [tasks, obs_dim]; 0 and 1 unless set).
+    It is in evaluation mode except inside `world_model_loss`, so that its answers and those of its frozen views are the same.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class WorldModel(nn.Module):
         self.register_buffer("reward_mean", torch.zeros(()))
         self.register_buffer("reward_std", torch.ones(()))
         self._initialise()
+        self.eval()
 
     def _latent_norm(self) -> nn.Module:
         return SimNorm(self.config.simnorm_group) if self.config.latent_norm == "simnorm" else nn.Identity()
@@ -242,11 +244,22 @@ def world_model_loss(
     """
     config = config or WorldModelLossConfig()
     horizon = action.shape[0]
+    if model.termination_head is not None and terminated is None:
+        raise ValueError("world_model_loss: the model has a termination head, but the data does not say which steps end an episode")
     if obs.shape[0] != horizon + 1 or reward.shape != action.shape[:2]:
         raise ValueError(
             f"world_model_loss: obs must be [H+1, B, D], action [H, B, A], reward [H, B]; "
             f"got {tuple(obs.shape)}, {tuple(action.shape)}, {tuple(reward.shape)}"
         )
+    with training_mode(model, torch.is_grad_enabled()):
+        return _loss(model, obs, action, reward, task, config, valid, terminated)
+
+
+def _loss(
+    model: WorldModel, obs: Tensor, action: Tensor, reward: Tensor, task: Tensor, config: WorldModelLossConfig, valid: Tensor | None,
+    terminated: Tensor | None,
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    horizon = len(action)
     with torch.no_grad():
         targets = model.encode(obs[1:], task).to(obs.dtype)
     zs = [model.encode(obs[0], task).to(obs.dtype)]  # under autocast the layers answer in bfloat16
@@ -268,8 +281,6 @@ def world_model_loss(
     loss = config.dynamics_coef * dynamics + config.reward_coef * rewards
     parts = {"dynamics": dynamics.detach(), "reward": rewards.detach()}
     if model.termination_head is not None:
-        if terminated is None:
-            raise ValueError("world_model_loss: the model has a termination head, but the data does not say which steps end an episode")
         logit = model.termination_logit(latents[1:], task).to(obs.dtype)
         ends = (weight * kept(F.binary_cross_entropy_with_logits(logit, terminated.to(obs.dtype), reduction="none"))).sum()
         loss, parts["termination"] = loss + config.termination_coef * ends, ends.detach()

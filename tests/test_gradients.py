@@ -310,6 +310,51 @@ def test_total_propagation_turns_to_the_likelihood_ratio_where_gradients_explode
     assert samples.var(0).sum() < 0.05 * pure.var(0).sum()
 
 
+class Lives(Linear):
+    """`Linear` where each sample, by its constant third state, has so many steps to live; from a terminal state all is NaN."""
+
+    state_dim = 3
+
+    def advance(self, state, action):
+        alive = torch.where(state[:, 2:] > 0, state[:, 2:], torch.nan)
+        return torch.cat([super().advance(state[:, :2], action), alive - 1], -1)
+
+    def reward(self, state, action, next_state):
+        return super().reward(state[..., :2], action, next_state[..., :2]) + 0 * (next_state[..., 2] - state[..., 2])
+
+    def done(self, next_state):
+        return next_state[..., 2].round() <= 0
+
+
+class FirstTwo(GaussianLinear):
+    """`GaussianLinear` that does not look at a third state."""
+
+    def mean(self, state):
+        return super().mean(state[..., :2])
+
+
+def test_nothing_after_an_episodes_end_counts_in_a_gradient():
+    """All end at step 2: as with two steps of noise. In three groups at different steps: as each group for as long as it lives."""
+    _, policy, start, noise = problem(count=900, steps=4)
+    g = torch.Generator().manual_seed(1)
+    xi = torch.cat([torch.randn(4, 900, 2, generator=g, dtype=F64), torch.zeros(4, 900, 1, dtype=F64)], -1)
+    sees = FirstTwo()
+    lives = torch.tensor([1.0, 2.0, 9.0], dtype=F64).repeat_interleave(300)
+    how = {"state_std": 1e-3, "gamma": 0.9}
+    both = torch.cat([start, torch.full((900, 1), 2.0, dtype=F64)], -1)
+    ended, shares = total_propagation(Lives(), sees, both, noise, state_noise=xi, **how)
+    short, _ = total_propagation(Lives(), sees, both, noise[:2], state_noise=xi[:2], **how)
+    torch.testing.assert_close(ended, short)
+    assert (shares[2:] == 0).all()
+    mixed = torch.cat([start, lives[:, None]], -1)
+    together, _ = total_propagation(Lives(), sees, mixed, noise, state_noise=xi, **how)
+    plain = first_order(Lives(), sees, mixed, noise, gamma=0.9, horizons=[4]).at(4)
+    for part, steps in zip(torch.arange(900).split(300), (1, 2, 4), strict=True):
+        apart = first_order(Linear(), policy, start[part], noise[:steps, part], gamma=0.9, horizons=[steps]).at(steps)
+        torch.testing.assert_close(plain[part], apart)
+        torch.testing.assert_close(together[part].mean(0), apart.mean(0), rtol=0.05, atol=0.02)
+
+
 def test_horizon_table_has_a_row_a_horizon_with_intervals():
     world, policy, start, noise = problem(count=32, steps=5)
     table = horizon_table(first_order(world, policy, start, noise), resamples=20)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from pwmlib import fused
 from pwmlib.nets import MLPEnsemble, NormedLinear, SimNorm, mlp, simnorm
+from pwmlib.policy import Critics
 
 
 def float64_layer(x, weight, bias, kind):
@@ -90,6 +91,27 @@ def test_simnorm_equals_softmax_of_groups(shape):
     torch.testing.assert_close(simnorm(x), textbook, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(simnorm(x).unflatten(-1, (-1, 8)).sum(-1), torch.ones(*shape[:-1], shape[-1] // 8))
+
+
+@pytest.mark.parametrize("trained", [("weight",), ("bias",), ("weight", "bias"), ("x", "bias")])
+@pytest.mark.parametrize("layer", [fused.norm_mish, fused.norm_simnorm])
+def test_fused_gradients_do_not_depend_on_what_else_is_trained(layer, trained):
+    g = torch.Generator().manual_seed(0)
+    inputs = {name: torch.randn(*shape, generator=g) for name, shape in (("x", (6, 16)), ("weight", (2, 16)), ("bias", (2, 16)))}
+    upstream = torch.randn(6, 16, generator=g)
+    everything = {name: v.clone().requires_grad_() for name, v in inputs.items()}
+    expected = torch.autograd.grad(layer(**everything), everything.values(), upstream)
+    some = {name: v.clone().requires_grad_(name in trained) for name, v in inputs.items()}
+    layer(**some).backward(upstream)
+    for (name, value), e in zip(some.items(), expected, strict=True):
+        assert value.grad is None if name not in trained else torch.equal(value.grad, e)
+
+
+@pytest.mark.parametrize("norm", ["before_activation", "none"])
+def test_no_states_have_no_values(norm):
+    critics = Critics(3, members=2, hidden=(8,), norm=norm)
+    for lead in ((0,), (4, 0)):
+        assert critics(torch.zeros(*lead, 3)).shape == (2, *lead) and critics.value(torch.zeros(*lead, 3)).shape == lead
 
 
 def test_simnorm_refuses_a_width_that_is_no_multiple():

@@ -10,7 +10,7 @@ from test_single_task import SMALL, lived
 from pwmlib.config import PWMConfig
 from pwmlib.ensemble import EnsembleDynamics
 from pwmlib.frozen import FrozenWorldModel
-from pwmlib.pretrain import WorldModelTrainer
+from pwmlib.pretrain import WorldModelTrainer, held_out_fit
 from pwmlib.pwm import PolicyLearner
 from pwmlib.single_task.pwm_offline import OfflinePWM, OfflinePWMConfig
 from pwmlib.single_task.replay import Replay
@@ -58,6 +58,10 @@ def test_wrong_ensembles_are_named():
     stranger = FrozenWorldModel(WorldModel(4, 2, config=ENDING))
     with pytest.raises(ValueError, match="encoders differ"):
         EnsembleDynamics([views[0], stranger])
+    shifted = members(2)[1]
+    shifted.model.obs_mean += 1.0
+    with pytest.raises(ValueError, match="statistics of observations differ"):
+        EnsembleDynamics([views[0], shifted])
     with pytest.raises(ValueError, match="members must be at least 1, got 0"):
         OfflinePWM(lived(20), OfflinePWMConfig(members=0))
 
@@ -150,6 +154,28 @@ def test_it_trains_its_models_then_a_policy_and_continues_bit_for_bit():
             second.update()
         for a, b in zip(whole.learner.actor.parameters(), second.learner.actor.parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+def test_held_out_fit_leaves_out_what_follows_an_end():
+    """The rewards after an end are nonsense: the figures are those of the slices that go on, alone."""
+    (view,), generator = members(1), torch.Generator().manual_seed(0)
+    obs, action, reward = torch.randn(6, 200, 4, generator=generator), torch.rand(5, 200, 2, generator=generator), torch.zeros(5, 200)
+    reward[:] = action.sum(-1)
+    task, goes_on = torch.zeros(200, dtype=torch.long), torch.arange(200) % 3 > 0
+    valid = torch.ones(5, 200)
+    valid[2:, ~goes_on] = 0.0
+    spoiled = reward.masked_fill(valid == 0, torch.nan)
+    fits = {}
+    for name, slices in {
+        "ending": (obs, action, spoiled, task, valid, torch.zeros(5, 200).bool()),
+        "all": (obs, action, reward, task),
+        "going on": (obs[:, goes_on], action[:, goes_on], reward[:, goes_on], task[goes_on]),
+    }.items():
+        data = type("Slices", (), {"slices": staticmethod(lambda *_, slices=slices: slices)})
+        fits[name] = held_out_fit(view.model, data, horizon=5, batch=200)
+    for figure in ("correlation", "slope"):
+        assert fits["ending"][f"{figure}_first"] == pytest.approx(fits["all"][f"{figure}_first"])
+        assert fits["ending"][f"{figure}_last"] == pytest.approx(fits["going on"][f"{figure}_last"]) != fits["all"][f"{figure}_last"]
 
 
 def test_a_share_of_the_trajectories_begins_as_episodes_do():

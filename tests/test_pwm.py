@@ -10,6 +10,7 @@ import torch
 from pwmlib.checkpoints import CheckpointError, WriteError, load_state, save_state
 from pwmlib.config import PWMConfig, WorldModelTraining
 from pwmlib.dynamics import Rollout, rollout
+from pwmlib.episodes import Episode
 from pwmlib.errors import ExplainedError
 from pwmlib.frozen import FrozenMultiTaskModel, FrozenWorldModel
 from pwmlib.online import OnlineAgent, OnlineConfig
@@ -300,6 +301,67 @@ def test_every_architecture_switch_trains_freezes_and_differentiates(changes):
     torch.testing.assert_close(view.advance(z, action), model.next(z, action, task), rtol=1e-4, atol=1e-5)
     (gradient,) = torch.autograd.grad(view.advance(z, action).square().sum(), action)
     assert gradient.isfinite().all() and gradient.abs().sum() > 0
+
+
+def test_the_frozen_view_is_the_model_with_a_spectral_norm_too():
+    """After training and before, and whatever mode the model is in; to look takes no power iteration."""
+    torch.manual_seed(0)
+    model = WorldModel(4, 2, tasks=2, config=replace(SMALL, spectral_norm=True))
+    trainer = WorldModelTrainer(model, OneBatch(), WorldModelTraining(updates=3, horizon=3, batch=16, lr=3e-3))
+    task, obs, action = torch.tensor(1), torch.randn(5, 4), torch.rand(5, 2)
+    for _ in range(3):
+        before = copy.deepcopy(model.state_dict())
+        view = FrozenWorldModel(model, 1)
+        z = model.encode(obs, task)
+        for ours, theirs in (
+            (view.encode(obs), z), (view.advance(z, action), model.next(z, action, task)),
+            (view.reward(z, action), model.reward(z, action, task)),
+        ):  # fmt: skip
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+        model.train()
+        again = FrozenWorldModel(model, 1)
+        model.eval()
+        assert torch.equal(again.advance(z, action), view.advance(z, action))
+        torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+        trainer.update()
+        assert not torch.equal(
+            model.state_dict()["dynamics.0.parametrizations.weight.0._u"], before["dynamics.0.parametrizations.weight.0._u"]
+        )
+
+
+def test_a_failed_update_of_the_model_puts_everything_back():
+    torch.manual_seed(0)
+    model = WorldModel(4, 2, tasks=2, config=replace(SMALL, spectral_norm=True))
+    trainer = WorldModelTrainer(model, RandomSlices(), WorldModelTraining(updates=3, horizon=3, batch=16))
+    trainer.update()
+    with torch.no_grad():
+        model.task_embedding.weight.mul_(100.0)  # the next look-up shortens it
+    before, slices = copy.deepcopy(trainer.state_dict()), trainer.data.slices
+    trainer.data.slices = lambda *a: [x * torch.nan if i == 2 else x for i, x in enumerate(slices(*a))]
+    with pytest.raises(NonFiniteError, match="reward loss is nan; the learner is back in the state before it"):
+        trainer.update()
+    after = trainer.state_dict()
+    assert after.pop("rng") == before.pop("rng")
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+def test_networks_that_were_cast_after_the_learner_was_built_are_named():
+    for name in ("actor", "critics"):
+        learner = make_learner()
+        learner.update()
+        getattr(learner, name).double()
+        with pytest.raises(ValueError, match=f"parameters of the {name}, now torch.float64 on cpu, are not those that its optimiser moves"):
+            learner.update()
+
+
+def test_online_starts_leave_out_the_end_of_an_episode_where_they_are_told_to():
+    config = OnlineConfig(random_episodes=1, model=replace(SMALL, task_dim=0, residual=True), policy=replace(TINY, batch=400))
+    for which, last in (("all", 99), ("slice_start", 99 - TINY.horizon)):
+        agent = OnlineAgent(make(task("cartpole-balance")), replace(config, policy=replace(config.policy, start_states=which)))
+        rows = np.zeros((100, 7), np.float32)
+        rows[:, 0] = np.arange(100)
+        agent._add(Episode(rows, "uniform_random", 0, False, False))
+        assert agent.learner.starts(2000, torch.Generator())[:, 0].max() == last
 
 
 def test_world_model_training_in_bfloat16_follows_float32():

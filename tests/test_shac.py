@@ -1,10 +1,14 @@
 """SHAC: exact continuation, the bookkeeping of episode ends, and learning (the learning curve itself is tested in test_envs)."""
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 
 from pwmlib.baselines.shac import SHAC, NormalisedActor, SHACConfig, evaluate_policy
 from pwmlib.envs import DifferentiableEnv
+from pwmlib.pwm import NonFiniteError
 
 SMALL = SHACConfig(updates=8, horizon=6, actor_hidden=(16,), critic_hidden=(16,))
 
@@ -31,9 +35,9 @@ def test_continues_bit_identically_from_its_state():
 
 def test_actor_loss_is_the_discounted_reward_with_values_only_where_an_episode_goes_on():
     agent, seen = learner(), {}
-    agent.record = lambda obs, action, reward, final_obs, *ends: seen.update(reward=reward, final_obs=final_obs, ended=ends[0] | ends[1])
     for _ in range(4):
         loss, kept = agent._actor_loss()
+    seen.update(reward=kept["reward"], final_obs=kept["final_obs"], ended=kept["terminated"] | kept["truncated"])
     gamma, expected = SMALL.gamma, torch.zeros(8)
     for e in range(8):
         discount = 1.0
@@ -45,6 +49,51 @@ def test_actor_loss_is_the_discounted_reward_with_values_only_where_an_episode_g
             discount = 1.0 if seen["ended"][t, e] else discount * gamma
     assert kept["truncated"].any()
     assert float(loss.detach()) == pytest.approx(-float(expected.mean()) / SMALL.horizon, rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["n_step", "td_lambda"])
+def test_a_terminal_state_that_is_nan_changes_nothing(objective):
+    """Loss, gradient, targets and the critic: V counts as 0 there, whatever the simulator left behind."""
+    results = []
+    for fill in (None, torch.nan):
+        agent = SHAC(
+            DifferentiableEnv("hopper", 8, seed=0, episode_length=20), dataclasses.replace(SMALL, actor_objective=objective), seed=0
+        )
+        inner, ends = agent.env.step, iter(torch.rand(SMALL.horizon, 8, generator=torch.Generator().manual_seed(0)) < 0.2)
+
+        def step(action, inner=inner, fill=fill, ends=ends):
+            found, over = inner(action), next(ends)
+            final = found.final_obs if fill is None else found.final_obs.masked_fill(over[:, None], fill)
+            return found._replace(terminated=over, final_obs=final)
+
+        agent.env.step = step
+        metrics = agent.update()
+        results.append((metrics, agent.actor.state_dict(), agent.critic.state_dict()))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fails", ["actor", "critic"])
+def test_a_failed_update_puts_everything_back(fails):
+    """Moments of the returns, environments, generator and optimisers too: it goes on as if nothing had happened."""
+    config = dataclasses.replace(SMALL, return_scaling="running_std")
+    recorded = []
+    twin, agent = (SHAC(DifferentiableEnv("hopper", 8, seed=0), config, seed=0, record=r) for r in (None, lambda *x: recorded.append(x)))
+    for _ in range(2):
+        twin.update()
+        agent.update()
+        before, step, fit = copy.deepcopy(agent.state_dict()), agent.env.step, agent._fit_critic
+        if fails == "actor":
+            agent.env.step = lambda a, step=step: (lambda found: found._replace(reward=found.reward * torch.nan))(step(a))
+        else:
+            agent._fit_critic = lambda seen, fit=fit: fit({**seen, "obs": seen["obs"] * torch.inf})
+        with pytest.raises(NonFiniteError, match=f"the {fails} loss is nan; the learner is back in the state before it"):
+            agent.update()
+        after = agent.state_dict()
+        assert after.pop("config") == before.pop("config")
+        torch.testing.assert_close(after, before, rtol=0, atol=0)
+        agent.env.step, agent._fit_critic = step, fit
+    assert len(recorded) == 2
+    assert agent.update() == twin.update()
 
 
 def test_reward_scale_scales_what_is_learned_and_not_what_is_recorded():

@@ -129,6 +129,8 @@ def test_values_are_real_and_gradients_the_models(imagination):
         real = model.encode(env.detach(), torch.tensor(0))
         assert torch.allclose(z, real, atol=1e-6) == (imagination == "reencode")
     found = torch.autograd.grad(total, actions)
+    assert len(world.replay) == 0
+    world.keep()
     # By hand: the model from the same latents, each with the value of the real one where it is re-encoded.
     twins, z, by_hand = [torch.zeros(4, 3, requires_grad=True) for _ in range(3)], start, 0.0
     for t, a in enumerate(twins):

@@ -1,5 +1,6 @@
 """Policies extracted together are those extracted one by one."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -15,12 +16,15 @@ CONFIG = PWMConfig(updates=20, horizon=4, batch=8, actor_hidden=(16, 12), critic
 RELEASED = {k: v for k, v in vars(PWMConfig.variant("released")).items() if v != getattr(PWMConfig(), k) and k != "batch"}
 
 
-def world():
+def world(**changes):
     torch.manual_seed(0)
-    config = WorldModelConfig(latent_dim=16, encoder_hidden=(16,), dynamics_hidden=(16,), reward_hidden=(16,), task_dim=4)
+    config = WorldModelConfig(latent_dim=16, encoder_hidden=(16,), dynamics_hidden=(16,), reward_hidden=(16,), task_dim=4, **changes)
     model = WorldModel(5, 3, tasks=3, action_dims=[1, 3, 2], config=config)
     with torch.no_grad():  # an untrained reward head gives 0 everywhere
         model.reward_head[-1].weight.normal_(std=0.5)
+        if model.termination_head is not None:
+            model.termination_head[-1].weight.normal_(std=2.0)
+            model.termination_head[-1].bias.fill_(-3.0)
     return model
 
 
@@ -39,14 +43,21 @@ def starts(model, task):
     [{}, {"critic_value": "min", "detach_policy_input": True, "critic_loss": "mean", "norm_order": "after_activation"},
      {"critic_sampling": "time_blocks", "critic_minibatches": 2, "actor_loss_scale": "horizon", "actor_grad_norm": 0.01,
       "actor_objective": "td_lambda"},
-     {"return_scaling": "running_std"}, RELEASED],
+     {"return_scaling": "running_std"}, RELEASED,
+     {"norm_order": "none"}, {"continued": 0.7}, {"termination": True}, {"termination": True, "continued": 0.7, "critic_loss": "mean"},
+     {"termination": True, "critic_sampling": "time_blocks", "critic_minibatches": 2, "actor_objective": "td_lambda"}],
 )  # fmt: skip
 def test_stacked_policies_are_those_extracted_one_by_one(changes):
-    model, config = world(), replace(CONFIG, **changes)
+    termination = changes.get("termination", False)
+    model, config = world(termination=termination), replace(CONFIG, **{k: v for k, v in changes.items() if k != "termination"})
     members = [Member(task, seed, starts(model, task)) for task in (0, 1, 2) for seed in (0, 1)]
     stacked = StackedPolicies(model, members, config)
     singles = [PolicyLearner(FrozenWorldModel(model, m.task), m.starts, config, seed=m.seed) for m in members]
     before = [a.mean[0].weight.clone() for a in stacked.actors]
+    if termination:
+        ends = stacked._imagine().terminated
+        assert ends.any() and not ends.any(0).all() and not torch.equal(ends[0], ends[-1]), ends.float().mean((1,))
+        stacked = StackedPolicies(model, members, config)
     for _ in range(4):
         together = stacked.update()
         apart = [learner.update() for learner in singles]
@@ -83,6 +94,16 @@ def test_a_policy_that_diverges_is_named_and_options_that_do_not_stack_are_refus
         stacked.update()
     with pytest.raises(ValueError, match="precision must be 'float32', got 'bfloat16'"):
         StackedPolicies(model, [], replace(CONFIG, precision="bfloat16"))
+    healthy = StackedPolicies(model, [Member(0, 0, starts(model, 0)), Member(2, 5, starts(model, 2))], replace(CONFIG, continued=0.5))
+    for _ in range(2):
+        before = copy.deepcopy(healthy.state_dict())
+        move, fails = healthy._move, {"actor": 0, "critic": 1}
+        healthy._move = lambda stack, losses, *rest, move=move, fails=fails: move(stack, losses / (1 - fails[rest[-1]]), *rest)
+        with pytest.raises(NonFiniteError, match="task 0 seed 0 critic.*; the learner is back in the state before it"):
+            healthy.update()  # the actors have moved by then
+        torch.testing.assert_close(healthy.state_dict(), before, rtol=0, atol=0)
+        healthy._move = move
+        healthy.update()
 
 
 def test_a_policy_that_diverges_leaves_the_deviation_of_its_returns():

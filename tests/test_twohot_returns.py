@@ -44,6 +44,22 @@ def test_cross_entropy_is_least_at_the_target_and_passes_gradcheck():
     assert torch.autograd.gradcheck(lambda v: code.cross_entropy(v, x).sum(), logits)
 
 
+def test_bins_first_asked_for_in_inference_mode_serve_training():
+    code = TwoHot(bins=7, low=-1.25, high=2.5)
+    with torch.inference_mode():
+        code.decode(torch.zeros(7), inverse_symlog=True)
+    logits = torch.zeros(7, requires_grad=True)
+    code.decode(logits, inverse_symlog=True).backward()
+    weight = torch.full((7,), 1 / 7)
+    torch.testing.assert_close(logits.grad, weight * (torch.linspace(-1.25, 2.5, 7) - 0.625) * math.exp(0.625))
+
+
+def test_nan_stays_nan_and_spoils_no_neighbour():
+    code = TwoHot(bins=5, low=-2.0, high=2.0).encode(torch.tensor([torch.nan, 0.0, torch.inf]))
+    assert code[0].isnan().any() and code[1:].tolist() == [[0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]
+    assert TwoHot(bins=5).cross_entropy(torch.zeros(2, 5), torch.tensor([torch.nan, 0.0])).isnan().tolist() == [True, False]
+
+
 def test_two_hot_matches_reference_arrays(golden):
     g = golden("10_two_hot")
     x, code = g["x"][:, 0], TwoHot()

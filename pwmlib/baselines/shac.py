@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from ..envs import DifferentiableEnv
 from ..moments import RunningMoments
 from ..policy import Actor, Critics
-from ..pwm import check_finite
-from ..returns import td_lambda
+from ..pwm import check_finite, restored_on_failure
+from ..returns import td_lambda, valued_states
 
 __all__ = ["SHAC", "NormalisedActor", "SHACConfig", "evaluate_policy"]
 
@@ -124,21 +124,25 @@ class SHAC:
         env.reset(seed=seed, spread=spread)
 
     def update(self) -> dict[str, float]:
-        """One update. Returns scalars to log; raises NonFiniteError before the actor is changed."""
+        """One update. Returns scalars to log; raises NonFiniteError, then the environments are back too and `record` was not called."""
         c = self.config
-        self._set_learning_rates()
-        loss, seen = self._actor_loss()
-        gradients = torch.autograd.grad(loss, list(self.actor.parameters()))
-        norm = torch.nn.utils.get_total_norm(gradients)
-        check_finite(self.step + 1, actor_loss=loss, actor_gradient_norm=norm)
-        for p, g in zip(self.actor.parameters(), gradients, strict=True):
-            p.grad = g
-        nn.utils.clip_grads_with_norm_(self.actor.parameters(), c.grad_norm, norm)
-        self.actor_optimiser.step()
-        self.actor.actor.clamp_log_std_()
-        critic_loss = self._fit_critic(seen)
+        with restored_on_failure(self):
+            self._set_learning_rates()
+            loss, seen = self._actor_loss()
+            gradients = torch.autograd.grad(loss, list(self.actor.parameters()))
+            norm = torch.nn.utils.get_total_norm(gradients)
+            check_finite(self.step + 1, actor_loss=loss, actor_gradient_norm=norm)
+            for p, g in zip(self.actor.parameters(), gradients, strict=True):
+                p.grad = g
+            nn.utils.clip_grads_with_norm_(self.actor.parameters(), c.grad_norm, norm)
+            self.actor_optimiser.step()
+            self.actor.actor.clamp_log_std_()
+            critic_loss = self._fit_critic(seen)
         if c.normalise_obs:
             self.actor.watch(seen["obs"].flatten(0, 1))
+        if self.record is not None:
+            flags = (seen["terminated"], seen["truncated"])
+            self.record(seen["obs"], seen["action"], seen["reward"] / c.reward_scale, seen["final_obs"], *flags)
         self.step += 1
         reward = float(seen["reward"].mean()) / c.reward_scale
         return {"actor_loss": float(loss.detach()), "critic_loss": critic_loss, "grad_norm": float(norm), "reward": reward}
@@ -159,7 +163,7 @@ class SHAC:
         for t in range(c.horizon):
             action = self.actor(obs.detach() if c.detach_policy_input else obs, noise[t])
             step = env.step(action)
-            value = self.target.value(self.actor.normalise(step.final_obs))
+            value = self.target.value(self.actor.normalise(valued_states(step.final_obs, step.terminated)))
             bootstrap = ~step.terminated if t == c.horizon - 1 else step.truncated
             reward = c.reward_scale * step.reward
             path.append((reward, value))
@@ -173,9 +177,6 @@ class SHAC:
                 kept[name].append(x.detach())
             obs = step.obs
         seen = {name: torch.stack(x) for name, x in kept.items()}
-        if self.record is not None:
-            flags = (seen["terminated"], seen["truncated"])
-            self.record(seen["obs"], seen["action"], seen["reward"] / c.reward_scale, seen["final_obs"], *flags)
         if c.actor_objective == "td_lambda":
             rewards, values = (torch.stack(x) for x in zip(*path, strict=True))
             flags = {name: seen[name] for name in ("terminated", "truncated")}
@@ -197,7 +198,8 @@ class SHAC:
                 self.critic_optimiser.zero_grad()
                 loss = (self.critic(obs[part]) - targets[part]).square().mean()
                 loss.backward()
-                nn.utils.clip_grad_norm_(self.critic.parameters(), c.critic_grad_norm)
+                norm = nn.utils.clip_grad_norm_(self.critic.parameters(), c.critic_grad_norm)
+                check_finite(self.step + 1, critic_loss=loss, critic_gradient_norm=norm)
                 self.critic_optimiser.step()
         with torch.no_grad():
             for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
@@ -230,10 +232,10 @@ def evaluate_policy(
     name: an environment's name or `EnvSpec`. stiffness: of the contacts, as the policy was trained with. device: where the policy is.
     """
     env = DifferentiableEnv(name, episodes, seed=seed, stiffness=stiffness, device=device)
-    obs, running, total = env.reset(), torch.ones(episodes), torch.zeros(episodes)
+    obs, running, total = env.reset(), torch.ones(episodes, dtype=torch.bool), torch.zeros(episodes)
     for _ in range(env.spec.episode_length):
         step = env.step(policy(obs, None))
-        total += running * step.reward.cpu()
-        running *= (~(step.terminated | step.truncated)).float().cpu()
+        total += step.reward.cpu().where(running, 0.0)
+        running &= ~(step.terminated | step.truncated).cpu()
         obs = step.obs
     return total

@@ -19,7 +19,7 @@ class Trajectories:
     """N sampled trajectories of T steps, time first, without a graph."""
 
     states: Tensor
-    """[T + 1, N, state_dim]."""
+    """[T + 1, N, state_dim]; the start again after an episode has ended, so that nothing is NaN there that was not NaN before."""
     actions: Tensor
     """[T, N, action_dim]."""
     noise: Tensor
@@ -56,10 +56,11 @@ def sample_trajectories(dynamics: Dynamics, policy: Policy, start: Tensor, noise
     for step_noise in noise:
         action = policy(state, step_noise)
         following = dynamics.advance(state, action)
-        rewards.append(dynamics.reward(state, action, following) * alive)
-        done = dynamics.done(following)
-        alive = alive if done is None else alive * (~done).to(alive.dtype)
-        state = following
+        rewards.append(dynamics.reward(state, action, following).masked_fill(alive == 0, 0.0))
+        state, done = following, dynamics.done(following)
+        if done is not None:
+            alive = alive * (~done).to(alive.dtype)
+            state = following.where(alive[:, None] > 0, start)
         states.append(state)
         actions.append(action)
         living.append(alive)

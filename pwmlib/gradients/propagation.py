@@ -19,32 +19,37 @@ def total_propagation(
     The world is s' = advance(s, a) + state_std xi: the noise at each next state is what the likelihood ratio works on. Going backward,
     the derivative of the return-to-go with respect to the mean of s' is estimated both ways; each is pushed on into theta, and their
     shares are inverse to the variances found there. The mixture is what is propagated further back, so that an exploding first-order
-    gradient is replaced where it explodes. start: [N, state_dim]; noise: [T, N, action_dim]; state_noise: xi, [T, N, state_dim].
+    gradient is replaced where it explodes. After an episode's end nothing counts, in either estimate.
+    start: [N, state_dim]; noise: [T, N, action_dim]; state_noise: xi, [T, N, state_dim].
     """
     if not state_std > 0:
         raise ValueError(f"total_propagation: state_std must be positive, got {state_std}; the likelihood ratio needs noise at the states")
     if state_noise.shape != (len(noise), *start.shape):
         raise ValueError(f"total_propagation: state_noise has shape {tuple(state_noise.shape)}, expected {(len(noise), *start.shape)}")
     check_samples(start, "total_propagation")
-    steps, state = [], start
+    steps, state, alive = [], start, torch.ones(len(start), dtype=torch.bool, device=start.device)
     for t, (step_noise, xi) in enumerate(zip(noise, state_noise, strict=True)):
         before = state.detach().requires_grad_()
         action = policy(before, step_noise)
         chosen = action.detach().requires_grad_()
         mean = dynamics.advance(before, chosen)
         after = (mean + state_std * xi).detach().requires_grad_()
-        reward = gamma**t * dynamics.reward(before, chosen, after)
-        steps.append((before, action, chosen, mean, after, reward))
-        state = after
+        reward = gamma**t * dynamics.reward(before, chosen, after).masked_fill(~alive, 0.0)
+        steps.append((before, action, chosen, mean, after, reward, alive))
+        state, done = after, dynamics.done(after)
+        if done is not None:  # as in `sample_trajectories`
+            alive = alive & ~done
+            state = after.where(alive[:, None], start)
     to_go = torch.zeros_like(steps[0][5])
     adjoint, shares = torch.zeros_like(start), torch.zeros(len(noise), dtype=start.dtype)
     parts: list[Tensor] = []
     for t in reversed(range(len(noise))):
-        before, action, chosen, mean, after, reward = steps[t]
+        before, action, chosen, mean, after, reward, alive = steps[t]
         to_go = to_go + reward.detach()
         r_before, r_chosen, r_after = _gradients(reward, (before, chosen, after))
         pathwise = adjoint + r_after
-        centred = to_go - (to_go.sum() - to_go) / (len(to_go) - 1)
+        others = (to_go.sum() - to_go) / (alive.sum() - 1).clamp(min=1)
+        centred = (to_go - others).masked_fill(~alive, 0.0)
         ratio = centred[:, None] * state_noise[t] / state_std
         through = [_gradients(mean, (before, chosen), seed, keep=True) for seed in (pathwise, ratio)]
         seeds = torch.stack([through[0][1], through[1][1]])[:, None]

@@ -26,7 +26,7 @@ class ModelEnv:
     the same actions and say when an episode ends.
     real_reward: rewards have their real value and the model's gradient; else both are the model's.
     reward_symexp: a two-hot head's rewards in their own units; False leaves them in symlog space (the paper).
-    replay: where every real step is kept.
+    replay: where the real steps of every window are kept that `keep` was called for.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class ModelEnv:
             raise ValueError("ModelEnv: real_reward=True gives rewards in their own units; reward_symexp must be True with it")
         self.env, self.model, self.replay, self.imagination, self.real_reward = env, model, replay, imagination, real_reward
         self.reward_symexp = reward_symexp
+        self._window: list[tuple[Tensor, ...]] = []
         self.count, self.obs_dim, self.action_dim, self.simulator = env.count, model.latent_dim, env.action_dim, env.simulator
         self.refresh()
 
@@ -69,7 +70,7 @@ class ModelEnv:
         before = self.env.detach()
         with torch.no_grad():
             real = self.env.step(action.detach())
-        self.replay.add(before, action.detach(), real.reward, real.final_obs, real.terminated, real.truncated)
+        self._window.append((before, action.detach(), real.reward, real.final_obs, real.terminated, real.truncated))
         predicted, reward = self.view.advance(self._latent, action), self.view.reward(self._latent, action)
         if self.real_reward:
             reward = reward + (real.reward - reward).detach()
@@ -79,6 +80,12 @@ class ModelEnv:
         ended = (real.terminated | real.truncated)[:, None]
         self._latent = torch.where(ended, self.encode(real.obs), final)
         return Step(real.state, self._latent, final, reward, real.terminated, real.truncated)
+
+    def keep(self, *_: Tensor) -> None:
+        """Add the real steps since the last call to the replay; what `SHAC` calls as `record` when an update has succeeded."""
+        for row in self._window:
+            self.replay.add(*row)
+        self._window.clear()
 
     @property
     def state(self) -> Tensor:
@@ -90,5 +97,6 @@ class ModelEnv:
         return self.env.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue the real environments there."""
+        """Continue the real environments there; steps that were not kept are forgotten."""
+        self._window.clear()
         self.env.load_state_dict(state)

@@ -116,7 +116,7 @@ class OnlinePWM:
         self.world = ModelEnv(
             env, self.model, self.replay, imagination=c.imagination, real_reward=c.real_reward, reward_symexp=c.reward_symexp
         )
-        self.shac = SHAC(self.world, c.actor_critic, seed=seed)
+        self.shac = SHAC(self.world, c.actor_critic, seed=seed, record=self.world.keep)
 
     @property
     def step(self) -> int:
