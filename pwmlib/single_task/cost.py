@@ -61,7 +61,7 @@ def core_seconds(algorithm: Algorithm, task: str, settings: SingleTaskSettings) 
         larger = model_weights(td.model, task) / 305_000
         iterations = td.planner.searches(env_spec(task).rules("paper").action_dim)
         searched = td.envs * td.planner.samples * iterations * 3.3e-5 * larger
-        return td.updates * td.steps * (searched + td.model_updates * 0.038 * larger * td.agent.batch / 128)
+        return td.updates * td.steps * (searched + td.model_updates * 0.044 * larger * td.agent.batch / 128)
     if algorithm == "ppo":
         return settings.ppo.updates * settings.ppo.steps * 64 / 25_000 * robot
     return settings.sac.updates * settings.sac.steps * (0.01 * robot + 0.012 * settings.sac.gradient_steps)
