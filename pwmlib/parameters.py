@@ -82,9 +82,9 @@ def injected_names(cells: Sequence[str]) -> set[str]:
 
 
 def parse_list(value: Any) -> Any:
-    """A list given on papermill's command line: JSON or comma-separated text; other values pass unchanged."""
+    """A list given on papermill's command line: JSON, comma-separated text or one number; other values pass unchanged."""
     if not isinstance(value, str):
-        return value
+        return [value] if isinstance(value, (int, float)) else value
     text = value.strip()
     if text[:1] in "[{":
         try:

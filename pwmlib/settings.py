@@ -6,6 +6,7 @@ Construction, `dataclasses.replace` and overrides of the notebooks all go throug
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import fields
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
@@ -15,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from .errors import ExplainedError
 
 __all__ = [
-    "Beta", "Count", "Counts", "Fraction", "NonNegative", "Positive", "Real", "SettingError", "Several", "Whole", "first_problem",
+    "NUMBER", "Beta", "Count", "Counts", "Fraction", "NonNegative", "Positive", "Real", "SettingError", "Several", "Whole", "first_problem",
     "settings",
 ]  # fmt: skip
 
@@ -50,15 +51,18 @@ def _number(value: Any, check: Any) -> Any:
     return value if type(value) is int else checked  # 1 stays 1 where 1.0 is meant: the hash of a run's parameters tells them apart
 
 
-_CHECKED, _MOST = WrapValidator(_number), 10**9
-Whole = Annotated[int, Field(ge=0, le=_MOST), _CHECKED]
-Count = Annotated[int, Field(ge=1, le=_MOST), _CHECKED]
-Several = Annotated[int, Field(ge=2, le=_MOST), _CHECKED]
-Real = Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False), _CHECKED]
-NonNegative = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False), _CHECKED]
-Positive = Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False), _CHECKED]
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), _CHECKED]
-Beta = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), _CHECKED]
+NUMBER = WrapValidator(_number)
+"""For a field with bounds of its own: no truth value."""
+
+_MOST = 10**9  # far from where float32 ends
+Whole = Annotated[int, Field(ge=0, le=_MOST), NUMBER]
+Count = Annotated[int, Field(ge=1, le=_MOST), NUMBER]
+Several = Annotated[int, Field(ge=2, le=_MOST), NUMBER]
+Real = Annotated[float, Field(ge=-_MOST, le=_MOST), NUMBER]
+NonNegative = Annotated[float, Field(ge=0, le=_MOST), NUMBER]
+Positive = Annotated[float, Field(gt=0, le=_MOST), NUMBER]
+Fraction = Annotated[float, Field(ge=0, le=1), NUMBER]
+Beta = Annotated[float, Field(ge=0, lt=1), NUMBER]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
 """At least one count."""
 
@@ -90,10 +94,11 @@ def first_problem(error: ValidationError, owner: str = "") -> Exception:
     first, *rest = problem["loc"] or ("",)
     if "argument" in problem["type"]:
         return TypeError(f"{owner}: {problem['msg'].lower()} {first!r}")
-    name = f"{first}{''.join(f'[{part!r}]' for part in rest if part != '[key]')}"
+    key = rest[-1:] == ["[key]"]
+    name = f"{first}{''.join(f'[{part!r}]' for part in ([] if key else rest))}"
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, SettingError):
         inner = f"{name}.{cause.name}" if name else cause.name
         return SettingError(inner, cause.value, cause.allowed, owner, cause.example)
-    allowed = problem["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    allowed = re.sub(r"^\w+ should ", "each name must " if key else "must ", problem["msg"].removeprefix("Value error, "))
     return SettingError(name, problem["input"], allowed, owner)

@@ -46,7 +46,7 @@ class Common(NotebookParameters):
     @field_validator("overrides", mode="before")
     @classmethod
     def _parse(cls, value: Any) -> Any:
-        return parse_list(value) if value else {}
+        return parse_list(value) if value and isinstance(value, str) else value or {}
 
     def runs_folder(self) -> Path:
         """The folder of runs, created. Raises OutputFolderError."""

@@ -29,8 +29,7 @@ class FiguresParameters(NotebookParameters):
     @field_validator("numbers", "sources", "verdicts", mode="before")
     @classmethod
     def _parse(cls, value: Any) -> Any:
-        given = parse_list(value) if value else []
-        return [str(v) for v in (given if isinstance(given, list) else [given])]
+        return [str(v) for v in parse_list(value)] if value else []
 
     @field_validator("numbers")
     @classmethod

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..nets import simnorm
-from ..settings import Beta, Count, NonNegative, Positive, Real, SettingError, Whole, settings
+from ..settings import NUMBER, Beta, Count, NonNegative, Positive, Real, SettingError, Whole, settings
 
 __all__ = ["BallWall", "Descent", "Surrogate", "SurrogateConfig", "compare_surrogates", "descend"]
 
@@ -20,7 +20,7 @@ THETA = (-math.pi, math.pi)
 """Domain of the throwing angle, rad."""
 
 
-Size = Annotated[Positive, Field(le=1000)]
+Size = Annotated[float, Field(gt=0, le=1000), NUMBER]
 
 
 @settings
@@ -39,18 +39,22 @@ class BallWall:
     """g, m/s^2."""
     wall: Size = 5.0
     """w, the wall's place (not its width), m."""
-    height: Annotated[Real, Field(ge=-1000, le=1000)] = 0.0
+    height: Annotated[float, Field(ge=-1000, le=1000), NUMBER] = 0.0
     """h, the wall's upper edge above the throwing point, m."""
     time: Size = 2.0
     """T, s."""
     contact_time: Literal["corrected", "released"] = "corrected"
     """"released": sqrt(v^2 cos^2 + a w) without the factor 2, as Eq. 11 and the script have it; moves the optimum to 0.123 rad."""
 
-    def clears(self, theta: Tensor) -> Tensor:
-        """Bool, shape of theta: the ball passes over the wall, or never reaches it within T."""
+    def contact(self, theta: Tensor) -> Tensor:
+        """t_c in seconds, shape of theta: when the ball is at the wall's place."""
         vx = self.speed * torch.cos(theta)
         factor = 2.0 if self.contact_time == "corrected" else 1.0
-        contact = (-vx + (vx.square() + factor * self.acceleration * self.wall).sqrt()) / self.acceleration
+        return (-vx + (vx.square() + factor * self.acceleration * self.wall).sqrt()) / self.acceleration
+
+    def clears(self, theta: Tensor) -> Tensor:
+        """Bool, shape of theta: the ball passes over the wall, or never reaches it within T."""
+        contact = self.contact(theta)
         y = self.speed * torch.sin(theta) * contact - 0.5 * self.gravity * contact.square()
         return (y >= self.height) | (contact > self.time)
 
@@ -58,6 +62,22 @@ class BallWall:
         """J(theta) in metres, any shape; differentiable almost everywhere, with jumps."""
         free = self.speed * torch.cos(theta) * self.time + 0.5 * self.acceleration * self.time**2
         return -torch.where(self.clears(theta), free, torch.full_like(free, self.wall))
+
+    def warnings(self) -> list[str]:
+        """Why this world cannot answer what the study asks, in words; empty where some throws cross the wall and some do not."""
+        theta = torch.linspace(*THETA, 20_001, dtype=torch.float64)
+        reaching = self.contact(theta) <= self.time
+        crossing = reaching & self.clears(theta)
+        if not reaching.any():
+            return [f"Warning: no throw reaches the wall at {self.wall:g} m within {self.time:g} s, so that J has no cliff to cross."]
+        if not crossing.any():
+            return [
+                f"Warning: no throw crosses this wall, whose upper edge is at {self.height:g} m: the plateau before it is the optimum, and "
+                "a descent that stays there counts as having found it."
+            ]
+        if crossing[reaching].all():
+            return ["Warning: every throw that reaches this wall crosses it, so that J has no cliff to cross."]
+        return []
 
     def optimum(self, points: int = 200_001) -> tuple[float, float]:
         """(theta*, J*) on a fine grid, in float64."""
