@@ -32,7 +32,7 @@ class ParameterError(ExplainedError, ValueError):
 class NotebookParameters(BaseModel):
     """Base of the parameters of one notebook; fields are the names of its parameters cell, with the defaults there."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
     @field_validator("*", mode="before")
     @classmethod
