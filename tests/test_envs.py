@@ -312,7 +312,7 @@ def test_a_reward_in_plain_torch_on_top_is_differentiable():
         (lambda: DifferentiableEnv("hopper", 4, variant="old"), "variant must be one of .*'released'.*, got 'old'"),
         (lambda: DifferentiableEnv("hopper", 0), "count >= 1"),
         (lambda: DifferentiableEnv("hopper", 4, interval=17), "interval <= substeps, got 4, 16, 17"),
-        (lambda: DifferentiableEnv("hopper", 4, stiffness=0), "stiffness must be positive, got 0"),
+        (lambda: DifferentiableEnv("hopper", 4, stiffness=0), "stiffness must be positive and finite, got 0"),
         (lambda: DifferentiableEnv("hopper", 4, episode_length=0), "episode_length must be at least 1, got 0"),
         (lambda: DifferentiableEnv("hopper", 4).step(torch.zeros(4, 2)), r"action has shape \(4, 2\), expected \(4, 3\)"),
         (lambda: DifferentiableEnv("hopper", 4).step(torch.zeros(4, 3, dtype=torch.float64)), "action is torch.float64"),

@@ -58,7 +58,7 @@ def test_wrong_ensembles_are_named():
     stranger = FrozenWorldModel(WorldModel(4, 2, config=ENDING))
     with pytest.raises(ValueError, match="encoders differ"):
         EnsembleDynamics([views[0], stranger])
-    with pytest.raises(ValueError, match="members must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="members=0 is not allowed"):
         OfflinePWM(lived(20), OfflinePWMConfig(members=0))
 
 

@@ -19,7 +19,7 @@ from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from pwmlib.config import PWMConfig, WorldModelTraining
 from pwmlib.double_pendulum import DOUBLE_PENDULUM_SCALES
-from pwmlib.envs import DifferentiableEnv
+from pwmlib.envs import DifferentiableEnv, EnvDynamics
 from pwmlib.episodes import BEHAVIOURS, EpisodeStore, make_behaviour
 from pwmlib.online import OnlineAgent, OnlineConfig
 from pwmlib.parameters import override
@@ -35,6 +35,7 @@ from pwmlib.single_task.scales import SINGLE_TASK_SCALES, SINGLE_TASKS, settings
 from pwmlib.single_task.tdmpc2_online import OnlineTDMPC2Config
 from pwmlib.tasks import make, task
 from pwmlib.tasks.planning import PLANNERS
+from pwmlib.toys import CartpoleSwingup, PendulumSwingup
 from pwmlib.toys.ball_wall import BallWall, Descent, SurrogateConfig
 from pwmlib.twohot import TwoHot
 from pwmlib.world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
@@ -284,6 +285,16 @@ FUNCTIONS = [
     (
         lambda folder: DifferentiableEnv("double_pendulum", 2).step(torch.tensor([[0.0], [NAN]])),
         "double_pendulum: actions must be finite, got nan at (1, 0)",
+    ),
+    (lambda folder: EnvDynamics("double_pendulum", 2, stiffness=NAN), "stiffness must be positive and finite, got nan"),
+    (lambda folder: DifferentiableEnv("double_pendulum", 2, stiffness=INF), "stiffness must be positive and finite, got inf"),
+    *(
+        (lambda folder, world=world: world(start="x"), f"{world.__name__}: start must be 'broad'")
+        for world in (CartpoleSwingup, PendulumSwingup)
+    ),
+    *(
+        (lambda folder, world=world: world().reset(2, start="x"), f"{world.__name__}: start must be 'broad'")
+        for world in (CartpoleSwingup, PendulumSwingup)
     ),
     (lambda folder: make_behaviour("juggle", None, None), "behaviour must be one of ['correlated_random', 'mpc', "),
     (lambda folder: PWMConfig.variant("papper"), "variant must be 'paper' or 'released', got 'papper'"),

@@ -44,8 +44,6 @@ class DifferentiableEnv:
         device: str | torch.device | None = None,
     ):
         spec = env_spec(name, substeps=substeps, interval=interval, episode_length=episode_length, count=count)
-        if not stiffness > 0:
-            raise ValueError(f"DifferentiableEnv: stiffness must be positive, got {stiffness}")
         if spec.episode_length < 1:
             raise ValueError(f"DifferentiableEnv: episode_length must be at least 1, got {spec.episode_length}")
         self.spec, self.rules = spec, spec.rules(variant)
