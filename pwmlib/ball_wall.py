@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .checkpoints import write_atomic
 from .runs import Run, resolve_device, single_thread
+from .settings import Count, Counts, SettingError, Several, settings
 from .toys.ball_wall import THETA, BallWall, Descent, SurrogateConfig, compare_surrogates
 
 __all__ = ["BALL_WALL_SCALES", "BallWallScale", "Example", "crossed", "example", "outcomes", "readable", "study", "summary", "verdicts"]
@@ -20,15 +21,20 @@ __all__ = ["BALL_WALL_SCALES", "BallWallScale", "Example", "crossed", "example",
 KINDS = ("relu", "layernorm_mish", "simnorm")
 
 
-@dataclass(frozen=True)
+@settings
 class BallWallScale:
     """How much of the study is run."""
 
-    seeds: int = 20
-    steps: int = 1000
-    epochs: tuple[int, ...] = (100, 20)
-    groups: tuple[int, ...] = (16, 32)
+    seeds: Several = 20
+    steps: Count = 1000
+    epochs: Counts = (100, 20)
+    groups: tuple[Count, ...] = (16, 32)
     """SimNorm group sizes tried beside 8."""
+
+    def __post_init__(self) -> None:
+        for group in self.groups:
+            if SurrogateConfig.hidden % group:
+                raise SettingError("groups", self.groups, f"must be divisors of {SurrogateConfig.hidden}, the width of the models")
 
 
 BALL_WALL_SCALES: dict[str, BallWallScale] = {

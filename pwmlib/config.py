@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .nets import Activation, NormOrder
 from .policy import MIN_LOG_STD
+from .settings import Beta, Count, Fraction, NonNegative, Positive, Real, SettingError, settings
 from .world_model import WorldModelLossConfig
 
 __all__ = ["PWMConfig", "Variant", "WorldModelTraining"]
@@ -17,35 +18,35 @@ __all__ = ["PWMConfig", "Variant", "WorldModelTraining"]
 Variant = Literal["paper", "released"]
 
 
-@dataclass(frozen=True)
+@settings
 class PWMConfig:
     """Policy extraction. The defaults are the paper's; `PWMConfig.variant("released")` sets every switch to the public code's choice.
 
     Where the paper is silent (Adam's betas, learning-rate decay, initial standard deviation) the default is the released value.
     """
 
-    updates: int = 10_000
+    updates: Count = 10_000
     """Policy updates N; learning rates decay over them."""
-    horizon: int = 16
-    batch: int = 64
+    horizon: Count = 16
+    batch: Count = 64
     """Imagined trajectories per update (Table 1). Released multi-task configuration: 512."""
-    gamma: float = 0.99
-    lam: float = 0.95
-    actor_lr: float = 5e-4
-    critic_lr: float = 5e-4
-    final_lr: float = 1e-5
+    gamma: Fraction = 0.99
+    lam: Fraction = 0.95
+    actor_lr: Positive = 5e-4
+    critic_lr: Positive = 5e-4
+    final_lr: NonNegative = 1e-5
     lr_schedule: Literal["linear", "constant"] = "linear"
-    betas: tuple[float, float] = (0.7, 0.95)
-    actor_grad_norm: float = 1.0
-    critic_grad_norm: float = 100.0
-    actor_hidden: tuple[int, ...] = (400, 200, 100)
-    critic_hidden: tuple[int, ...] = (400, 200)
-    critics: int = 3
+    betas: tuple[Beta, Beta] = (0.7, 0.95)
+    actor_grad_norm: Positive = 1.0
+    critic_grad_norm: Positive = 100.0
+    actor_hidden: tuple[Count, ...] = (400, 200, 100)
+    critic_hidden: tuple[Count, ...] = (400, 200)
+    critics: Count = 3
     activation: Activation = "mish"
     norm_order: NormOrder = "before_activation"
     """"LayerNorm and Mish" (paper). Released actor and critics: Linear-Mish-LayerNorm, "after_activation"."""
-    log_std_init: float = -1.0
-    min_log_std: float = MIN_LOG_STD
+    log_std_init: Real = -1.0
+    min_log_std: Real = MIN_LOG_STD
     actor_objective: Literal["n_step", "td_lambda"] = "n_step"
     """Eq. 6, or the lambda-return of Fig. 19."""
     terminal_discount: Literal["gamma^H", "gamma^(H+1)"] = "gamma^H"
@@ -64,12 +65,12 @@ class PWMConfig:
     """How 3 critics give one value: "to reduce variance" (paper), or the minimum (released)."""
     critic_loss: Literal["sum", "mean"] = "sum"
     """Eq. 9 sums over time and critics; released: mean over both."""
-    critic_iterations: int = 8
-    critic_minibatches: int = 4
+    critic_iterations: Count = 8
+    critic_minibatches: Count = 4
     critic_sampling: Literal["uniform", "time_blocks"] = "uniform"
     """8 gradient steps, each on a uniform sample of a quarter of the data (paper), or 8 passes over 4 unshuffled blocks of time
     steps, 32 gradient steps (released)."""
-    continued: float = 0.0
+    continued: Fraction = 0.0
     """Share of the imagined trajectories that go on from where those of the last update ended, instead of from replay states (paper)."""
     start_states: Literal["all", "slice_start"] = "all"
     """Which replay states start imagined rollouts: all (s_1 ~ B), or none of an episode's last H (released: first of a slice)."""
@@ -77,13 +78,9 @@ class PWMConfig:
     """Of the matrix products of the frozen model and the critics; parameters, sums and the actor stay float32."""
 
     def __post_init__(self) -> None:
-        if self.updates < 1 or self.horizon < 1 or self.batch < 1:
-            raise ValueError(f"PWMConfig: updates, horizon and batch must be positive, got {self.updates}, {self.horizon}, {self.batch}")
         if self.critic_sampling == "time_blocks" and self.horizon % self.critic_minibatches:
-            raise ValueError(
-                f"PWMConfig: critic_sampling='time_blocks' needs horizon ({self.horizon}) divisible by "
-                f"critic_minibatches ({self.critic_minibatches})"
-            )
+            said = f"critic_sampling='time_blocks' needs a divisor of horizon={self.horizon}"
+            raise SettingError("critic_minibatches", self.critic_minibatches, said)
 
     @property
     def critic_steps(self) -> int:
@@ -118,21 +115,21 @@ class PWMConfig:
         return replace(cls(), **{**released, **overrides})
 
 
-@dataclass(frozen=True)
+@settings
 class WorldModelTraining:
     """Pre-training of the world model on offline data (Eq. 10, Table 1)."""
 
-    updates: int = 100_000
-    horizon: int = 16
-    batch: int = 1024
-    lr: float = 3e-4
-    final_lr: float | None = None
+    updates: Count = 100_000
+    horizon: Count = 16
+    batch: Count = 1024
+    lr: Positive = 3e-4
+    final_lr: NonNegative | None = None
     """Linear decay to this value over `updates`; None keeps lr constant."""
-    encoder_lr_scale: float = 1.0
+    encoder_lr_scale: NonNegative = 1.0
     """TD-MPC2 pre-training: 0.3."""
     train_task_embedding: bool = True
     """Released fine-tuning: the optimiser is never given the embedding."""
-    grad_norm: float = 20.0
+    grad_norm: Positive = 20.0
     standardise_obs: bool = False
     """Standardise observations per task with the data's statistics (paper and released multi-task code: no)."""
     precision: Literal["float32", "bfloat16"] = "float32"

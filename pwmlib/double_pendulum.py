@@ -29,6 +29,7 @@ from .jobs import Job, run_jobs
 from .policy import Actor
 from .pretrain import WorldModelTrainer, held_out_fit
 from .runs import Run, single_thread, train
+from .settings import Count, Counts, Fraction, Several, settings
 from .world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig
 
 __all__ = ["DOUBLE_PENDULUM_SCALES", "DoublePendulumScale", "Study", "perturbation_growth", "run_study"]
@@ -38,24 +39,24 @@ REWARD_UNITS = "trained policy, same actions, reward in the released script's un
 """A setting of the true dynamics only: the reward scaled, which must change the variance and no ESNR."""
 
 
-@dataclass(frozen=True)
+@settings
 class DoublePendulumScale:
     """All numbers of one scale of notebook 01."""
 
-    shac_seeds: int
+    shac_seeds: Count
     shac: SHACConfig
     model: WorldModelConfig
     training: WorldModelTraining
     """Of both models; only the horizon differs."""
-    train_horizons: tuple[int, ...] = (3, 16)
-    envs: int = 64
-    samples: int = 100
+    train_horizons: Counts = (3, 16)
+    envs: Count = 64
+    samples: Several = 100
     """N, Monte-Carlo samples of every gradient."""
-    horizons: int = 50
-    resamples: int = 200
-    milestones: tuple[float, ...] = (0.1, 0.3, 1.0)
+    horizons: Several = 50
+    resamples: Count = 200
+    milestones: tuple[Fraction, ...] = (0.1, 0.3, 1.0)
     """Shares of the models' training at which a copy is kept, to see gradients become right (or not) with training time."""
-    checkpoint_every: int = 50
+    checkpoint_every: Count = 50
 
 
 _SHAC = SHACConfig(updates=300, horizon=48, actor_hidden=(64, 64), critic_hidden=(128, 64), reward_scale=0.02)

@@ -6,7 +6,7 @@ updates, whose learning rates fall over exactly that many.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +15,7 @@ from .jobs import Engine
 from .multitask import MultitaskExperiment
 from .multitask_peers import MultitaskPeers
 from .scales import MultitaskScale
+from .settings import Count, Counts, settings
 from .tasks import task
 
 __all__ = ["EXTRACTION_UPDATES", "ExtractionStudy"]
@@ -27,18 +28,18 @@ EXTRACTION_UPDATES: dict[str, tuple[int, ...]] = {
 """World-model updates after which policies are compared; the paper's are those of the released files."""
 
 
-@dataclass(frozen=True)
+@settings
 class ExtractionStudy:
     """tasks: names of dm_control tasks. updates: of the world model, ascending. settings: everything else."""
 
     tasks: tuple[str, ...]
-    updates: tuple[int, ...]
+    updates: Counts
     settings: MultitaskScale
     runs_dir: Path
     data_dir: Path
-    train_seeds: int = 3
+    train_seeds: Count = 3
     device: str = "cpu"
-    workers: int = 2
+    workers: Count = 2
     engine: Engine = "local"
     progress: bool = True
 

@@ -30,6 +30,7 @@ from .pretrain import held_out_fit, pretrain_world_model
 from .pwm import StartStates
 from .runs import Run, digest, resolve_device, train
 from .scales import MultitaskScale, joint_training
+from .settings import Count, settings
 from .shipped import Artefacts
 from .sweep import note_plan
 from .tasks import Task
@@ -48,17 +49,17 @@ class StageFailedError(ExplainedError):
     """Jobs of a stage failed; the message names each with its reason. The others are finished and will not run again."""
 
 
-@dataclass(frozen=True)
+@settings
 class MultitaskExperiment:
     """One experiment: its tasks, scale and folders. Every method does only what is missing."""
 
     tasks: tuple[Task, ...]
     scale: MultitaskScale
-    train_seeds: int
+    train_seeds: Count
     runs_dir: Path
     data_dir: Path
     device: str = "auto"
-    workers: int = 2
+    workers: Count = 2
     progress: bool = True
     engine: Engine = "local"
     """Where jobs run: processes here, or Ray."""

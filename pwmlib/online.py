@@ -6,7 +6,6 @@ It is also how a fresh machine gets data of mixed quality: the episodes of a run
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,23 +19,24 @@ from .frozen import FrozenWorldModel
 from .policy import Actor
 from .pretrain import WorldModelTrainer
 from .pwm import PolicyLearner
+from .settings import Count, Whole, settings
 from .tasks import Environment
 from .world_model import WorldModel, WorldModelConfig
 
 __all__ = ["OnlineAgent", "OnlineConfig", "policy_actor", "replay_starts"]
 
 
-@dataclass(frozen=True)
+@settings
 class OnlineConfig:
     """One task, online. Updates per episode are after each collected episode."""
 
-    episodes: int = 60
+    episodes: Count = 60
     """Episodes of the learning agent, after the random ones."""
-    random_episodes: int = 5
+    random_episodes: Whole = 5
     """Before the first update; of the given policy where there is one."""
-    model_updates: int = 100
-    policy_updates: int = 60
-    first_model_updates: int = 300
+    model_updates: Whole = 100
+    policy_updates: Whole = 60
+    first_model_updates: Whole = 300
     """World-model updates on the random episodes, before the first policy update."""
     model: WorldModelConfig = WorldModelConfig()
     training: WorldModelTraining = WorldModelTraining()
@@ -148,6 +148,7 @@ class OnlineAgent:
         if first and c.training.standardise_obs and not self._given_model:
             mean, std, *_ = self.data.statistics()
             self.model.set_statistics(mean, std)
+        model_metrics, policy_metrics = {}, {}
         for _ in range(c.first_model_updates if first else c.model_updates):
             model_metrics = self.trainer.update()
         self._refresh()

@@ -7,14 +7,18 @@ and rejects the second.
 from __future__ import annotations
 
 import ast
-import dataclasses
 import json
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from difflib import get_close_matches
 from typing import Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
 from .errors import ExplainedError
+from .runs import plain
+from .settings import SettingError, first_problem
 
 __all__ = ["NotebookParameters", "ParameterError", "injected_names", "override"]
 
@@ -26,15 +30,22 @@ class ParameterError(ExplainedError, ValueError):
 
 
 class NotebookParameters(BaseModel):
-    """Base of the parameters of one notebook; fields are the names of its parameters cell."""
+    """Base of the parameters of one notebook; fields are the names of its parameters cell, with the defaults there."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("must not be True or False")
+        return value
 
     @classmethod
     def validate_cell(cls, namespace: Mapping[str, Any]) -> Any:
         """Check the notebook's globals(): every field, and every name that papermill injected. Returns the parameters.
 
-        Raises ParameterError, one paragraph, naming the value, what is allowed and where to set it.
+        Raises ParameterError, one paragraph about the first wrong value: what is allowed, and the flag that sets it.
         """
         unknown = sorted(injected_names(namespace.get("In", ())) - set(cls.model_fields))
         if unknown:
@@ -46,18 +57,17 @@ class NotebookParameters(BaseModel):
         try:
             return cls(**given)
         except ValidationError as error:
-            raise ParameterError(" ".join(cls._explain(problem) for problem in error.errors())) from None
+            raise ParameterError(cls._explain(first_problem(error))) from None
 
     @classmethod
-    def _explain(cls, problem: Mapping[str, Any]) -> str:
-        name = str(problem["loc"][0]) if problem["loc"] else "parameters"
-        described = cls.model_fields[name].description if name in cls.model_fields else None
-        message = problem["msg"].removeprefix("Value error, ")
-        note = f" {name} is {described.rstrip('.')}." if described else ""
-        return (
-            f"{name}={problem['input']!r} is not allowed: {message.rstrip('.')}.{note} "
-            f"Set it with papermill -p {name} VALUE or in the notebook's parameters cell."
-        )
+    def _explain(cls, problem: SettingError) -> str:
+        if problem.example:
+            note, flag = "", f"overrides {shlex.quote(json.dumps(problem.example))} (what the scale has)"
+        else:
+            field = cls.model_fields[problem.field]
+            default = field.default if isinstance(field.default, str) else json.dumps(field.default)
+            note, flag = f" {problem.field} is {field.description.rstrip('.')}.", f"{problem.field} {shlex.quote(default)} (the default)"
+        return f"{problem}.{note} Set it with papermill -p {flag} or in the notebook's parameters cell."
 
 
 def injected_names(cells: Sequence[str]) -> set[str]:
@@ -72,9 +82,9 @@ def injected_names(cells: Sequence[str]) -> set[str]:
 
 
 def parse_list(value: Any) -> Any:
-    """A list given on papermill's command line: JSON or comma-separated text; other values pass unchanged."""
+    """A list given on papermill's command line: JSON, comma-separated text or one number; other values pass unchanged."""
     if not isinstance(value, str):
-        return value
+        return [value] if isinstance(value, (int, float)) else value
     text = value.strip()
     if text[:1] in "[{":
         try:
@@ -84,26 +94,46 @@ def parse_list(value: Any) -> Any:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def override(settings: T, changes: Mapping[str, Any]) -> T:
-    """A frozen dataclass with fields replaced by dotted names, {"policy.updates": 100}, each checked against its type.
+def override(settings: T, changes: Mapping[str, Any], *, prefix: str = "") -> T:
+    """Settings with fields replaced by dotted names, {"policy.updates": 100}, all at once; `prefix` stands before each in errors.
 
-    Raises ValueError naming the field and what exists there.
+    Raises SettingError naming the setting, with what it is now as the example.
     """
+    if not changes:
+        return settings
+    here: dict[str, Any] = {}
+    below: dict[str, dict[str, Any]] = {}
+    known = [f.name for f in fields(settings)] if is_dataclass(settings) else []
     for dotted, value in changes.items():
-        settings = _override(settings, dotted.split("."), value, dotted)
-    return settings
-
-
-def _override(settings: Any, names: list[str], value: Any, dotted: str) -> Any:
-    fields = {f.name for f in dataclasses.fields(settings)} if dataclasses.is_dataclass(settings) else set()
-    if names[0] not in fields:
-        raise ValueError(f"no setting {dotted!r}; {type(settings).__name__} has {', '.join(sorted(fields)) or 'none'}")
-    if len(names) > 1:
-        inner = _override(getattr(settings, names[0]), names[1:], value, dotted)
-        return dataclasses.replace(settings, **{names[0]: inner})
-    hint = get_type_hints(type(settings))[names[0]]
+        name, _, rest = dotted.partition(".")
+        if name not in known:
+            there = f"{type(settings).__name__} has {', '.join(known)}" if known else f"{prefix[:-1]} is {settings!r}"
+            nearest = get_close_matches(name, known, n=1, cutoff=0) if known else []
+            example = _example(settings, nearest, prefix) or {prefix[:-1]: plain(settings)}
+            raise SettingError(prefix + dotted, value, f"no setting {prefix + dotted!r}; {there}", "", example)
+        if rest:
+            below.setdefault(name, {})[rest] = value
+        else:
+            here[name] = value
+    for name, inner in below.items():
+        here[name] = override(here.get(name, getattr(settings, name)), inner, prefix=f"{prefix}{name}.")
     try:
-        checked = TypeAdapter(hint).validate_python(value)
-    except ValidationError as error:
-        raise ValueError(f"setting {dotted}={value!r}: {error.errors()[0]['msg']}") from None
-    return dataclasses.replace(settings, **{names[0]: checked})
+        made = replace(settings, **here)
+    except SettingError as error:
+        example = _example(settings, [error.field] if error.field in here else list(here), prefix)
+        raise SettingError(prefix + error.name, error.value, error.allowed, "", example) from None
+    # An int given for a float becomes one here, unlike in Python code: the hashes of runs tell them apart.
+    hints = get_type_hints(type(settings))
+    return replace(made, **{name: TypeAdapter(hints[name]).validate_python(getattr(made, name)) for name in here})
+
+
+def _example(settings: Any, names: Sequence[str], prefix: str) -> dict[str, Any]:
+    """The present values of settings by dotted name; of one that has settings itself, its first."""
+    found = {}
+    for name in names:
+        value, dotted = getattr(settings, name), prefix + name
+        while is_dataclass(value):
+            name = fields(value)[0].name
+            value, dotted = getattr(value, name), f"{dotted}.{name}"
+        found[dotted] = plain(value)
+    return found

@@ -3,32 +3,35 @@ extracted from it. If a planner that sees only the model fails in the real task,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from .frozen import FrozenWorldModel
 from .returns import discounted_sum
+from .settings import Count, Fraction, NonNegative, Positive, SettingError, settings
 
 __all__ = ["MPPI", "PlannerConfig"]
 
 
-@dataclass(frozen=True)
+@settings
 class PlannerConfig:
     """No terminal value: what is planned with is the model alone."""
 
-    samples: int = 96
-    horizon: int = 40
-    iterations: int = 1
-    elites: int = 12
-    noise: float = 0.7
+    samples: Count = 96
+    horizon: Count = 40
+    iterations: Count = 1
+    elites: Count = 12
+    noise: NonNegative = 0.7
     """Standard deviation of sampled actions; correlated over time as below."""
-    correlation: float = 0.8
-    temperature: float = 0.2
+    correlation: Fraction = 0.8
+    temperature: Positive = 0.2
     """Of the exponential weights, in units of the elites' return spread."""
-    gamma: float = 0.99
+    gamma: Fraction = 0.99
+
+    def __post_init__(self) -> None:
+        if self.elites > self.samples:
+            raise SettingError("elites", self.elites, f"must be at most samples={self.samples}")
 
 
 class MPPI:

@@ -270,6 +270,9 @@ def train(
 
     evaluate(step): extra columns, logged every `evaluate_every` updates. When an update raises, the state before it is saved first.
     """
+    for name, value in {"checkpoint_every": checkpoint_every, "log_every": log_every}.items():
+        if value < 1:
+            raise ValueError(f"train: {name}={value} is not allowed: must be at least 1")
     saved = run.load_checkpoint() if run else None
     if saved is not None:
         learner.load_state_dict(saved)

@@ -6,7 +6,7 @@ Where quick and laptop differ from Table 1 they say so here; the recipe behind t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass, replace
 from typing import Literal
 
 import pandas as pd
@@ -18,6 +18,7 @@ from .online import OnlineConfig
 from .planning import PlannerConfig
 from .published import printed_settings
 from .runs import plain
+from .settings import Count, Whole, settings
 from .tasks import MT30
 from .world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
 
@@ -37,13 +38,17 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+Planned = Literal["uniform_random", "correlated_random", "mpc", "mpc_noisy"]
+Scripted = Literal["uniform_random", "correlated_random", "scripted_hold", "scripted_noisy", "scripted_switching"]
+
+
+@settings
 class DataPlan:
     """Offline episodes of each task, by behaviour. One seed decides everything."""
 
-    seed: int = 0
-    dm_control: dict[str, int] = field(default_factory=lambda: {"uniform_random": 5, "correlated_random": 5})
-    metaworld: dict[str, int] = field(
+    seed: Whole = 0
+    dm_control: dict[Planned, Whole] = field(default_factory=lambda: {"uniform_random": 5, "correlated_random": 5})
+    metaworld: dict[Scripted, Whole] = field(
         default_factory=lambda: {
             "scripted_hold": 25,
             "scripted_noisy": 40,
@@ -54,46 +59,46 @@ class DataPlan:
     )
     replay: OnlineConfig | None = None
     """The learning agent whose replay joins the dm_control data; None for no replay."""
-    shard: int = 20
+    shard: Count = 20
     """Episodes a file."""
 
 
-@dataclass(frozen=True)
+@settings
 class CollectionPlan:
     """Iterated collection (App. C.4) on all tasks: extract a policy of each from the present world model, act in the real task while it
     learns, train the world model further on everything. A policy finds what the model has wrong; its episodes put that right."""
 
-    rounds: int = 2
-    episodes: int = 18
+    rounds: Count = 2
+    episodes: Count = 18
     """Of each task and round; every other one with the policy's noise."""
-    stages: int = 3
+    stages: Count = 3
     """Times during an extraction at which episodes are recorded."""
     policy: PWMConfig = PWMConfig()
     training: WorldModelTraining = WorldModelTraining()
     """Of the world model after each round, from the weights of the round before."""
 
 
-@dataclass(frozen=True)
+@settings
 class FineTuningPlan:
     """Online fine-tuning (App. C.4) of a task's copy of the world model: updates are after each episode in the real task."""
 
     policy: Literal["anew", "extracted"] = "anew"
     """Whether policy and critics start anew, as in the paper's single tasks, or are those that were extracted from the frozen model: such
     critics promise what only the frozen model holds, and have to unlearn it first."""
-    episodes: int = 80
+    episodes: Count = 80
     """After the first ones."""
-    first_episodes: int = 4
+    first_episodes: Whole = 4
     """Before the first update."""
-    first_model_updates: int = 400
-    model_updates: int = 100
-    policy_updates: int = 50
+    first_model_updates: Whole = 400
+    model_updates: Count = 100
+    policy_updates: Count = 50
     training: WorldModelTraining = WorldModelTraining(
         horizon=8, batch=128, lr=1e-3, final_lr=1e-4, standardise_obs=True, loss=WorldModelLossConfig(dynamics_coef=5.0)
     )
     """Of the task's copy of the world model; `updates` follows from the numbers above."""
 
 
-@dataclass(frozen=True)
+@settings
 class MultitaskScale:
     """All numbers of one scale of notebook 03."""
 
@@ -108,13 +113,13 @@ class MultitaskScale:
     """Of one policy for all tasks (Fig. 18)."""
     tdmpc2: TDMPC2Config = TDMPC2Config()
     tdmpc2_planner: TDMPC2PlannerConfig = TDMPC2PlannerConfig()
-    train_seeds: int = 2
-    model_seed: int = 0
+    train_seeds: Count = 2
+    model_seed: Whole = 0
     """Of the world model's weights and batches."""
-    planner_episodes: int = 1
-    eval_episodes: int = 5
-    evaluate_every: int = 100
-    checkpoint_every: int = 100
+    planner_episodes: Whole = 1
+    eval_episodes: Count = 5
+    evaluate_every: Count = 100
+    checkpoint_every: Count = 100
     pretraining: Literal["world_model", "tdmpc2"] = field(default="world_model", metadata={"later": True})
     """What trains the world model: its own loss alone (Eq. 10), or TD-MPC2's joint one, whose Q-functions shape the latents too (the
     checkpoints that the released code loads); see `joint_training`."""

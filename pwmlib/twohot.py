@@ -5,12 +5,13 @@ A scalar is squashed by symlog and spread over the two neighbouring bins of a fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .settings import Real, SettingError, Several, settings
 
 __all__ = ["TwoHot", "symexp", "symlog"]
 
@@ -34,17 +35,17 @@ def _bins(low: float, high: float, count: int, device: torch.device, dtype: torc
         return torch.linspace(low, high, count, device=device, dtype=dtype)
 
 
-@dataclass(frozen=True)
+@settings
 class TwoHot:
     """Two-hot code on `bins` equally spaced points of [low, high] in symlog space (Table 1: 101 bins on [-10, 10])."""
 
-    bins: int = 101
-    low: float = -10.0
-    high: float = 10.0
+    bins: Several = 101
+    low: Real = -10.0
+    high: Real = 10.0
 
     def __post_init__(self) -> None:
-        if self.bins < 2 or not self.low < self.high:
-            raise ValueError(f"TwoHot: needs at least 2 bins and low < high, got bins={self.bins}, [{self.low}, {self.high}]")
+        if not self.low < self.high:
+            raise SettingError("low", self.low, f"must be less than high={self.high}")
 
     @property
     def bin_size(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .nets import Activation, NormedLinear, SimNorm, mlp, training_mode
+from .settings import Count, Fraction, NonNegative, SettingError, Whole, settings
 from .twohot import TwoHot
 
 __all__ = [
@@ -22,21 +23,21 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@settings
 class WorldModelConfig:
     """Architecture of a world model. The defaults are the 48M size of Table 1."""
 
-    latent_dim: int = 768
-    encoder_hidden: tuple[int, ...] = (1792, 1792, 1792)
-    dynamics_hidden: tuple[int, ...] = (1792, 1792)
-    reward_hidden: tuple[int, ...] = (1792, 1792)
-    task_dim: int = 96
+    latent_dim: Count = 768
+    encoder_hidden: tuple[Count, ...] = (1792, 1792, 1792)
+    dynamics_hidden: tuple[Count, ...] = (1792, 1792)
+    reward_hidden: tuple[Count, ...] = (1792, 1792)
+    task_dim: Whole = 96
     """Width of the learned task embedding (96 for MT80, 64 for MT30); 0 for a single task."""
     activation: Activation = "mish"
     layer_norm: bool = True
     latent_norm: Literal["simnorm", "none"] = "simnorm"
     """Output of E and F (Eq. 4). With activation and layer_norm this gives the ablation of Fig. 8a."""
-    simnorm_group: int = 8
+    simnorm_group: Count = 8
     spectral_norm: bool = False
     two_hot: TwoHot | None = field(default_factory=TwoHot)
     """Reward head: two-hot classification (Eq. 10), or None for a scalar with squared error (released single-task code)."""
@@ -46,6 +47,10 @@ class WorldModelConfig:
     """A head that says whether a state ends the episode. The paper's tasks are treated as if none did; Hopper and Ant fall."""
     residual: bool = False
     """Dynamics predict z + F(z, a) and the state itself is the latent; a deviation from the paper, for small-scale comparisons."""
+
+    def __post_init__(self) -> None:
+        if self.latent_norm == "simnorm" and self.latent_dim % self.simnorm_group:
+            raise SettingError("latent_dim", self.latent_dim, f"must be a multiple of simnorm_group={self.simnorm_group}")
 
 
 WORLD_MODEL_SIZES: dict[str, WorldModelConfig] = {
@@ -83,8 +88,6 @@ class WorldModel(nn.Module):
         action_dims = list(action_dims) if action_dims is not None else [action_dim] * tasks
         if len(action_dims) != tasks or not all(0 < m <= action_dim for m in action_dims):
             raise ValueError(f"WorldModel: action_dims must be {tasks} sizes in 1..{action_dim}, got {action_dims}")
-        if config.latent_norm == "simnorm" and config.latent_dim % config.simnorm_group:
-            raise ValueError(f"WorldModel: latent_dim={config.latent_dim} is not a multiple of simnorm_group={config.simnorm_group}")
         self.obs_dim, self.action_dim, self.tasks = obs_dim, action_dim, tasks
         self.latent_dim = obs_dim if config.residual else config.latent_dim
         common = {
@@ -188,14 +191,14 @@ class WorldModel(nn.Module):
         )
 
 
-@dataclass(frozen=True)
+@settings
 class WorldModelLossConfig:
     """Weights and form of Eq. 10. `released` fields name what the public code does instead."""
 
-    gamma: float = 0.99
+    gamma: Fraction = 0.99
     """Weight gamma^t of step t (the public TD-MPC2 code calls it rho and uses 0.5)."""
-    dynamics_coef: float = 1.0
-    reward_coef: float = 1.0
+    dynamics_coef: NonNegative = 1.0
+    reward_coef: NonNegative = 1.0
     """Both 1 in the paper; TD-MPC2 pre-training has 20 and 0.1."""
     dynamics_reduction: Literal["sum", "mean"] = "sum"
     """Squared norm over latent dimensions (Eq. 10), or its mean (released)."""
@@ -203,7 +206,7 @@ class WorldModelLossConfig:
     """all: the weighted sums are divided by H (TD-MPC2). released: by H, and that of the rewards by H once more."""
     reward_loss: Literal["cross_entropy", "broadcast_mse"] = "cross_entropy"
     """broadcast_mse: squared difference of every logit and the reward, what the released fine-tuning computes with a two-hot head."""
-    termination_coef: float = 1.0
+    termination_coef: NonNegative = 1.0
     """Of the cross-entropy of a model's termination head."""
     normalise_reward: bool = False
     """Learn (r - mean) / std clamped to +-5 (released single-task code)."""

@@ -38,9 +38,9 @@ def test_optimum_is_the_first_angle_that_clears_the_wall():
 
 
 def test_a_wall_lower_than_every_throw_changes_nothing():
-    world, theta = BallWall(height=-1e6), torch.linspace(-3, 3, 50)
+    world, theta = BallWall(height=-1000.0), torch.linspace(-3, 3, 50)
     torch.testing.assert_close(world.objective(theta), -(20 * theta.cos() + 2))
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="wall=-1.0 is not allowed: must be greater than 0"):
         BallWall(wall=-1.0)
 
 

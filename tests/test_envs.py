@@ -352,7 +352,7 @@ def test_a_reward_in_plain_torch_on_top_is_differentiable():
         (lambda: DifferentiableEnv("hopper", 4, variant="old"), "variant must be one of .*'released'.*, got 'old'"),
         (lambda: DifferentiableEnv("hopper", 0), "count >= 1"),
         (lambda: DifferentiableEnv("hopper", 4, interval=17), "interval <= substeps, got 4, 16, 17"),
-        (lambda: DifferentiableEnv("hopper", 4, stiffness=0), "stiffness must be positive, got 0"),
+        (lambda: DifferentiableEnv("hopper", 4, stiffness=0), "stiffness must be positive and finite, got 0"),
         (lambda: DifferentiableEnv("hopper", 4, episode_length=0), "episode_length must be at least 1, got 0"),
         (lambda: HumanoidRules(heading="north"), r"heading must be one of \['target', 'world_x'\], got 'north'"),
         (lambda: single_task_run("shac", ENVS["hopper"], 0, SingleTaskSettings(), "runs"), r"must be the name of an env.*EnvSpec\(rules="),

@@ -62,7 +62,7 @@ def test_wrong_ensembles_are_named():
     shifted.model.obs_mean += 1.0
     with pytest.raises(ValueError, match="statistics of observations differ"):
         EnsembleDynamics([views[0], shifted])
-    with pytest.raises(ValueError, match="members must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="members=0 is not allowed"):
         OfflinePWM(lived(20), OfflinePWMConfig(members=0))
 
 

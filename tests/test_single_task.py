@@ -305,7 +305,7 @@ def test_the_replay_of_a_long_run_is_bounded(settings, tmp_path, monkeypatch):
 def test_a_diverging_run_is_kept_with_its_reason(settings, tmp_path):
     exploding = run_single_task("shac", "hopper", 0, dataclasses.replace(settings, largest_value=1e-6), tmp_path)
     assert exploding["status"] == "diverged" and "update 1: the critic loss is" in exploding["reason"]
-    wild = dataclasses.replace(settings, shac=dataclasses.replace(settings.shac, reward_scale=float("nan")))
+    wild = dataclasses.replace(settings, shac=dataclasses.replace(settings.shac, log_std_init=200.0))
     broken = run_single_task("shac", "hopper", 1, wild, tmp_path)
     assert broken["status"] == "diverged" and "nan" in broken["reason"]
     with pytest.raises(ValueError, match=r"algorithm must be one of shac, pwm, .*, got 'ppo2'"):

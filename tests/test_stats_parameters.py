@@ -189,8 +189,8 @@ def test_wrong_parameters_of_the_ablations_are_one_paragraph():
         AblationParameters.validate_cell({**given, "ablations": ["colour"]})
     for change, message in (
         ({"extraction_tasks": ["mw-reach"]}, "no dm_control task 'mw-reach'; known: walker-stand"),
-        ({"extraction_updates": [0]}, "every number of updates must be at least 1"),
-        ({"overrides": {"extraction.policy.updatez": 1}}, "no setting 'policy.updatez'"),
+        ({"extraction_updates": [0]}, "extraction_updates[0]=0 is not allowed: must be greater than or equal to 1"),
+        ({"overrides": {"extraction.policy.updatez": 1}}, "no setting 'extraction.policy.updatez'"),
     ):
         with pytest.raises(ParameterError, match=re.escape(message)):
             AblationParameters.validate_cell({**given, "ablations": ["detach"], **change})

@@ -8,7 +8,7 @@ in between. Values are bootstrapped where an episode is truncated, and are zero 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -19,34 +19,35 @@ from ..moments import RunningMoments
 from ..policy import Actor, Critics
 from ..pwm import check_finite, restored_on_failure
 from ..returns import td_lambda, valued_states
+from ..settings import Beta, Count, Fraction, NonNegative, Positive, Real, settings
 
 __all__ = ["SHAC", "NormalisedActor", "SHACConfig", "evaluate_policy"]
 
 
-@dataclass(frozen=True)
+@settings
 class SHACConfig:
     """Numbers of SHAC; all learning rates fall linearly to `final_lr` over `updates`."""
 
-    updates: int = 2000
-    horizon: int = 32
-    gamma: float = 0.99
-    lam: float = 0.95
-    actor_hidden: tuple[int, ...] = (400, 200, 100)
-    critic_hidden: tuple[int, ...] = (400, 200)
-    actor_lr: float = 2e-3
-    critic_lr: float = 5e-4
-    final_lr: float = 1e-5
-    betas: tuple[float, float] = (0.7, 0.95)
-    grad_norm: float = 1.0
-    critic_iterations: int = 4
-    critic_minibatches: int = 4
-    target_kept: float = 0.2
+    updates: Count = 2000
+    horizon: Count = 32
+    gamma: Fraction = 0.99
+    lam: Fraction = 0.95
+    actor_hidden: tuple[Count, ...] = (400, 200, 100)
+    critic_hidden: tuple[Count, ...] = (400, 200)
+    actor_lr: Positive = 2e-3
+    critic_lr: Positive = 5e-4
+    final_lr: NonNegative = 1e-5
+    betas: tuple[Beta, Beta] = (0.7, 0.95)
+    grad_norm: Positive = 1.0
+    critic_iterations: Count = 4
+    critic_minibatches: Count = 4
+    target_kept: Fraction = 0.2
     """Share of the old target critic that stays after an update."""
-    log_std_init: float = -1.0
-    critics: int = 1
+    log_std_init: Real = -1.0
+    critics: Count = 1
     critic_value: Literal["mean", "min"] = "mean"
     """How several critics give one value."""
-    critic_grad_norm: float = 1.0
+    critic_grad_norm: Positive = 1.0
     actor_objective: Literal["n_step", "td_lambda"] = "n_step"
     """What the actor maximises: rewards and the last value, or the lambda-return of each environment's first state (Fig. 19)."""
     terminal_discount: Literal["gamma^H", "gamma^(H+1)"] = "gamma^H"
@@ -57,7 +58,7 @@ class SHACConfig:
     """What the actor's loss is divided by: the horizon, or a cumulative running standard deviation of the returns (released PWM)."""
     normalise_obs: bool = True
     """Running statistics of what the policy and the critics see."""
-    reward_scale: float = 1.0
+    reward_scale: Positive = 1.0
     """Multiplies the rewards that are learned from, so that values are of order 1 to 100. Reported returns are unscaled."""
 
 

@@ -8,7 +8,6 @@ Method and coefficients are those of the code published with that paper (October
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from ..nets import MLPEnsemble, mlp
 from ..pretrain import SliceSource
 from ..pwm import NonFiniteError, check_finite
+from ..settings import Count, Fraction, NonNegative, Positive, Real, SettingError, Several, settings
 from ..twohot import TwoHot
 from ..world_model import WorldModel
 
@@ -30,36 +30,40 @@ def task_discount(decisions: int) -> float:
     return float(np.clip((decisions / 5 - 1) / (decisions / 5), 0.95, 0.995))
 
 
-@dataclass(frozen=True)
+@settings
 class TDMPC2Config:
     """Training settings; times in decisions."""
 
-    updates: int = 100_000
-    horizon: int = 3
-    batch: int = 256
-    lr: float = 3e-4
-    encoder_lr_scale: float = 0.3
-    rho: float = 0.5
+    updates: Count = 100_000
+    horizon: Count = 3
+    batch: Count = 256
+    lr: Positive = 3e-4
+    encoder_lr_scale: NonNegative = 0.3
+    rho: Fraction = 0.5
     """Weight rho^t of step t in every loss but the termination's."""
-    consistency_coef: float = 20.0
-    reward_coef: float = 0.1
-    value_coef: float = 0.1
-    entropy_coef: float = 1e-4
-    tau: float = 0.01
+    consistency_coef: NonNegative = 20.0
+    reward_coef: NonNegative = 0.1
+    value_coef: NonNegative = 0.1
+    entropy_coef: NonNegative = 1e-4
+    tau: Fraction = 0.01
     """Rate at which target Q-functions follow."""
-    grad_norm: float = 20.0
-    members: int = 5
+    grad_norm: Positive = 20.0
+    members: Several = 5
     """Of the Q-ensemble; two drawn at random give a value."""
-    hidden: tuple[int, ...] = (512, 512)
+    hidden: tuple[Count, ...] = (512, 512)
     """Of Q-functions and policy prior."""
-    dropout: float = 0.01
+    dropout: Fraction = 0.01
     """Of the first layer of the Q-functions, in their losses alone: neither target values nor plans have it."""
-    log_std: tuple[float, float] = (-10.0, 2.0)
+    log_std: tuple[Real, Real] = (-10.0, 2.0)
     tanh_correction: bool = True
     """Of the prior's entropy: the Gaussian's times the number of a task's action entries, and once the correction for tanh, which the
     public code dropped in December 2024."""
-    termination_coef: float = 1.0
+    termination_coef: NonNegative = 1.0
     """Of the cross-entropy of a model's termination head, where it has one."""
+
+    def __post_init__(self) -> None:
+        if not self.log_std[0] < self.log_std[1]:
+            raise SettingError("log_std", self.log_std, "must be two rising numbers")
 
 
 class TDMPC2(nn.Module):

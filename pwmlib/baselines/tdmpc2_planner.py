@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..settings import Count, Positive, SettingError, settings
 from .tdmpc2 import TDMPC2
 
 __all__ = ["PlanSearch", "TDMPC2Planner", "TDMPC2PlannerConfig", "prior_actor"]
 
 
-@dataclass(frozen=True)
+@settings
 class TDMPC2PlannerConfig:
     """The published planner."""
 
-    horizon: int = 3
-    iterations: int = 6
+    horizon: Count = 3
+    iterations: Count = 6
     """Two more where actions have 20 entries or more."""
-    samples: int = 512
-    prior_samples: int = 24
-    elites: int = 64
-    temperature: float = 0.5
-    min_std: float = 0.05
-    max_std: float = 2.0
+    samples: Count = 512
+    prior_samples: Count = 24
+    elites: Count = 64
+    temperature: Positive = 0.5
+    min_std: Positive = 0.05
+    max_std: Positive = 2.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("elites", "samples"), ("prior_samples", "samples"), ("min_std", "max_std")):
+            if getattr(self, name) > getattr(self, most):
+                raise SettingError(name, getattr(self, name), f"must be at most {most}={getattr(self, most)}")
 
     def searches(self, action_dim: int) -> int:
         """Iterations for actions of this size."""

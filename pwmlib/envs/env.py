@@ -46,8 +46,6 @@ class DifferentiableEnv:
         device: str | torch.device | None = None,
     ):
         spec = env_spec(name, substeps=substeps, interval=interval, episode_length=episode_length, count=count)
-        if not stiffness > 0:
-            raise ValueError(f"DifferentiableEnv: stiffness must be positive, got {stiffness}")
         if spec.episode_length < 1:
             raise ValueError(f"DifferentiableEnv: episode_length must be at least 1, got {spec.episode_length}")
         self.spec, self.rules = spec, spec.rules(variant)
@@ -78,7 +76,13 @@ class DifferentiableEnv:
         return self._obs
 
     def step(self, action: Tensor) -> Step:
-        """One control step of 1/60 s with automatic reset. action: [count, action_dim], clipped to [-1, 1]."""
+        """One control step of 1/60 s with automatic reset. action: [count, action_dim], clipped to [-1, 1].
+
+        Raises ValueError for an action that is not finite; not on a GPU, which would have to be waited for: there its episode ends.
+        """
+        if not action.is_cuda and not torch.isfinite(action).all():
+            where = tuple((~torch.isfinite(action)).nonzero()[0].tolist())
+            raise ValueError(f"{self.name}: actions must be finite, got {action[where].item()} at {where}")
         step = self.simulator.step(self.state, action)
         self.state, self._obs = step.state, step.obs
         return step

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -151,7 +152,12 @@ class EpisodeStore:
         self.write_rows(shard, rows, [{k: v for k, v in asdict(e).items() if k != "rows"} | {"return": e.total_reward} for e in episodes])
 
     def write_rows(self, shard: str, rows: np.ndarray, described: Sequence[dict]) -> None:
-        """Add a shard of episodes of any one length, [episodes, length, width], with a line of the index for each."""
+        """Add a shard of episodes of any one length, [episodes, length, width], with a line of the index for each.
+
+        Raises ValueError for other rows, and for a name that is no plain file name.
+        """
+        if not re.fullmatch(r"\w[\w.-]*", shard):
+            raise ValueError(f"{self.task.name}: shard={shard!r} is not allowed: a name has letters, digits, '_', '-' and '.' only")
         if rows.ndim != 3 or rows.shape[2] != self.row_shape[1] or rows.dtype != np.float32 or len(rows) != len(described):
             raise ValueError(
                 f"{self.task.name}: rows must be float32 [{len(described)}, length, {self.row_shape[1]}], got {rows.dtype} {rows.shape}"

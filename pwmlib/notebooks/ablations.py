@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ..extraction_study import EXTRACTION_UPDATES, ExtractionStudy
 from ..jobs import Engine, default_workers
-from ..parameters import override
+from ..parameters import override, parse_list
 from ..scales import MULTITASK_SCALES, MultitaskScale
+from ..settings import Count
 from ..single_task.ablations import ABLATIONS, ablation_experiments
 from ..single_task.experiment import SingleTaskExperiment
 from ..single_task.scales import settings_for
@@ -18,16 +19,20 @@ from .common import Names, Robots, all_of
 
 __all__ = ["AblationParameters"]
 
+Numbers = Annotated[list[Count], BeforeValidator(parse_list)]
+
 
 class AblationParameters(Robots):
     """notebooks/04_ablations.ipynb."""
 
-    ablations: Names = Field(description=f"questions to answer: any of {', '.join(ABLATIONS)}")
-    extraction_tasks: Names = Field(description='dm_control tasks of Fig. 8b, e.g. ["cartpole-swingup"]; empty means none')
-    extraction_updates: list[int] = Field(description="updates of the world model at which they are compared; empty means the scale's")
-    train_seeds: int = Field(ge=0, le=100, description="the number of training seeds of each variation; 0 means 1 at scale quick, else 3")
-    engine: Engine = Field(description="where jobs run: local or ray")
-    workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
+    ablations: Names = Field(["stiffness"], description=f"questions to answer: any of {', '.join(ABLATIONS)}")
+    extraction_tasks: Names = Field([], description='dm_control tasks of Fig. 8b, e.g. ["cartpole-swingup"]; empty means none')
+    extraction_updates: Numbers = Field([], description="updates of the world model at which they are compared; empty means the scale's")
+    train_seeds: int = Field(
+        0, ge=0, le=100, description="the number of training seeds of each variation; 0 means 1 at scale quick, else 3"
+    )
+    engine: Engine = Field("local", description="where jobs run: local or ray")
+    workers: int = Field(0, ge=0, le=1024, description="the number of processes; 0 means one per core")
 
     @field_validator("ablations")
     @classmethod
@@ -36,30 +41,24 @@ class AblationParameters(Robots):
 
     @model_validator(mode="after")
     def _overrides_exist(self) -> AblationParameters:
-        override(settings_for(self.scale, "hopper"), self._changes(False))
+        override(settings_for(self.scale, "hopper"), self._changes())
         self.extraction_settings()
         return self
 
-    def _changes(self, extraction: bool) -> dict[str, Any]:
-        """The overrides of Fig. 8b (without their prefix), or the others."""
-        prefix = "extraction."
-        return {k.removeprefix(prefix): v for k, v in self.overrides.items() if k.startswith(prefix) == extraction}
+    def _changes(self) -> dict[str, Any]:
+        """The overrides that are not Fig. 8b's."""
+        return {k: v for k, v in self.overrides.items() if not k.startswith("extraction.")}
 
     def extraction_settings(self) -> MultitaskScale:
         """Sizes of Fig. 8b: the multi-task ones of `paper`, else those of `quick`, which suit a single task."""
-        return override(MULTITASK_SCALES["paper" if self.scale == "paper" else "quick"], self._changes(True))
+        prefix = "extraction."
+        changes = {k.removeprefix(prefix): v for k, v in self.overrides.items() if k.startswith(prefix)}
+        return override(MULTITASK_SCALES["paper" if self.scale == "paper" else "quick"], changes, prefix=prefix)
 
     @field_validator("extraction_tasks")
     @classmethod
     def _in_dm_control(cls, value: list[str]) -> list[str]:
         return all_of(value, [t.name for t in MT80 if t.suite == "dm_control"], "dm_control task") if value else []
-
-    @field_validator("extraction_updates")
-    @classmethod
-    def _positive(cls, value: list[int]) -> list[int]:
-        if any(n < 1 for n in value):
-            raise ValueError("every number of updates must be at least 1")
-        return value
 
     def extraction(self, *, progress: bool = True) -> ExtractionStudy:
         """The study of Fig. 8b of these parameters."""
@@ -83,7 +82,7 @@ class AblationParameters(Robots):
             self.scale,
             self.train_seeds or (1 if self.scale == "quick" else 3),
             self.runs_folder(),
-            changes=self._changes(False),
+            changes=self._changes(),
             device=self.device_name(),
             workers=self.workers or default_workers(),
             engine=self.engine,

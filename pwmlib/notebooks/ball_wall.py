@@ -19,16 +19,16 @@ __all__ = ["BallWallParameters"]
 class BallWallParameters(Common):
     """notebooks/00_ball_wall.ipynb."""
 
-    seeds: int = Field(ge=0, le=1000, description="the number of seeds, at least 2; 0 means the scale's number")
-    start: float = Field(ge=-math.pi, le=math.pi, description="where gradient descent starts, rad in [-pi, pi]")
-    lr: float = Field(gt=0, le=1, description="the step size of gradient descent, in (0, 1]")
-    wall: float = Field(gt=0, description="the wall's place, m")
-    height: float = Field(description="the wall's upper edge, m")
-    speed: float = Field(gt=0, description="the throwing speed, m/s")
-    acceleration: float = Field(gt=0, description="the horizontal acceleration, m/s^2")
-    gravity: float = Field(gt=0, description="gravity, m/s^2")
-    time: float = Field(gt=0, description="when the ball's place counts, s")
-    contact_time: Literal["corrected", "released"] = Field(description="Eq. 11 corrected, or as released")
+    seeds: int = Field(0, ge=0, le=1000, description="the number of seeds, at least 2; 0 means the scale's number")
+    start: float = Field(-math.pi, ge=-math.pi, le=math.pi, description="where gradient descent starts, rad in [-pi, pi]")
+    lr: float = Field(0.01, gt=0, le=1, description="the step size of gradient descent, in (0, 1]")
+    wall: float = Field(5.0, description="the wall's place, m, in (0, 1000]")
+    height: float = Field(0.0, description="the wall's upper edge, m, in [-1000, 1000]")
+    speed: float = Field(10.0, description="the throwing speed, m/s, in (0, 1000]")
+    acceleration: float = Field(1.0, description="the horizontal acceleration, m/s^2, in (0, 1000]")
+    gravity: float = Field(9.81, description="gravity, m/s^2, in (0, 1000]")
+    time: float = Field(2.0, description="when the ball's place counts, s, in (0, 1000]")
+    contact_time: Literal["corrected", "released"] = Field("corrected", description="Eq. 11 corrected, or as released")
 
     @field_validator("seeds")
     @classmethod
@@ -48,6 +48,7 @@ class BallWallParameters(Common):
         return replace(scale, seeds=self.seeds) if self.seeds else scale
 
     @model_validator(mode="after")
-    def _overrides_exist(self) -> BallWallParameters:
+    def _consistent(self) -> BallWallParameters:
         self.scaled()
+        self.world()
         return self

@@ -6,27 +6,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from ..parameters import NotebookParameters, parse_list
 from ..paths import writable_folder
 from ..runs import resolve_device
 
-__all__ = ["Common", "Names", "OnTheCPU", "Robots", "Scale", "all_of"]
+__all__ = ["Common", "Folder", "Names", "OnTheCPU", "Robots", "Scale", "all_of"]
 
 Scale = Annotated[Literal["quick", "laptop", "paper"], Field(description="how much is computed: quick (a check), laptop, or paper")]
 
 Names = Annotated[list[str], BeforeValidator(parse_list)]
 
 
+def _path(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("no path contains a null character")
+    return value
+
+
+Folder = Annotated[str, AfterValidator(_path)]
+
+
 class Common(NotebookParameters):
     """Parameters that every notebook has."""
 
-    scale: Scale
-    runs_dir: str = Field(min_length=1, description="the folder of runs; finished ones are not repeated")
-    figures_dir: str = Field(description="the folder of figures; empty means figures/ (figures/quick at scale quick)")
-    device: str = Field(description="'auto', 'cpu', 'cuda' or a torch device")
-    overrides: dict[str, Any] = Field(description='settings of the scale to replace, by dotted name, e.g. {"policy.updates": 100}')
+    scale: Scale = "quick"
+    runs_dir: Folder = Field("runs", min_length=1, description="the folder of runs; finished ones are not repeated")
+    figures_dir: Folder = Field("", description="the folder of figures; empty means figures/ (figures/quick at scale quick)")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda' or a torch device")
+    overrides: dict[str, Any] = Field({}, description='settings of the scale to replace, by dotted name, e.g. {"policy.updates": 100}')
 
     @field_validator("device")
     @classmethod
@@ -37,7 +46,7 @@ class Common(NotebookParameters):
     @field_validator("overrides", mode="before")
     @classmethod
     def _parse(cls, value: Any) -> Any:
-        return parse_list(value) if value else {}
+        return parse_list(value) if value and isinstance(value, str) else value or {}
 
     def runs_folder(self) -> Path:
         """The folder of runs, created. Raises OutputFolderError."""
@@ -52,6 +61,8 @@ class Common(NotebookParameters):
 class OnTheCPU(Common):
     """Parameters of a notebook that does not use a GPU."""
 
+    device: str = Field("cpu", description="'cpu' or 'auto', which is the CPU too")
+
     @field_validator("device")
     @classmethod
     def _cpu(cls, value: str) -> str:
@@ -63,7 +74,9 @@ class OnTheCPU(Common):
 class Robots(Common):
     """Parameters of the notebooks whose small runs are faster on a CPU, with or without a GPU at hand."""
 
-    device: str = Field(description="'by_scale' (the CPU; at scale paper a GPU where there is one), 'auto', 'cpu' or a torch device")
+    device: str = Field(
+        "by_scale", description="'by_scale' (the CPU; at scale paper a GPU where there is one), 'auto', 'cpu' or a torch device"
+    )
 
     @field_validator("device")
     @classmethod

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from ..claims.claim import VERDICTS, Verdict
 from ..paper_figures import PAPER_FIGURES, SOURCES, Source
-from ..parameters import NotebookParameters, ParameterError, parse_list
+from ..parameters import NotebookParameters, parse_list
 from ..paths import resolve, writable_folder
-from .common import Names, all_of
+from .common import Folder, Names, all_of
 
 __all__ = ["FiguresParameters"]
 
@@ -19,12 +19,12 @@ __all__ = ["FiguresParameters"]
 class FiguresParameters(NotebookParameters):
     """notebooks/06_figures_and_claims.ipynb."""
 
-    numbers: Names = Field(description='figures of the paper, e.g. ["5", "8a"]; empty means all')
-    sources: Names = Field(description="whose numbers: any of published, released, ours; empty means all that are at hand")
-    released_dir: str = Field(description="the folder with the authors' result files; empty means there is none")
-    verdicts: Names = Field(description=f"verdicts of the ledger to show: any of {', '.join(VERDICTS)}; empty means all")
-    words: str = Field(description="show only claims that contain this text")
-    figures_dir: str = Field(description="the folder of figures; empty means figures/paper")
+    numbers: Names = Field([], description='figures of the paper, e.g. ["5", "8a"]; empty means all')
+    sources: Names = Field([], description="whose numbers: any of published, released, ours; empty means all that are at hand")
+    released_dir: Folder = Field("", description="the folder with the authors' result files; empty means there is none")
+    verdicts: Names = Field([], description=f"verdicts of the ledger to show: any of {', '.join(VERDICTS)}; empty means all")
+    words: str = Field("", description="show only claims that contain this text")
+    figures_dir: Folder = Field("", description="the folder of figures; empty means figures/paper")
 
     @field_validator("numbers", "sources", "verdicts", mode="before")
     @classmethod
@@ -46,13 +46,12 @@ class FiguresParameters(NotebookParameters):
     def _verdicts(cls, value: list[str]) -> list[str]:
         return all_of(value, list(VERDICTS), "verdict") if value else []
 
-    @model_validator(mode="after")
-    def _released(self) -> FiguresParameters:
-        if self.released_dir and not resolve(self.released_dir).is_dir():
-            raise ParameterError(
-                f"released_dir={self.released_dir!r} is not a folder; the README's 'The released files' says how to get it."
-            )
-        return self
+    @field_validator("released_dir")
+    @classmethod
+    def _released(cls, value: str) -> str:
+        if value and not resolve(value).is_dir():
+            raise ValueError("it is not a folder; the README's 'The released files' says how to get it")
+        return value
 
     def released_folder(self) -> Path | None:
         """The folder with the authors' result files, if there is one."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, field_validator
 
-from ..parameters import ParameterError
 from .common import OnTheCPU
 
 __all__ = ["LessonParameters"]
@@ -14,14 +15,19 @@ class LessonParameters(OnTheCPU):
     """notebooks/05_gradient_estimators.ipynb."""
 
     samples: int = Field(
-        ge=0, le=100_000, description="N, samples of each estimate in the last table, at least 2; 0 means the scale's number"
+        0, ge=0, le=100_000, description="N, samples of each estimate in the last table, at least 2; 0 means the scale's number"
     )
 
     def sizes(self) -> tuple[int, int]:
         """(N, pool of samples that they are drawn from)."""
-        if self.overrides:
-            raise ParameterError(f"overrides={self.overrides!r} is not allowed: this notebook has no settings beyond its parameters.")
         return self.samples or 100, {"quick": 2000, "laptop": 20_000, "paper": 100_000}[self.scale]
+
+    @field_validator("overrides")
+    @classmethod
+    def _none(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if value:
+            raise ValueError("this notebook has no settings beyond its parameters")
+        return value
 
     @field_validator("samples")
     @classmethod

@@ -17,9 +17,10 @@ from ..parameters import override, parse_list
 from ..paths import resolve, writable_folder
 from ..runs import digest, plain
 from ..scales import FINE_TUNED, MultitaskScale, joint_training, multitask_scale
+from ..settings import SettingError
 from ..shipped import SHIPPED, Artefacts
 from ..tasks import STRATIFIED, Task, select_tasks
-from .common import Common, Names
+from .common import Common, Folder, Names
 
 __all__ = ["MultitaskParameters"]
 
@@ -29,22 +30,23 @@ Comparisons = Annotated[list[Comparison], BeforeValidator(lambda value: parse_li
 class MultitaskParameters(Common):
     """notebooks/03_mt80.ipynb."""
 
-    tasks: int = Field(ge=1, le=80, description="30 (MT30), 80 (MT80) or a number from 1 to 80 of a fixed stratified order")
-    task_names: Names = Field(description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
-    train_seeds: int = Field(ge=0, le=1000, description="the number of training seeds per task; 0 means the scale's number")
-    workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
-    data: str = Field(
+    tasks: int = Field(4, ge=1, le=80, description="30 (MT30), 80 (MT80) or a number from 1 to 80 of a fixed stratified order")
+    task_names: Names = Field([], description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
+    train_seeds: int = Field(0, ge=0, le=1000, description="the number of training seeds per task; 0 means the scale's number")
+    workers: int = Field(0, ge=0, le=1024, description="the number of processes; 0 means one per core")
+    data: Folder = Field(
+        "auto",
         description="generate, shipped, a folder that holds the published chunk_*.pt, or auto: at scale quick the shipped world model "
-        "for more than 12 tasks of variant paper, else generate"
+        "for more than 12 tasks of variant paper, else generate",
     )
-    engine: Engine = Field(description="where jobs run: local or ray")
-    data_dir: str = Field(description="the folder of episodes; missing ones are generated there; empty means data/cache/episodes")
-    variant: Variant = Field(description="the paper's choices, or those of the authors' multi-task run: paper or released")
+    engine: Engine = Field("local", description="where jobs run: local or ray")
+    data_dir: Folder = Field("", description="the folder of episodes; missing ones are generated there; empty means data/cache/episodes")
+    variant: Variant = Field("paper", description="the paper's choices, or those of the authors' multi-task run: paper or released")
     comparisons: Comparisons = Field(
-        description="what PWM is compared with here: any of tdmpc2, one_policy, horizon; tdmpc2 and horizon need the episodes"
+        [], description="what PWM is compared with here: any of tdmpc2, one_policy, horizon; tdmpc2 and horizon need the episodes"
     )
-    fine_tune: Names = Field(description="names of tasks on which policies learn online at the end; empty means the scale's choice")
-    compared_tasks: int = Field(ge=1, le=80, description="how many of the tasks, in the stratified order, are compared")
+    fine_tune: Names = Field([], description="names of tasks on which policies learn online at the end; empty means the scale's choice")
+    compared_tasks: int = Field(12, ge=1, le=80, description="how many of the tasks, in the stratified order, are compared")
 
     @field_validator("task_names", "fine_tune")
     @classmethod
@@ -58,21 +60,21 @@ class MultitaskParameters(Common):
         self.scaled()
         unselected = [name for name in self.fine_tune if name not in {t.name for t in self.selected()}]
         if unselected:
-            raise ValueError(f"fine_tune={self.fine_tune}: {unselected[0]} is not among the tasks of this run")
+            raise SettingError("fine_tune", self.fine_tune, f"{unselected[0]} is not among the tasks of this run")
         if self.fine_tune and not divisible(self.scaled().model):
-            raise ValueError(
-                f"fine_tune={self.fine_tune}: a world model that is residual or has spectral norms cannot be fine-tuned by task"
-            )
+            said = "a world model that is residual or has spectral norms cannot be fine-tuned by task"
+            raise SettingError("fine_tune", self.fine_tune, said)
         if self.variant == "released" and self.data == "shipped":
-            raise ValueError("variant='released' trains a world model of its own, as TD-MPC2 does; set data to 'generate'")
+            said = "variant='released' trains a world model of its own, as TD-MPC2 does; data must be 'generate'"
+            raise SettingError("data", self.data, said)
         needing = [name for name in self.comparisons if name != "one_policy"]
         if needing and self.from_shipped():
-            raise ValueError(f"comparisons={self.comparisons}: {needing[0]} trains on episodes; set data to 'generate'")
+            raise SettingError("comparisons", self.comparisons, f"{needing[0]} trains on episodes; set data to 'generate'")
         if self.data not in ("auto", "generate", "shipped"):
             if not self._chunks():
-                raise ValueError(f"data={self.data!r}: not 'auto', 'generate' or 'shipped', and no folder with chunk_*.pt in it")
+                raise SettingError("data", self.data, "it is not 'auto', 'generate' or 'shipped', and no folder with chunk_*.pt in it")
             if not self.data_dir:
-                raise ValueError("data is a folder of chunks: name the folder that their episodes are imported to with data_dir")
+                raise SettingError("data_dir", "", "data is a folder of chunks, whose episodes are imported into a folder of your own")
         return self
 
     def _chunks(self) -> tuple[Path, ...]:

@@ -19,14 +19,14 @@ __all__ = ["SingleTaskParameters"]
 class SingleTaskParameters(Robots):
     """notebooks/02_single_task.ipynb."""
 
-    tasks: Names = Field(description='environments of the simulator, e.g. ["hopper", "ant"]; empty means what the scale affords')
-    algorithms: Names = Field(description='learners, e.g. ["shac", "pwm"]; empty means what the scale affords')
+    tasks: Names = Field([], description='environments of the simulator, e.g. ["hopper", "ant"]; empty means what the scale affords')
+    algorithms: Names = Field([], description='learners, e.g. ["shac", "pwm"]; empty means what the scale affords')
     train_seeds: int = Field(
-        ge=0, le=100, description="the number of training seeds of each; 0 means 2 at scale quick, 3 at laptop, else 5"
+        0, ge=0, le=100, description="the number of training seeds of each; 0 means 2 at scale quick, 3 at laptop, else 5"
     )
-    stiffness: float = Field(gt=0, description="factor on the stiffness and damping of contacts (Fig. 7a)")
-    engine: Engine = Field(description="where jobs run: local or ray")
-    workers: int = Field(ge=0, le=1024, description="the number of processes; 0 means one per core")
+    stiffness: float = Field(1.0, gt=0, le=1000, description="factor on the stiffness and damping of contacts (Fig. 7a), in (0, 1000]")
+    engine: Engine = Field("local", description="where jobs run: local or ray")
+    workers: int = Field(0, ge=0, le=1024, description="the number of processes; 0 means one per core")
 
     @field_validator("tasks")
     @classmethod

@@ -11,6 +11,7 @@ Axes: y is up, gravity along -y. Links are listed parents first. Generalised coo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -78,7 +79,9 @@ class Material:
     mu: float = 0.9
 
     def scaled(self, stiffness: float) -> Material:
-        """ke and kd multiplied by `stiffness`."""
+        """ke and kd multiplied by `stiffness`. Raises ValueError for one that is not positive and finite."""
+        if not 0 < stiffness < math.inf:
+            raise ValueError(f"stiffness must be positive and finite, got {stiffness}")
         return replace(self, ke=self.ke * stiffness, kd=self.kd * stiffness)
 
 

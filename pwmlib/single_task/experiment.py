@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field
 
 from ..checkpoints import write_atomic
 from ..jobs import Engine, Job, devices, run_jobs
 from ..runs import digest
+from ..settings import NUMBER, Count, settings
 from ..sweep import note_plan
 from .cost import cost_line
 from .runner import Algorithm, SingleTaskSettings, load_policy, run_single_task, single_task_run
@@ -18,7 +20,7 @@ from .runner import Algorithm, SingleTaskSettings, load_policy, run_single_task,
 __all__ = ["SingleTaskExperiment", "curves_table", "results_table", "train_together"]
 
 
-@dataclass(frozen=True)
+@settings
 class SingleTaskExperiment:
     """Every method does only what is missing."""
 
@@ -26,11 +28,11 @@ class SingleTaskExperiment:
     algorithms: tuple[Algorithm, ...]
     settings: dict[str, SingleTaskSettings]
     """Task -> sizes."""
-    train_seeds: int
+    train_seeds: Count
     runs_dir: Path
-    stiffness: float = 1.0
+    stiffness: Annotated[float, Field(gt=0, le=1000), NUMBER] = 1.0
     device: str = "cpu"
-    workers: int = 2
+    workers: Count = 2
     engine: Engine = "local"
     progress: bool = True
 

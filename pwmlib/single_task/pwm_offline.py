@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..ensemble import EnsembleDynamics
 from ..frozen import FrozenWorldModel
 from ..pretrain import WorldModelTrainer
 from ..pwm import PolicyLearner
+from ..settings import Count, Fraction, NonNegative, settings
 from ..world_model import WorldModel, WorldModelConfig
 from .pwm_online import OnlinePWMConfig
 from .replay import Replay
@@ -21,24 +22,24 @@ from .replay import Replay
 __all__ = ["OfflinePWM", "OfflinePWMConfig"]
 
 
-@dataclass(frozen=True)
+@settings
 class OfflinePWMConfig:
     """One learner. The models have a termination head: a policy that falls must not go on earning rewards in imagination."""
 
     model: WorldModelConfig = replace(OnlinePWMConfig().model, termination=True)
     training: WorldModelTraining = OnlinePWMConfig().training
     """Its learning rate falls over `pretraining_updates`; `updates` of it is not used."""
-    pretraining_updates: int = 6000
+    pretraining_updates: Count = 6000
     """Of each member."""
-    members: int = 1
+    members: Count = 1
     """World models; those after the first share its encoder."""
-    pessimism: float = 0.0
+    pessimism: NonNegative = 0.0
     """See `EnsembleDynamics`."""
     policy: PWMConfig = PWMConfig(
         updates=800, actor_lr=1e-3, critic_lr=3e-3, critic_hidden=(200, 100), critics=2, critic_value="min", reward_symexp=True,
         continued=0.9,
     )  # fmt: skip
-    initial_share: float = 0.3
+    initial_share: Fraction = 0.3
     """Of imagined trajectories that begin as episodes do, the others at any state of the replay."""
 
 
@@ -47,8 +48,6 @@ class OfflinePWM:
 
     def __init__(self, given: Replay, config: OfflinePWMConfig | None = None, *, seed: int = 0, device: str | torch.device = "cpu"):
         c = self.config = config or OfflinePWMConfig()
-        if c.members < 1:
-            raise ValueError(f"OfflinePWM: members must be at least 1, got {c.members}")
         self.replay, self.device = given, torch.device(device)
         statistics = c.training.standardisation(*given.statistics())
         training = replace(c.training, updates=c.pretraining_updates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from ..baselines.shac import SHAC, SHACConfig
 from ..config import WorldModelTraining
 from ..envs import DifferentiableEnv
 from ..pretrain import WorldModelTrainer
+from ..settings import Count, Fraction, Whole, settings
 from ..world_model import WorldModel, WorldModelConfig, WorldModelLossConfig
 from .model_env import Imagination, ModelEnv
 from .replay import Replay
@@ -31,7 +32,7 @@ _ACTOR_CRITIC = SHACConfig(
 )
 
 
-@dataclass(frozen=True)
+@settings
 class OnlinePWMConfig:
     """One learner."""
 
@@ -44,9 +45,9 @@ class OnlinePWMConfig:
         loss=WorldModelLossConfig(dynamics_coef=20.0, dynamics_reduction="mean", normalise_reward=True),
     )  # fmt: skip
     """Its learning rate falls over all updates of the model, or see `lr_decay`; `updates` of it is not used."""
-    pretraining_updates: int = 6000
+    pretraining_updates: Whole = 6000
     """Of the world model on a given replay, before the policy moves."""
-    model_updates: int = 4
+    model_updates: Whole = 4
     """Of the world model after each policy update."""
     imagination: Imagination = "reencode"
     statistics: Literal["first_data", "running"] = "first_data"
@@ -54,15 +55,15 @@ class OnlinePWMConfig:
     the whole replay as it grows (released code: of rewards)."""
     real_reward: bool = False
     reward_symexp: bool = True
-    replay_steps: int = 20_000
+    replay_steps: Count = 20_000
     """Steps of each environment that the replay holds."""
-    ending_share: float = 0.25
-    recent_share: float = 0.3
-    recent_steps: int = 512
+    ending_share: Fraction = 0.25
+    recent_share: Fraction = 0.3
+    recent_steps: Whole = 512
     """See `Replay`."""
-    random_steps: int = 160
+    random_steps: Count = 160
     """Of uniform random actions before anything is learned, where there is no given replay."""
-    first_model_updates: int = 500
+    first_model_updates: Whole = 500
     """On them."""
     lr_decay: Literal["all", "online"] = field(default="all", metadata={"later": True})
     """Over which of the model's updates its learning rate falls: all, or those after the ones before the policy moves (released)."""

@@ -18,6 +18,7 @@ from ..envs import DifferentiableEnv, env_spec
 from ..errors import ExplainedError
 from ..pwm import NonFiniteError
 from ..runs import Run, train
+from ..settings import Count, Positive, settings
 from .gradient_check import gradient_check
 from .pwm_offline import OfflinePWM, OfflinePWMConfig
 from .pwm_online import OnlinePWM, OnlinePWMConfig
@@ -52,7 +53,7 @@ class Learner(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-@dataclass(frozen=True)
+@settings
 class SingleTaskSettings:
     """Sizes of one scale. updates are those of the policy."""
 
@@ -65,12 +66,12 @@ class SingleTaskSettings:
     sac: SB3Config = SB3Config(hidden=(256, 256))
     replay: SHACConfig = SHACConfig(horizon=16, updates=300)
     """The SHAC run whose replay PWM's world model is pre-trained on."""
-    envs: int | None = None
+    envs: Count | None = None
     """Environments at once; None: the task's number."""
-    eval_episodes: int = 32
-    evaluate_every: int = 50
-    checkpoint_every: int = 100
-    largest_value: float = 1e6
+    eval_episodes: Count = 32
+    evaluate_every: Count = 50
+    checkpoint_every: Count = 100
+    largest_value: Positive = 1e6
     """A critic loss beyond its square ends the run as diverged."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,38 +11,39 @@ from torch import Tensor
 from ..baselines.tdmpc2 import TDMPC2Config, TDMPC2Trainer, task_discount
 from ..baselines.tdmpc2_planner import PlanSearch, TDMPC2PlannerConfig
 from ..envs import DifferentiableEnv
+from ..settings import Count, Fraction, Whole, settings
 from ..world_model import WorldModel, WorldModelConfig
 from .replay import Replay
 
 __all__ = ["OnlineTDMPC2", "OnlineTDMPC2Config"]
 
 
-@dataclass(frozen=True)
+@settings
 class OnlineTDMPC2Config:
     """One learner. An update is `steps` steps of every environment, `model_updates` of the agent after each."""
 
-    updates: int = 500
-    steps: int = 16
-    envs: int = 8
+    updates: Count = 500
+    steps: Count = 16
+    envs: Count = 8
     """Few: every decision is a search."""
     agent: TDMPC2Config = TDMPC2Config(batch=128, hidden=(128, 128))
     model: WorldModelConfig = WorldModelConfig(
         latent_dim=64, encoder_hidden=(128,), dynamics_hidden=(256, 256), reward_hidden=(256, 256), task_dim=0, termination=True
     )
     planner: TDMPC2PlannerConfig = TDMPC2PlannerConfig(iterations=4, samples=128, prior_samples=16, elites=16)
-    model_updates: int = 2
+    model_updates: Count = 2
     """After a step of all environments; the published learner lives in one and makes one after each of its steps."""
-    discount: float | None = None
+    discount: Fraction | None = None
     """None: the published one of the episode's length (`task_discount`)."""
     standardise_obs: bool = True
     """By the random steps' mean and deviation, as PWM's models are given the same robots; the published learner does not."""
-    random_steps: int = 250
+    random_steps: Count = 250
     """Of uniform random actions before anything is learned (published: five episodes of one environment)."""
-    first_model_updates: int = 500
+    first_model_updates: Whole = 500
     """Published: as many as random steps."""
-    ending_share: float = 0.25
+    ending_share: Fraction = 0.25
     """Of the slices that hold an episode's end; the published learner draws them as often as they come."""
-    planned_episodes: int = 8
+    planned_episodes: Count = 8
     """Of an evaluation with planning."""
 
 

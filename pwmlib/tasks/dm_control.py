@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from .registry import Task
-from .suites import missing
+from .suites import clipped, missing
 
 __all__ = ["DMControl"]
 
@@ -51,7 +51,7 @@ class DMControl:
         return self._flat(self._env.reset().observation)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
-        action = np.clip(np.asarray(action, np.float64), -1.0, 1.0)
+        action = clipped(self.task, action, np.float64)
         reward = 0.0
         for _ in range(2):
             time_step = self._env.step(action)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from .registry import Task
-from .suites import missing
+from .suites import clipped, missing
 
 __all__ = ["MetaWorld"]
 
@@ -34,7 +34,7 @@ class MetaWorld:
         return np.asarray(observation, np.float32)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
-        action = np.clip(np.asarray(action, np.float32), -1.0, 1.0)
+        action = clipped(self.task, action, np.float32)
         reward, info = 0.0, {}
         for _ in range(2):
             observation, r, _, _, info = self._env.step(action)

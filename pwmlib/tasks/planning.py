@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import mujoco
 import numpy as np
 from mujoco import rollout
 
+from ..settings import Count, NonNegative, SettingError, Several, settings
 from .dm_control import DMControl
 from .dm_control_custom import THREE_LINKS
 from .planning_rewards import EXTRA_SENSORS, planning_reward
@@ -21,19 +22,23 @@ from .planning_rewards import EXTRA_SENSORS, planning_reward
 __all__ = ["PLANNERS", "SamplingPlanner", "SplineConfig"]
 
 
-@dataclass(frozen=True)
+@settings
 class SplineConfig:
     """One planner; times in decisions."""
 
-    horizon: int
-    knots: int
-    samples: int = 32
-    noise: float = 0.6
-    coarser: int = 1
+    horizon: Several
+    knots: Several
+    samples: Count = 32
+    noise: NonNegative = 0.6
+    coarser: Count = 1
     """Physics step of the planning model in steps of the task's."""
-    keep: int = 2
+    keep: Count = 2
     """Decisions taken from a plan before the next one."""
-    elites: int = 4
+    elites: Count = 4
+
+    def __post_init__(self) -> None:
+        if self.elites > self.samples:
+            raise SettingError("elites", self.elites, f"must be at most samples={self.samples}")
 
 
 PLANNERS: dict[str, SplineConfig] = {

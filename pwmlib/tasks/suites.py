@@ -51,6 +51,14 @@ def make(task: Task) -> Environment:
     return Suite(task)
 
 
+def clipped(task: Task, action: np.ndarray, dtype: type) -> np.ndarray:
+    """The action with its entries in [-1, 1]. Raises ValueError for another shape, and for an entry that is not finite."""
+    action = np.asarray(action, dtype)
+    if action.shape != (task.action_dim,) or not np.isfinite(action).all():
+        raise ValueError(f"{task.name}: an action must be {task.action_dim} finite numbers, got {action}")
+    return np.clip(action, -1.0, 1.0)
+
+
 def missing(error: Exception) -> SimulatorMissingError:
     """The error to raise when a simulator cannot be imported."""
     return SimulatorMissingError(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..nets import simnorm
+from ..settings import NUMBER, Beta, Count, NonNegative, Positive, Real, SettingError, Whole, settings
 
 __all__ = ["BallWall", "Descent", "Surrogate", "SurrogateConfig", "compare_surrogates", "descend"]
 
@@ -19,7 +20,10 @@ THETA = (-math.pi, math.pi)
 """Domain of the throwing angle, rad."""
 
 
-@dataclass(frozen=True)
+Size = Annotated[float, Field(gt=0, le=1000), NUMBER]
+
+
+@settings
 class BallWall:
     """A ball thrown at angle theta from the origin towards a wall; J(theta) = -x(T) is minimised (Eq. 11, corrected).
 
@@ -27,30 +31,30 @@ class BallWall:
     t_c = (-v cos(theta) + sqrt(v^2 cos^2(theta) + 2 a w)) / a. When t_c <= T and y(t_c) < h it is stopped there, x(T) = w.
     """
 
-    speed: float = 10.0
+    speed: Size = 10.0
     """v, m/s."""
-    acceleration: float = 1.0
+    acceleration: Size = 1.0
     """a, horizontal, m/s^2. Eq. 11 prints g here; the released script uses 1."""
-    gravity: float = 9.81
+    gravity: Size = 9.81
     """g, m/s^2."""
-    wall: float = 5.0
+    wall: Size = 5.0
     """w, the wall's place (not its width), m."""
-    height: float = 0.0
+    height: Annotated[float, Field(ge=-1000, le=1000), NUMBER] = 0.0
     """h, the wall's upper edge above the throwing point, m."""
-    time: float = 2.0
+    time: Size = 2.0
     """T, s."""
     contact_time: Literal["corrected", "released"] = "corrected"
     """"released": sqrt(v^2 cos^2 + a w) without the factor 2, as Eq. 11 and the script have it; moves the optimum to 0.123 rad."""
 
-    def __post_init__(self) -> None:
-        if self.acceleration <= 0 or self.wall <= 0 or self.speed <= 0 or self.time <= 0:
-            raise ValueError(f"BallWall: speed, acceleration, wall and time must be positive, got {self}")
+    def contact(self, theta: Tensor) -> Tensor:
+        """t_c in seconds, shape of theta: when the ball is at the wall's place."""
+        vx = self.speed * torch.cos(theta)
+        factor = 2.0 if self.contact_time == "corrected" else 1.0
+        return (-vx + (vx.square() + factor * self.acceleration * self.wall).sqrt()) / self.acceleration
 
     def clears(self, theta: Tensor) -> Tensor:
         """Bool, shape of theta: the ball passes over the wall, or never reaches it within T."""
-        vx = self.speed * torch.cos(theta)
-        factor = 2.0 if self.contact_time == "corrected" else 1.0
-        contact = (-vx + (vx.square() + factor * self.acceleration * self.wall).sqrt()) / self.acceleration
+        contact = self.contact(theta)
         y = self.speed * torch.sin(theta) * contact - 0.5 * self.gravity * contact.square()
         return (y >= self.height) | (contact > self.time)
 
@@ -58,6 +62,22 @@ class BallWall:
         """J(theta) in metres, any shape; differentiable almost everywhere, with jumps."""
         free = self.speed * torch.cos(theta) * self.time + 0.5 * self.acceleration * self.time**2
         return -torch.where(self.clears(theta), free, torch.full_like(free, self.wall))
+
+    def warnings(self) -> list[str]:
+        """Why this world cannot answer what the study asks, in words; empty where some throws cross the wall and some do not."""
+        theta = torch.linspace(*THETA, 20_001, dtype=torch.float64)
+        reaching = self.contact(theta) <= self.time
+        crossing = reaching & self.clears(theta)
+        if not reaching.any():
+            return [f"Warning: no throw reaches the wall at {self.wall:g} m within {self.time:g} s, so that J has no cliff to cross."]
+        if not crossing.any():
+            return [
+                f"Warning: no throw crosses this wall, whose upper edge is at {self.height:g} m: the plateau before it is the optimum, and "
+                "a descent that stays there counts as having found it."
+            ]
+        if crossing[reaching].all():
+            return ["Warning: every throw that reaches this wall crosses it, so that J has no cliff to cross."]
+        return []
 
     def optimum(self, points: int = 200_001) -> tuple[float, float]:
         """(theta*, J*) on a fine grid, in float64."""
@@ -67,18 +87,22 @@ class BallWall:
         return float(theta[best]), float(values[best])
 
 
-@dataclass(frozen=True)
+@settings
 class SurrogateConfig:
     """A model of J with two hidden layers; the paper's numbers are the defaults."""
 
     kind: Literal["relu", "layernorm_mish", "simnorm"] = "relu"
-    hidden: int = 32
-    samples: int = 1000
-    epochs: int = 100
-    batch: int = 50
-    lr: float = 2e-3
-    group: int = 8
+    hidden: Count = 32
+    samples: Count = 1000
+    epochs: Count = 100
+    batch: Count = 50
+    lr: Positive = 2e-3
+    group: Count = 8
     """SimNorm group size."""
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.group:
+            raise SettingError("group", self.group, f"must be a divisor of hidden={self.hidden}")
 
 
 class Surrogate(nn.Module):
@@ -90,8 +114,6 @@ class Surrogate(nn.Module):
 
     def __init__(self, config: SurrogateConfig, seeds: int):
         super().__init__()
-        if config.hidden % config.group:
-            raise ValueError(f"Surrogate: hidden={config.hidden} must be a multiple of the SimNorm group={config.group}")
         self.config = config
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         sizes = (1, config.hidden, config.hidden, 1)
@@ -145,18 +167,18 @@ def fit_surrogate(world: BallWall, config: SurrogateConfig, seeds: int, device: 
     return model.requires_grad_(False)
 
 
-@dataclass(frozen=True)
+@settings
 class Descent:
     """Gradient descent on theta, projected to the domain."""
 
-    start: float = -math.pi
-    steps: int = 2000
-    lr: float = 0.01
-    momentum: float = 0.0
-    noise: float = 0.0
+    start: Real = -math.pi
+    steps: Count = 2000
+    lr: Positive = 0.01
+    momentum: Beta = 0.0
+    noise: NonNegative = 0.0
     """Standard deviation of theta, rad; the gradient is then the mean over `noise_samples` perturbed angles."""
-    noise_samples: int = 32
-    seed: int = 0
+    noise_samples: Count = 32
+    seed: Whole = 0
 
 
 def descend(objective, config: Descent, seeds: int, device: str | torch.device = "cpu") -> Tensor:

@@ -25,18 +25,22 @@ class CartpoleSwingup:
     max_return = 1000.0
 
     def __init__(self, *, start: str = "broad"):
-        if start not in ("broad", "hanging"):
-            raise ValueError(f"CartpoleSwingup: start must be 'broad' or 'hanging', got {start!r}")
-        self.start = start
+        self.start = self._known(start)
         self.cart_mass, self.pole_mass, self.half_length, self.gravity = 1.0, 0.1, 0.5, 9.81
         self.force, self.rail, self.dt, self.substeps = 10.0, 1.8, 0.02, 4
+
+    @staticmethod
+    def _known(start: str) -> str:
+        if start not in ("broad", "hanging"):
+            raise ValueError(f"CartpoleSwingup: start must be 'broad' or 'hanging', got {start!r}")
+        return start
 
     def reset(self, batch: int, generator: torch.Generator | None = None, *, start: str | None = None) -> Tensor:
         """Start states, shape [batch, 5]. "hanging": dm_control's reset; "broad": any place, any angle, moderate speeds."""
         device = generator.device if generator is not None else torch.device("cpu")
         normal = torch.randn(batch, 3, generator=generator, device=device)
         uniform = torch.rand(batch, 2, generator=generator, device=device) * 2 - 1
-        if (start or self.start) == "hanging":
+        if self._known(start or self.start) == "hanging":
             x, theta = 0.01 * normal[:, 0], math.pi + 0.01 * normal[:, 1]
             x_dot, theta_dot = torch.zeros_like(x), 0.01 * normal[:, 2]
         else:

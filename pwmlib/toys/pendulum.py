@@ -26,18 +26,22 @@ class PendulumSwingup:
     max_return = 1000.0
 
     def __init__(self, *, start: str = "broad", reward_shape: str = "sigmoid", smoothing: float = 0.05):
-        if start not in ("broad", "hanging", "suite"):
-            raise ValueError(f"PendulumSwingup: start must be 'broad', 'hanging' or 'suite', got {start!r}")
         if reward_shape not in ("true", "sigmoid", "cosine"):
             raise ValueError(f"PendulumSwingup: reward_shape must be 'true', 'sigmoid' or 'cosine', got {reward_shape!r}")
-        self.start, self.reward_shape, self.smoothing = start, reward_shape, smoothing
+        self.start, self.reward_shape, self.smoothing = self._known(start), reward_shape, smoothing
         self.mass, self.length, self.damping, self.gravity = 1.0, 0.5, 0.1, 9.81
         self.torque, self.dt, self.substeps = 1.0, 0.04, 4
+
+    @staticmethod
+    def _known(start: str) -> str:
+        if start not in ("broad", "hanging", "suite"):
+            raise ValueError(f"PendulumSwingup: start must be 'broad', 'hanging' or 'suite', got {start!r}")
+        return start
 
     def reset(self, batch: int, generator: torch.Generator | None = None, *, start: str | None = None) -> Tensor:
         """Start states, shape [batch, 3]. "suite": any angle at rest (dm_control's reset); "hanging": near the bottom; "broad": any
         angle, speeds up to 8 rad/s."""
-        kind = start or self.start
+        kind = self._known(start or self.start)
         device = generator.device if generator is not None else torch.device("cpu")
         uniform = torch.rand(batch, 2, generator=generator, device=device) * 2 - 1
         theta = math.pi + 0.1 * uniform[:, 0] if kind == "hanging" else math.pi * uniform[:, 0]
