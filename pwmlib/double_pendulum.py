@@ -35,6 +35,9 @@ from .world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig
 __all__ = ["DOUBLE_PENDULUM_SCALES", "DoublePendulumScale", "Study", "perturbation_growth", "run_study"]
 
 ENV = "double_pendulum"
+FEEDBACK = "trained policy, feedback"
+"""The policy reacts inside each world: on observations in the simulator, a copy on latents in a model. Other parameters, other units of
+the variance; the ESNR has none."""
 REWARD_UNITS = "trained policy, same actions, reward in the released script's units"
 """A setting of the true dynamics only: the reward scaled, which must change the variance and no ESNR."""
 
@@ -303,12 +306,12 @@ def sweep(
     found.append(
         (REWARD_UNITS, "true", first_order_along(ReleasedUnits(ENV, n, seed=1), start, acted, policy=policy, seen=seen, noise=noise))
     )
-    found.append(("trained policy, feedback", "true", first_order(true, on_states, start, noise)))
+    found.append((FEEDBACK, "true", first_order(true, on_states, start, noise)))
     found.append(("trained policy, same actions", "true, zeroth order", zeroth_order(true, on_states, start, noise)))
     data = _split(replays)[0]
     for name, world in worlds.items():
         copy = clone_policy(policy, world, data, scale.shac.actor_hidden)
-        found.append(("trained policy, feedback", name, first_order(world, copy, starts[name], noise)))
+        found.append((FEEDBACK, name, first_order(world, copy, starts[name], noise)))
     last = list(worlds)[-1]
     for name, world in worlds.items():
         random = random_policy(world, scale.shac.actor_hidden)

@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from .checkpoints import write_atomic
-from .double_pendulum import REWARD_UNITS
+from .double_pendulum import FEEDBACK, REWARD_UNITS
 from .runs import environment_stamp
 
 __all__ = [
@@ -232,7 +232,7 @@ WORLD_COLOURS = {"true": "#000000", "model, H = 3": "#D55E00", "model, H = 16": 
 
 
 def gradient_curves(table: pd.DataFrame) -> Figure:
-    """Variance and ESNR of the policy gradient against the horizon, one column a setting; bands are 95 % bootstrap intervals."""
+    """Variance and ESNR of the policy gradient against the horizon, one column a setting; bands are intervals of the true values."""
     table = table[table["setting"] != REWARD_UNITS]
     settings = list(dict.fromkeys(table["setting"]))
     figure, axes = plt.subplots(2, len(settings), figsize=(WIDTH / 3 * len(settings), 5.6), sharex=True, sharey="row", layout="constrained")
@@ -251,9 +251,14 @@ def gradient_curves(table: pd.DataFrame) -> Figure:
             ax.set_ylim(floors[name], ceilings[name])
             ax.set_ylabel(label if column == 0 else "")
         axes[0, column].set_title(setting.replace(", ", ",\n"), fontsize=9)
+        if setting == FEEDBACK:
+            axes[0, column].text(
+                0.97, 0.05, "not comparable:\nother parameters", ha="right", transform=axes[0, column].transAxes, fontsize=8
+            )
         axes[1, column].set_xlabel("horizon H [steps]")
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda pair: len(pair[1]))
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    title = "bands: bootstrap intervals, nominally 95 %; what they reach is in data/results/esnr_coverage.csv"
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), title=title, title_fontsize=8)
     return figure
 
 

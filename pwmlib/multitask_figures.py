@@ -122,7 +122,7 @@ def compared_scores(table: pd.DataFrame, title: str) -> Figure:
 
 
 def aggregate_bars(ours: Mapping[str, Aggregate], published: pd.DataFrame) -> Figure:
-    """Fig. 6 left: interquartile means, ours (interval over training runs) and published (over tasks, as the authors draw them)."""
+    """Fig. 6 left: interquartile means, ours (interval over training runs) and published (over tasks)."""
     figure, ax = plt.subplots(figsize=(1.3 * (len(ours) + len(published)) + 1.2, 3.1), layout="constrained")
     names = []
     for i, (name, a) in enumerate(ours.items()):

@@ -59,18 +59,19 @@ def aggregate(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Aggregate]:
-    """All `AGGREGATES` of a tidy table, each with a stratified bootstrap interval.
+    """All `AGGREGATES` of a tidy table, each with a percentile bootstrap interval.
 
-    over="runs" resamples training runs within each task: the uncertainty of training again. With one run that is not defined and
-    no interval is given. over="tasks" resamples tasks (what the paper's notebooks do): the uncertainty of the choice of tasks.
+    over="runs" resamples training runs within each task: the uncertainty of training again. over="tasks" resamples whole tasks, all runs
+    of a task together: the uncertainty of the choice of tasks (of its runs too, since another task comes with runs of its own). With one
+    run, or one task, that is not defined and no interval is given.
     Scores should be normalised to about [0, 1]; the optimality gap is measured to 1.
     """
+    from arch.bootstrap import IIDBootstrap
     from rliable import library, metrics
 
     if over not in ("runs", "tasks"):
         raise ValueError(f"aggregate: over must be 'runs' or 'tasks', got {over!r}")
-    matrix = score_matrix(table, score)
-    scores = matrix.to_numpy(float)
+    scores = score_matrix(table, score).to_numpy(float)
     runs, tasks = scores.shape
     functions = {
         "iqm": metrics.aggregate_iqm,
@@ -78,19 +79,23 @@ def aggregate(
         "median": metrics.aggregate_median,
         "optimality_gap": metrics.aggregate_optimality_gap,
     }
-    axis = scores if over == "runs" else scores.T
-    if axis.shape[0] < 2:
-        reason = f"no interval: one {over[:-1]} cannot be resampled"
-        return {n: Aggregate(n, float(f(scores)), None, None, runs, tasks, reason) for n, f in functions.items()}
 
     def all_of(x: np.ndarray) -> np.ndarray:
         return np.array([f(x) for f in functions.values()])
 
-    points, intervals = _seeded(seed, library.get_interval_estimates, {"": axis}, all_of, reps=reps, confidence_interval_size=confidence)
-    low, high = intervals[""]
+    values, resampled = all_of(scores), f"resampled over {over}, {reps} draws"
+    if (runs if over == "runs" else tasks) < 2:
+        reason = f"no interval: one {over[:-1]} cannot be resampled"
+        return {n: Aggregate(n, float(v), None, None, runs, tasks, reason) for n, v in zip(functions, values, strict=True)}
+    if over == "runs":
+        _, found = _seeded(seed, library.get_interval_estimates, {"": scores}, all_of, reps=reps, confidence_interval_size=confidence)
+        ends = found[""]
+    else:  # rliable's own task_bootstrap draws runs again within the drawn tasks and so counts their spread twice
+        whole = IIDBootstrap(scores.T, seed=seed)
+        ends = whole.conf_int(lambda x: all_of(x.T), reps=reps, method="percentile", size=confidence)
     return {
-        name: Aggregate(name, float(points[""][i]), float(low[i]), float(high[i]), runs, tasks, f"resampled over {over}, {reps} draws")
-        for i, name in enumerate(functions)
+        name: Aggregate(name, float(v), float(low), float(high), runs, tasks, resampled)
+        for name, v, low, high in zip(functions, values, *ends, strict=True)
     }
 
 

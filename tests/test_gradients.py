@@ -268,6 +268,19 @@ def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say():
     assert 0.85 <= covered / 120 <= 1.0
 
 
+def test_raw_and_unbiased_ratio_share_an_interval_that_covers_the_truth_in_any_dimension():
+    """30 components of which each has the ratio 0.02: the bias of the raw ratio, 1 / N, is half of it."""
+    g = torch.Generator().manual_seed(0)
+    covered = {"esnr": 0, "esnr_unbiased": 0, "esnr_released": 0, "squared_norm": 0}
+    for _ in range(150):
+        found = gradient_statistics(0.02**0.5 + torch.randn(100, 30, generator=g, dtype=F64), resamples=100)
+        assert found.intervals["esnr"] == pytest.approx(found.intervals["esnr_unbiased"], abs=1e-12)
+        for name in covered:
+            low, high = found.intervals[name]
+            covered[name] += low <= {"squared_norm": 30}.get(name, 1) * 0.02 <= high
+    assert min(covered.values()) >= 0.9 * 150, covered
+
+
 def test_mixture_weights_are_those_of_the_closed_form():
     g = torch.Generator().manual_seed(0)
     shared = torch.randn(200_000, 3, generator=g, dtype=F64)

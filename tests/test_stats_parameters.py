@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from pwmlib.notebooks import AblationParameters, BallWallParameters, MultitaskParameters, SingleTaskParameters
 from pwmlib.parameters import ParameterError, injected_names, override
@@ -43,6 +44,30 @@ def test_intervals_over_runs_are_narrower_than_over_tasks_here():
     runs, tasks = aggregate(scores(), reps=300)["iqm"], aggregate(scores(), over="tasks", reps=300)["iqm"]
     assert runs.low < runs.value < runs.high and runs.high - runs.low < 0.3 * (tasks.high - tasks.low)
     assert "over runs" in runs.resampled and "over tasks" in tasks.resampled
+
+
+def test_intervals_over_tasks_resample_whole_tasks():
+    """Five runs that are nearly the same hold as much about the choice of tasks as one."""
+    rng = np.random.default_rng(0)
+    means = rng.uniform(size=30)
+    table = pd.DataFrame(
+        {"task": f"t{j}", "train_seed": i, "score": m + 1e-4 * rng.normal()} for i in range(5) for j, m in enumerate(means)
+    )
+    found = aggregate(table, over="tasks", reps=1000)
+    for name, function in (("iqm", lambda x, axis: stats.trim_mean(x, 0.25, axis)), ("mean", np.mean), ("median", np.median)):
+        wanted = stats.bootstrap((means,), function, n_resamples=5000, method="percentile", rng=1).confidence_interval
+        assert found[name].value == pytest.approx(function(means, axis=0), abs=5e-3)
+        assert (found[name].low, found[name].high) == pytest.approx((wanted.low, wanted.high), abs=0.12 * (wanted.high - wanted.low)), name
+
+
+def test_intervals_over_tasks_cover_the_score_of_the_population_of_tasks():
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(80):
+        score = 0.5 + 0.2 * rng.normal(size=(1, 20)) + 0.1 * rng.normal(size=(5, 20))
+        table = pd.DataFrame(score).melt(ignore_index=False, var_name="task", value_name="score").reset_index(names="train_seed")
+        iqm = aggregate(table, over="tasks", reps=60)["iqm"]
+        hits += iqm.low < 0.5 < iqm.high
+    assert 66 <= hits <= 79
 
 
 def test_one_run_gets_no_interval_and_says_so():

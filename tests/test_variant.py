@@ -139,7 +139,7 @@ def test_the_notebooks_variant_is_the_authors_multitask_run():
     assert not MultitaskParameters.validate_cell(many).from_shipped()
     assert MultitaskParameters.validate_cell({**many, "variant": "paper"}).from_shipped()
     for change, said in (
-        ({"data": "shipped"}, "variant='released' trains a world model of its own.*set data to 'generate'"),
+        ({"data": "shipped"}, "variant='released' trains a world model of its own.*data must be 'generate'"),
         ({"overrides": {"training.precision": "bfloat16"}}, "training.precision='bfloat16': with pretraining='tdmpc2'"),
     ):
         with pytest.raises(ParameterError, match=said):

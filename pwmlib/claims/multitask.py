@@ -16,11 +16,9 @@ NOTEBOOK = "papermill notebooks/03_mt80.ipynb out.ipynb -p tasks 80"
 COMPARED = NOTEBOOK + " -p scale laptop -p data generate -p comparisons"
 
 
-def _row(name: str, resampled: str = "tasks") -> pd.Series:
+def _row(name: str) -> pd.Series:
     table = published_table("multitask_aggregate")
-    return table[
-        (table["set"] == name) & table["variant"].str.contains(f"{resampled} as runs" if resampled == "tasks" else "runs x tasks")
-    ].iloc[0]
+    return table[(table["set"] == name) & (table["variant"] == "tasks")].iloc[0]
 
 
 def _iqm(name: str) -> Cell:
