@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -59,10 +61,19 @@ def use_style() -> None:
 
 
 def save_figure(
-    figure: Figure, folder: Path, name: str, *, paper: str, inputs: Sequence[Path] = (), command: str = "", source: str = "ours"
-) -> Path:
-    """Write name.png and name.pdf and note in index.json which paper figure it is, whose numbers it shows and what it was drawn from."""
+    figure: Figure, folder: Path, name: str, *, paper: str, inputs: Sequence[Path] = (), command: str = "", source: str = "ours",
+    changed: Mapping[str, object] = MappingProxyType({}),
+) -> Path:  # fmt: skip
+    """Write name.png and name.pdf and note in index.json which paper figure it is, whose numbers it shows and what it was drawn from.
+
+    changed: parameters that are not the usual ones. They stand above the picture and in its name, so that it replaces none of those.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if changed:
+        told = ", ".join(f"{key} = {value}" for key, value in changed.items())
+        figure.text(0.5, 1.0, textwrap.fill(f"changed: {told}", 110), ha="center", va="bottom", fontsize=8, color="#CC3311")
+        slug = re.sub(r"[^\w.]+", "-", told).strip("-")
+        name = f"{name}--{slug if len(slug) <= 80 else slug[:60] + hashlib.sha256(slug.encode()).hexdigest()[:8]}"
     stamp = environment_stamp()
     entry = {
         "paper": paper,

@@ -14,7 +14,7 @@ from pwmlib.drawings import bars_figure, message_panel
 from pwmlib.figures import save_figure
 from pwmlib.ledger import ledger_table
 from pwmlib.ledger_views import in_words, matching, verdict_bars
-from pwmlib.notebooks import FiguresParameters
+from pwmlib.notebooks import BallWallParameters, FiguresParameters
 from pwmlib.paper_figures import PAPER_FIGURES, SOURCES, paper_figure
 from pwmlib.parameters import ParameterError
 from pwmlib.paths import PROJECT
@@ -121,6 +121,22 @@ def test_a_saved_figure_says_whose_numbers_it_shows(tmp_path):
     assert entry["source"] == "published" and entry["paper"] == "Fig. 8b" and entry["command"] == "make figures"
     assert set(entry["inputs"]) == {"extraction.csv", "literals.csv"} and entry["commit"]
     assert (tmp_path / "fig08b.pdf").stat().st_size > 1000
+
+
+def test_a_picture_of_changed_parameters_replaces_none_of_the_usual_ones(tmp_path):
+    def save(**parameters):
+        usual = BallWallParameters(scale="laptop", **parameters)
+        return save_figure(plt.figure(), tmp_path, "fig02", paper="Fig. 2", **usual.provenance())
+
+    usual, changed = save(runs_dir="elsewhere"), save(height=2.0, wall=7.0)
+    assert (usual.name, changed.name) == ("fig02.png", "fig02--wall-7.0-height-2.0.png")
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert index["fig02"]["command"] == "papermill notebooks/00_ball_wall.ipynb out.ipynb -p scale laptop"
+    assert index[changed.stem]["command"].endswith("-p scale laptop -p wall 7.0 -p height 2.0")
+    (title,) = plt.gcf().texts
+    assert title.get_text() == "changed: wall = 7.0, height = 2.0"
+    assert len(save(overrides={"epochs": list(range(1, 60))}).stem) < 100, "no name that a file system refuses"
+    assert BallWallParameters(scale="paper").provenance()["changed"] == {"scale": "paper"}
 
 
 def test_wrong_figures_and_sources_are_named():

@@ -25,6 +25,8 @@ Numbers = Annotated[list[Count], BeforeValidator(parse_list)]
 class AblationParameters(Robots):
     """notebooks/04_ablations.ipynb."""
 
+    notebook = "04_ablations"
+    in_the_name = frozenset({"ablations", "extraction_tasks"})
     ablations: Names = Field(["stiffness"], description=f"questions to answer: any of {', '.join(ABLATIONS)}")
     extraction_tasks: Names = Field([], description='dm_control tasks of Fig. 8b, e.g. ["cartpole-swingup"]; empty means none')
     extraction_updates: Numbers = Field([], description="updates of the world model at which they are compared; empty means the scale's")

@@ -19,6 +19,7 @@ __all__ = ["BallWallParameters"]
 class BallWallParameters(Common):
     """notebooks/00_ball_wall.ipynb."""
 
+    notebook = "00_ball_wall"
     seeds: int = Field(0, ge=0, le=1000, description="the number of seeds, at least 2; 0 means the scale's number")
     start: float = Field(-math.pi, ge=-math.pi, le=math.pi, description="where gradient descent starts, rad in [-pi, pi]")
     lr: float = Field(0.01, gt=0, le=1, description="the step size of gradient descent, in (0, 1]")

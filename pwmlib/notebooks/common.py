@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
@@ -31,6 +33,11 @@ Folder = Annotated[str, AfterValidator(_path)]
 class Common(NotebookParameters):
     """Parameters that every notebook has."""
 
+    notebook: ClassVar[str]
+    """Its file's name, without the ending."""
+    in_the_name: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that the names of its figures tell already."""
+
     scale: Scale = "quick"
     runs_dir: Folder = Field("runs", min_length=1, description="the folder of runs; finished ones are not repeated")
     figures_dir: Folder = Field("", description="the folder of figures; empty means figures/ (figures/quick at scale quick)")
@@ -56,6 +63,19 @@ class Common(NotebookParameters):
         """The folder of figures, created. Raises OutputFolderError."""
         default = "figures/quick" if self.scale == "quick" else "figures"
         return writable_folder(self.figures_dir or default, "figures_dir")
+
+    def provenance(self) -> dict[str, Any]:
+        """What `figures.save_figure` is told of these parameters: the command, and those changed ones that the picture depends on."""
+        values = self.model_dump()
+        changed = {name: value for name, value in values.items() if value != type(self).model_fields[name].default}
+        flags = "".join(f" -p {k} {shlex.quote(v if isinstance(v, str) else json.dumps(v))}" for k, v in changed.items() if k not in PLACES)
+        told = PLACES | self.in_the_name | ({"scale"} if self.scale != "paper" else set())
+        drawn = {name: value for name, value in changed.items() if name not in told}
+        return {"command": f"papermill notebooks/{self.notebook}.ipynb out.ipynb{flags}", "changed": drawn}
+
+
+PLACES = frozenset({"runs_dir", "figures_dir", "data_dir", "workers", "engine", "device"})
+"""Parameters that say where something is computed or kept, not what."""
 
 
 class OnTheCPU(Common):

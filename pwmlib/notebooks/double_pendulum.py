@@ -19,6 +19,7 @@ __all__ = ["DoublePendulumParameters"]
 class DoublePendulumParameters(OnTheCPU):
     """notebooks/01_double_pendulum.ipynb."""
 
+    notebook = "01_double_pendulum"
     horizons: int = Field(0, ge=0, le=200, description="the longest horizon of the sweep, at least 2; 0 means the scale's number")
     samples: int = Field(0, ge=0, le=100_000, description="N, Monte-Carlo samples of a gradient, at least 2; 0 means the scale's number")
     shac_seeds: int = Field(0, ge=0, le=100, description="the number of SHAC runs; 0 means the scale's number")

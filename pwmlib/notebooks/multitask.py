@@ -30,6 +30,8 @@ Comparisons = Annotated[list[Comparison], BeforeValidator(lambda value: parse_li
 class MultitaskParameters(Common):
     """notebooks/03_mt80.ipynb."""
 
+    notebook = "03_mt80"
+    in_the_name = frozenset({"tasks", "comparisons"})
     tasks: int = Field(4, ge=1, le=80, description="30 (MT30), 80 (MT80) or a number from 1 to 80 of a fixed stratified order")
     task_names: Names = Field([], description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
     train_seeds: int = Field(0, ge=0, le=1000, description="the number of training seeds per task; 0 means the scale's number")

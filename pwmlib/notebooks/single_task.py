@@ -19,6 +19,8 @@ __all__ = ["SingleTaskParameters"]
 class SingleTaskParameters(Robots):
     """notebooks/02_single_task.ipynb."""
 
+    notebook = "02_single_task"
+    in_the_name = frozenset({"tasks"})
     tasks: Names = Field([], description='environments of the simulator, e.g. ["hopper", "ant"]; empty means what the scale affords')
     algorithms: Names = Field([], description='learners, e.g. ["shac", "pwm"]; empty means what the scale affords')
     train_seeds: int = Field(
