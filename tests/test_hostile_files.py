@@ -167,6 +167,12 @@ def shared_dicts(levels):
     return Op(b"}(" + op("0") + b"}q\x00" + b"".join(each) + b"u")
 
 
+def many_tensors():
+    """As many as fit into a pickle of 1 MB: storage, function and arguments are named once."""
+    arguments = b"h\x01K\x00(K\x04t(K\x01t\x89}"
+    return Op(b"](" + REBUILD + b"q\x00" + storage() + b"q\x01(" + arguments + b"tq\x02" + b"h\x00h\x02R" * 200_000 + b"e")
+
+
 def chunk(**changes):
     task = torch.full((2, 4), 10)
     return {"obs": torch.zeros(2, 4, 24), "action": torch.zeros(2, 4, 6), "reward": torch.zeros(2, 4), "task": task} | changes
@@ -235,6 +241,9 @@ CASES |= {
     "call with a list": ("torch", "not a function", pt(Op(SIZE + op([1]) + b"R"))),
     "call of a storage type": ("torch", "in a way", pt(call(named("torch", "FloatStorage"), 10**10))),
     "OrderedDict of pairs": ("torch", "in a way", pt(call(ORDERED, [[1, 2]]))),
+    "many tensors": ("torch", "in a file of", pt(many_tensors())),
+    "a record with an endless name": ("torch", "asks for", pt([named("tensordict." + "a" * 500_000, "T")])),
+    "a key that commands a terminal": ("model", r"\\x1b\[2J", lambda c: saved({"\x1b[2J\ud800": 1, "a" * 10**6: 2})),
     "an unknown record": ("torch", None, pt({"x": call(named("tensordict.any", "Thing"), 1)})),
     "a record of many states": ("torch", "more fields", pt([
         Op(op(dict.fromkeys(map(str, range(9000)))) + b"q\x00"), *[build(call(TENSORDICT, by=b"\x81"), Op(b"h\x00"))] * 9000])),
