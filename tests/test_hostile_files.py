@@ -472,7 +472,7 @@ def results(tmp_path_factory):
     while todo:
         command = [sys.executable, __file__, str(folder), json.dumps(todo)]
         environment = os.environ | {"PYTHONPATH": str(Path(published.__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
         lines = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
         assert lines, ended.stderr
         found |= {line["name"]: line for line in lines}
