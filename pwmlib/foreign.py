@@ -35,7 +35,7 @@ _MB = 2**20
 _PICKLE_LIMIT = _MB
 """Room for five thousand tensors; the published files need 10 kB."""
 _DIRECTORY_LIMIT = 4 * _MB
-_ENTRIES = re.compile(r"data\.pkl|byteorder|version|data/[0-9]+|\.data/serialization_id|\.format_version|\.storage_alignment")
+_ENTRIES = re.compile(r"data\.pkl|byteorder|version|data/[0-9]{1,9}|\.data/serialization_id|\.format_version|\.storage_alignment")
 _DTYPES = {
     f"torch {name}Storage": dtype
     for name, dtype in (
@@ -47,11 +47,15 @@ _CALLS = {
     "collections OrderedDict", "torch Size", "torch device", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter",
     "tensordict._reductions _make_td",
 }  # fmt: skip
-_RECORDS = re.compile(r"(tensordict\.\S+|pwm\.utils\.running_mean_std) [A-Z]\w*")
+_RECORDS = re.compile(r"(tensordict\.\S{1,99}|pwm\.utils\.running_mean_std) [A-Z]\w{0,99}")
 
 
 class ForeignFileError(ExplainedError):
     """A published file that is truncated, not what was expected, or asks for code to be run; the message names it."""
+
+    def __init__(self, message: str):
+        # Names in the file may be endless, or commands to a terminal.
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message[:8000]))
 
 
 class Record(dict):
@@ -113,6 +117,7 @@ class _Reader:
         if "byteorder" in self.entries and self._read(archive, "byteorder", 16) != sys.byteorder.encode():
             raise ValueError(f"its numbers are not in this machine's byte order, {sys.byteorder}")
         self.pickle = self._read(archive, "data.pkl", _PICKLE_LIMIT)
+        self.storages: dict[tuple[str, str], _Storage] = {}
         self.tensor_bytes = self.fields = 0
 
     def refused(self, reason: str) -> ForeignFileError:
@@ -148,7 +153,9 @@ class _Reader:
         _, kind, key, _, length = identity
         if not isinstance(kind, _Name) or kind.text not in _DTYPES:
             raise ValueError("a storage of no known type")
-        dtype, entry = _DTYPES[kind.text], self.entries[f"data/{_short(key, str)}"]
+        if (kind.text, _short(key, str)) in self.storages:
+            return self.storages[kind.text, key]
+        dtype, entry = _DTYPES[kind.text], self.entries[f"data/{key}"]
         self.file.seek(entry.header_offset)
         magic, name, extra = struct.unpack("<4s22x2H", self.file.read(30))
         start = entry.header_offset + 30 + name + extra
@@ -156,7 +163,8 @@ class _Reader:
             raise ValueError(
                 f"{entry.filename} has {entry.file_size} bytes, which are not the {length} {dtype} numbers that it is said to hold"
             )
-        return _Storage(dtype, self._mapped[start : start + entry.file_size])
+        self.storages[kind.text, key] = _Storage(dtype, self._mapped[start : start + entry.file_size])
+        return self.storages[kind.text, key]
 
     def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
         if not isinstance(storage, _Storage):

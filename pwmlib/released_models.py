@@ -114,9 +114,9 @@ def _widths(tensors: Mapping[str, Tensor], layer: str) -> list[int]:
 
 
 def _actor(path: str | Path, tensors: Mapping[str, Tensor]) -> Actor:
-    layer = r"mu_net\.(\d{1,3})"
-    linear = sorted(int(m[1]) for k, v in tensors.items() if (m := re.fullmatch(layer + r"\.weight", k)) and v.dim() == 2)
-    sizes = _widths(tensors, layer)
+    name = r"mu_net\.(\d{1,3})"
+    linear = sorted(int(m[1]) for k, v in tensors.items() if (m := re.fullmatch(name + r"\.weight", k)) and v.dim() == 2)
+    sizes = _widths(tensors, name)
     if not sizes or "logstd" not in tensors:
         raise ForeignFileError(f"{path}: its actor has no mu_net of consecutive layers, or no logstd. Tensors: {described(tensors)}")
     state = {"log_std": tensors["logstd"]}

@@ -150,6 +150,39 @@ def test_a_hostile_file_is_refused_and_nothing_runs(tmp_path):
     assert not target.exists()
 
 
+def test_what_torch_saves_is_read_as_torch_reads_it(tmp_path):
+    """Views, shared storages, parameters and every type, against torch's own reader."""
+    base = torch.arange(24.0).reshape(4, 6)
+    state = torch.nn.Linear(3, 2).state_dict()  # carries an attribute, _metadata
+    types = (torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+    content = {
+        "view": base[1:, ::2], "transposed": base.T, "same": base, "expanded": torch.ones(3, 1).expand(3, 5), "scalar": torch.tensor(3),
+        "empty": torch.zeros(0, 3), "parameter": torch.nn.Parameter(base.clone()), "state": state, 7: [1, -2, 3.5, True, (2**40, 5)],
+        "types": [torch.ones(3).to(t) for t in types], "size": torch.Size([2, 3]), "nested": OrderedDict(a=OrderedDict(b=torch.eye(2))),
+    }  # fmt: skip
+    torch.save(content, tmp_path / "c.pt")
+    read, expected = read_torch_file(tmp_path / "c.pt"), torch.load(tmp_path / "c.pt", weights_only=True)
+    torch.testing.assert_close(read, expected, rtol=0, atol=0, check_stride=True)
+
+
+def test_a_large_file_is_mapped_and_not_loaded(tmp_path):
+    def resident():
+        return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    torch.save({"obs": torch.arange(2.0**24)}, tmp_path / "c.pt")
+    before = resident()
+    obs = read_torch_file(tmp_path / "c.pt")["obs"]
+    assert resident() - before < 2**23 and obs[-3:].tolist() == [2.0**24 - 3, 2.0**24 - 2, 2.0**24 - 1]
+
+
+@pytest.mark.parametrize("notes", ["{", "[]", '{"chunk_0.pt": 7}', '{"chunk_0.pt": {"sha256": null}}', "[" * 99_999])
+def test_damaged_notes_of_an_import_are_named(tmp_path, notes):
+    torch.save(chunk(), tmp_path / "chunk_0.pt")
+    (tmp_path / "imported.json").write_text(notes)
+    with pytest.raises(ForeignFileError, match="imported.json: not the list of imported chunks; delete it"):
+        import_chunks([tmp_path / "chunk_0.pt"], tmp_path, MT30, progress=False)
+
+
 def test_truncated_and_missing_files_are_named(tmp_path):
     torch.save({"model": {"a": torch.zeros(1000)}}, tmp_path / "whole.pt")
     data = (tmp_path / "whole.pt").read_bytes()
