@@ -105,10 +105,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def checksums(folder: Path, *, but: str) -> dict[str, int]:
     """CRC-32 of every file of a folder but the one that they are written to; none of hidden files."""
     found = sorted(path for path in folder.iterdir() if path.is_file() and path.name != but and not path.name.startswith("."))
-    return {path.name: file_checksum(path) for path in found}
+    return {path.name: _file_checksum(path) for path in found}
 
 
-def file_checksum(path: Path) -> int:
+def _file_checksum(path: Path) -> int:
     """CRC-32 of a file's content."""
     checksum = 0
     with path.open("rb") as file:
@@ -122,7 +122,7 @@ def check_file(path: Path, checksum: int) -> None:
     try:
         state = path.stat()
         key = (path, state.st_size, state.st_mtime_ns, checksum)
-        if key not in _checked and file_checksum(path) != checksum:
+        if key not in _checked and _file_checksum(path) != checksum:
             raise CheckpointError(f"{path}: damaged (its checksum is another one)")
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing") from None

@@ -124,7 +124,9 @@ def read_record(folder: Path) -> dict[str, Any]:
         if not (folder / "run.json").exists():
             return {"status": "missing"}
         record = read_json(folder / "run.json")
-        if record.get("status") == "finished":
+        if "status" not in record:
+            raise CheckpointError(f"{folder / 'run.json'}: holds no status")
+        if record["status"] == "finished":
             found = read_json(folder / "result.json")
             if "result" not in found:
                 raise CheckpointError(f"{folder / 'result.json'}: holds no result")
@@ -132,7 +134,7 @@ def read_record(folder: Path) -> dict[str, Any]:
                 check_file(folder / name, checksum)
     except CheckpointError as error:
         return {**record, "status": "damaged", "reason": str(error)}
-    return {"status": "damaged", "reason": f"{folder / 'run.json'}: holds no status", **record}
+    return record
 
 
 class Run:

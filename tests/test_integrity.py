@@ -179,7 +179,7 @@ def test_a_finished_run_with_a_damaged_file_is_done_again(name, content, tmp_pat
         assert again.read() == expected
     assert name in str(warned[0].message) and "The run is done again" in str(warned[0].message)
     assert again.begun_at == [0 if name == "state.safetensors" else STEPS], "from its checkpoint, where it has one"
-    assert again.run.status == status(tmp_path).iloc[0]["status"] == "finished"
+    assert again.run.status == status(tmp_path).iloc[0]["status"] == "finished" and again.run.reason is None
     assert again.read() == expected and len(again.begun_at) == 1
 
 

@@ -40,7 +40,10 @@ class EpisodeFileError(ExplainedError):
 
 
 class DamagedShardError(EpisodeFileError):
-    """A shard that does not read back as it was written; what made it (generation, import, collection) makes it again when run again."""
+    """A shard that does not read back as it was written."""
+
+    def __init__(self, problem: str):
+        super().__init__(f"{problem}; what made this shard (generation, import or collection) makes it again when run again")
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class EpisodeStore:
         try:
             self.read(shard)
         except DamagedShardError as error:
-            warnings.warn(f"{error}; its episodes are made again", stacklevel=2)
+            warnings.warn(str(error), stacklevel=2)
             return False
         return True
 
