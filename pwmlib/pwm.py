@@ -38,13 +38,15 @@ def check_finite(step: int, **terms: Tensor | float) -> None:
 
 @contextmanager
 def restored_on_failure(learner: Resumable) -> Iterator[None]:
-    """Put the learner back into the state before the block when a NonFiniteError leaves it."""
+    """Put the learner back into the state before the block when an error leaves it; a NonFiniteError then says so."""
     before = copy.deepcopy(learner.state_dict())
     try:
         yield
-    except NonFiniteError as error:
+    except BaseException as error:
         learner.load_state_dict(before)
-        raise NonFiniteError(f"{error}; the learner is back in the state before it") from error
+        if isinstance(error, NonFiniteError):
+            raise NonFiniteError(f"{error}; the learner is back in the state before it") from error
+        raise
 
 
 def actor_returns(roll: Rollout, value: Callable[[Tensor], Tensor], config: PWMConfig) -> Tensor:

@@ -241,7 +241,7 @@ def world_model_loss(
     """Eq. 10: auto-regressive over H steps from z_0 = E(s_0), targets sg(E(s_{t+1})), two-hot cross-entropy of the rewards.
 
     obs: [H + 1, batch, obs_dim]; action: [H, batch, action_dim]; reward: [H, batch]; task: long [batch].
-    valid: [H, batch], 0 for the steps after an episode's end, which count for nothing.
+    valid: [H, batch], 0 for the steps after an episode's end, which count for nothing, NaN or not.
     terminated: bool [H, batch], whether a step ended the episode; what a termination head learns.
     Returns the scalar loss and its detached parts "dynamics", "reward" and, with such a head, "termination" (before coefficients).
     """
@@ -254,6 +254,10 @@ def world_model_loss(
             f"world_model_loss: obs must be [H+1, B, D], action [H, B, A], reward [H, B]; "
             f"got {tuple(obs.shape)}, {tuple(action.shape)}, {tuple(reward.shape)}"
         )
+    if valid is not None:
+        over = valid == 0
+        reward, action = reward.masked_fill(over, 0.0), action.masked_fill(over.unsqueeze(-1), 0.0)
+        obs = torch.cat([obs[:1], obs[1:].masked_fill(over.unsqueeze(-1), 0.0)])
     with training_mode(model, torch.is_grad_enabled()):
         return _loss(model, obs, action, reward, task, config, valid, terminated)
 

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from pwmlib.baselines.sb3 import SB3Env, SB3Learner
 from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.envs import DifferentiableEnv
+from pwmlib.pwm import NonFiniteError
 
 TINY = SB3Config(steps=8, hidden=(16,), minibatch=16, epochs=2, batch=16, buffer=400, gradient_steps=2)
 
@@ -54,6 +55,22 @@ def test_learning_continues_bit_for_bit(algorithm):
         assert torch.equal(a, b), name
     obs = torch.randn(5, 11)
     assert torch.equal(whole.actor(obs), again.actor(obs)) and whole.actor(obs).abs().max() <= 1
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_a_failed_update_puts_everything_back(algorithm):
+    twin, learner = (SB3Learner(algorithm, DifferentiableEnv("hopper", 16, seed=0), TINY, seed=0) for _ in range(2))
+    name = {"ppo": "loss", "sac": "critic_loss"}[algorithm]
+    for updates in (0, 3) if algorithm == "ppo" else (3, 4):  # SAC begins to train later
+        while learner.step < updates:
+            assert twin.update() == learner.update()
+        train = learner.model.train
+        learner.model.train = lambda *a, train=train, **k: (train(*a, **k), learner.model.logger.record(f"train/{name}", float("nan")))
+        with pytest.raises(NonFiniteError, match=f"update {updates + 1}: the .*loss is nan; the learner is back in the state before it"):
+            learner.update()
+        learner.model.train = train
+    assert twin.update() == learner.update()
+    torch.testing.assert_close(twin.model.policy.state_dict(), learner.model.policy.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])

@@ -104,9 +104,10 @@ def test_what_comes_after_the_end_changes_neither_loss_nor_gradient():
         loss, _ = world_model_loss(model, obs, action, reward, task, **options)
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
-    broken = [obs.clone(), action.clone(), reward.clone()]
-    broken[0][1:][valid == 0], broken[1][valid == 0], broken[2][valid == 0] = 7.0, 0.5, -9.0
-    torch.testing.assert_close(gradient(obs, action, reward, valid=valid), gradient(*broken, valid=valid))
+    for nonsense in ((7.0, 0.5, -9.0), (torch.nan, torch.nan, torch.nan)):
+        broken = [obs.clone(), action.clone(), reward.clone()]
+        broken[0][1:][valid == 0], broken[1][valid == 0], broken[2][valid == 0] = nonsense
+        torch.testing.assert_close(gradient(obs, action, reward, valid=valid), gradient(*broken, valid=valid))
     assert not torch.allclose(gradient(obs, action, reward), gradient(obs, action, reward, valid=valid))
     everything = torch.ones(5, 8)
     torch.testing.assert_close(gradient(obs, action, reward), gradient(obs, action, reward, valid=everything))

@@ -56,7 +56,7 @@ def test_stacked_policies_are_those_extracted_one_by_one(changes):
     before = [a.mean[0].weight.clone() for a in stacked.actors]
     if termination:
         ends = stacked._imagine().terminated
-        assert ends.any() and not ends.any(0).all() and not torch.equal(ends[0], ends[-1]), ends.float().mean((1,))
+        assert ends is not None and ends.any() and not ends.any(0).all() and not torch.equal(ends[0], ends[-1]), ends.float().mean((1,))
         stacked = StackedPolicies(model, members, config)
     for _ in range(4):
         together = stacked.update()

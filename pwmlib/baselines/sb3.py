@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..envs import DifferentiableEnv
 from ..envs.gym import spaces
-from ..pwm import check_finite
+from ..pwm import check_finite, restored_on_failure
 from .sb3_config import SB3Config
 
 __all__ = ["SB3Env", "SB3Learner"]
@@ -72,7 +72,7 @@ class SB3Learner:
 
     def __init__(self, algorithm: Literal["ppo", "sac"], env: DifferentiableEnv, config: SB3Config | None = None, *, seed: int = 0):
         c = self.config = config or SB3Config()
-        self.algorithm, self.env, self.step = algorithm, env, 0
+        self.algorithm, self.env, self.seed, self.step = algorithm, env, seed, 0
         self.normalised = VecNormalize(SB3Env(env), norm_obs=True, norm_reward=algorithm == "ppo", gamma=c.gamma)
         common = {"seed": seed, "gamma": c.gamma, "learning_rate": c.lr, "device": env.simulator.device}
         nets = {"policy_kwargs": {"net_arch": list(c.hidden)}}
@@ -98,6 +98,12 @@ class SB3Learner:
 
     def update(self) -> dict[str, float]:
         """`steps` steps of every environment and their training. Returns scalars to log; raises NonFiniteError."""
+        with restored_on_failure(self):
+            metrics = self._update()
+        self.step += 1
+        return metrics
+
+    def _update(self) -> dict[str, float]:
         outside = (torch.get_rng_state(), np.random.get_state())  # noqa: NPY002
         torch.set_rng_state(self._torch)
         np.random.set_state(self._numpy)  # noqa: NPY002
@@ -115,7 +121,6 @@ class SB3Learner:
         metrics = {name.split("/")[-1]: float(v) for name, v in logged.items() if name.startswith("train/")}
         metrics["critic_loss"] = metrics.get("value_loss", metrics.get("critic_loss", 0.0))
         check_finite(self.step + 1, **{k: v for k, v in metrics.items() if k.endswith("loss")})
-        self.step += 1
         return metrics
 
     def learning_rate(self) -> float:
@@ -180,6 +185,8 @@ class SB3Learner:
             int(c["step"]),
             bool(c["begun"]),
         )
+        if not self._begun:
+            self.normalised.seed(self.seed)  # the reset that begins the first update uses it up
         self.env.load_state_dict(state["env"])
         self._torch = state["torch"]
         self._numpy = ("MT19937", np.array(state["numpy"]["key"], dtype=np.uint32), int(state["numpy"]["pos"]), 0, 0.0)

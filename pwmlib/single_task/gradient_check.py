@@ -51,7 +51,7 @@ def gradient_check(
             predicted.append(view.reward(z, action, None))
             z = view.advance(z, action)
     counted = torch.stack(alive[:-1])
-    squared = counted * (torch.stack(predicted) - torch.stack(rewards)).square()
+    squared = (torch.stack(predicted) - torch.stack(rewards)).square().masked_fill(counted == 0, 0.0)
     row = gradient_fidelity(view, simulator, latents, start, torch.stack(actions), horizons=[horizon]).iloc[0]
     return {
         "gradient_cosine": float(row["cosine"]),
