@@ -111,10 +111,10 @@ def test_humanoid_follows_its_recorded_rollout_toward_the_released_point():
         step = sim.step(state, action)
         state = step.state
         rewards.append(step.reward)
-        assert float((state.detach() - data["states"][t + 1])[:, :28].abs().max()) <= 5e-5
-    torch.testing.assert_close(torch.stack(rewards).detach(), data["rewards"], atol=1e-4, rtol=0)
+        torch.testing.assert_close(state.detach()[:, :28], data["states"][t + 1][:, :28], atol=5e-5, rtol=3e-6)
+    torch.testing.assert_close(torch.stack(rewards).detach(), data["rewards"], atol=5e-5, rtol=0)
     (gradient,) = torch.autograd.grad(sum(r.sum() for r in rewards), actions)
-    assert float((gradient - data["gradient"]).norm() / data["gradient"].norm()) <= 1e-4
+    assert float((gradient - data["gradient"]).norm() / data["gradient"].norm()) <= 2e-4
 
 
 if __name__ == "__main__":
