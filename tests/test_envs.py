@@ -8,12 +8,14 @@ import sys
 import pytest
 import torch
 
+from pwmlib.baselines.shac import SHACConfig
 from pwmlib.dynamics import Dynamics, rollout
-from pwmlib.envs import ENVS, DifferentiableEnv, EnvDynamics
+from pwmlib.envs import ENVS, DifferentiableEnv, EnvDynamics, EnvSpec
+from pwmlib.envs.double_pendulum import DoublePendulumRules
 from pwmlib.envs.humanoid import HumanoidRules
 from pwmlib.paths import PROJECT
 from pwmlib.sim.model import Material
-from pwmlib.single_task.runner import SingleTaskSettings, single_task_run
+from pwmlib.single_task.runner import SingleTaskSettings, run_single_task, single_task_run
 
 pytestmark = pytest.mark.usefixtures("device")
 SIZES = {"double_pendulum": (6, 1), "hopper": (11, 3), "ant": (37, 8), "anymal": (49, 12), "humanoid": (76, 21), "snu_like": (53, 152)}
@@ -66,7 +68,7 @@ def turned_axes(q, upward):
 
 
 def facing(q, target):
-    """The torso's x axis along the horizontal direction to a point (target, 0) of the plane, in NumPy-like steps of its own."""
+    """The torso's x axis along the horizontal direction to a point (target, 0) of the ground, by a quaternion product of its own."""
     z_up = torch.tensor([math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5)]).expand(len(q), 4)  # conjugate of the start rotation
     (ax, ay, az, aw), (bx, by, bz, bw) = q[:, 3:7].T, z_up.T
     x, y, z, w = (
@@ -363,6 +365,16 @@ def test_a_reward_in_plain_torch_on_top_is_differentiable():
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_robot_of_ones_own_is_trained_under_its_name(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENVS, "swing", EnvSpec(DoublePendulumRules, substeps=4, interval=4, episode_length=20))
+    shac = SHACConfig(updates=2, horizon=4, actor_hidden=(8,), critic_hidden=(8,))
+    settings = SingleTaskSettings(shac=shac, envs=4, eval_episodes=2, evaluate_every=1)
+    device = str(torch.get_default_device())
+    line = run_single_task("shac", "swing", 0, settings, tmp_path, device=device)
+    assert line["status"] == "finished" and line["task"] == "swing" and len(line["curve"]) == 2
+    assert run_single_task("shac", "swing", 0, settings, tmp_path, device=device) == line
 
 
 def test_shac_learns_hopper_through_the_contacts():

@@ -1,4 +1,9 @@
-"""Hopper, Ant and Humanoid against rollouts recorded with dflex (float32): trajectories, rewards, gradients, constants."""
+"""Hopper, Ant and Humanoid against rollouts recorded with dflex (float32): trajectories, rewards, gradients, constants.
+
+And Humanoid, facing the released point, against 16 steps of our own float64 oracle: python tests/test_sim_rollouts.py records them.
+"""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,8 +11,11 @@ import torch
 
 from pwmlib.envs import ENVS
 from pwmlib.sim.bridge import Simulator
+from pwmlib.sim.reference import Reference
 
 CASES = {"hopper": ("hopper", 16), "ant": ("ant_mm1", 1), "humanoid": ("humanoid_mm1_onestep", 1)}
+OWN = Path(__file__).with_name("humanoid_rollout.npz")
+"""states [17, 4, 55], rewards [16, 4], actions [16, 4, 21], gradient of all rewards to the actions; mass matrix once a step."""
 
 
 def rules_of(name):
@@ -62,7 +70,7 @@ def test_rollout_follows_the_recorded_one(name, rollout_reference):
         state = step.state
         rewards.append(step.reward)
         assert float((state[:, :nq].detach() - torch.tensor(data["q"][t + 1])).abs().max()) <= 5e-6
-        assert float((step.reward.detach() - torch.tensor(data["rew"][t])).abs().max()) <= 5e-5
+        assert float((step.reward.detach() - torch.tensor(data["rew"][t])).abs().max()) <= 5e-6
         torch.testing.assert_close(step.obs.detach(), torch.tensor(data["obs"][t]), atol=1e-4, rtol=1e-4)
     if "grad_actions" in data:
         (got,) = torch.autograd.grad(sum(r.sum() for r in rewards), actions)
@@ -70,3 +78,44 @@ def test_rollout_follows_the_recorded_one(name, rollout_reference):
         assert float((got - expected).norm() / expected.norm()) <= 1e-4
     else:
         assert name == "humanoid", "only the humanoid's recording has no gradient"
+
+
+def record():
+    """Four humanoids up to 30 m beside the x axis and 150 m along it, 16 random steps, by the oracle."""
+    rules, generator = rules_of("humanoid"), torch.Generator().manual_seed(0)
+    state, _ = Simulator(rules, 4, substeps=48, interval=48, seed=3).start()
+    state[:, 0], state[:, 2] = torch.tensor([0.0, 50.0, 100.0, 150.0]), torch.tensor([-30.0, -1.0, 5.0, 30.0])
+    actions = (torch.rand(16, 4, 21, generator=generator) * 2 - 1).double()
+    oracle, states, rewards = Reference(rules, substeps=48, interval=48), [state.double()], []
+    with torch.no_grad():
+        for action in actions:
+            step = oracle.step(states[-1], action)
+            states.append(step.state)
+            rewards.append(step.reward)
+    gradient, behind = torch.zeros_like(actions), torch.zeros_like(states[0])  # one step's graph at a time: a whole rollout's takes 10 GB
+    for t in reversed(range(16)):
+        inputs = states[t].requires_grad_(), actions[t].clone().requires_grad_()
+        step = oracle.step(*inputs)
+        behind, gradient[t] = torch.autograd.grad(step.reward.sum() + (step.state * behind).sum(), inputs)
+    arrays = {"states": torch.stack(states), "rewards": torch.stack(rewards), "actions": actions, "gradient": gradient}
+    np.savez_compressed(OWN, **{name: x.detach().float().numpy() for name, x in arrays.items()})
+
+
+@pytest.mark.usefixtures("device")
+def test_humanoid_follows_its_recorded_rollout_toward_the_released_point():
+    with np.load(OWN) as file:
+        data = {name: torch.tensor(file[name]) for name in file.files}
+    sim = Simulator(rules_of("humanoid"), 4, substeps=48, interval=48)
+    state, actions, rewards = data["states"][0], data["actions"].requires_grad_(), []
+    for t, action in enumerate(actions):
+        step = sim.step(state, action)
+        state = step.state
+        rewards.append(step.reward)
+        torch.testing.assert_close(state.detach()[:, :28], data["states"][t + 1][:, :28], atol=5e-5, rtol=3e-6)
+    torch.testing.assert_close(torch.stack(rewards).detach(), data["rewards"], atol=5e-5, rtol=0)
+    (gradient,) = torch.autograd.grad(sum(r.sum() for r in rewards), actions)
+    assert float((gradient - data["gradient"]).norm() / data["gradient"].norm()) <= 2e-4
+
+
+if __name__ == "__main__":
+    record()
