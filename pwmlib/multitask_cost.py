@@ -20,9 +20,11 @@ COST = {
     "dm_control_data_s": 2.4,
     "metaworld_data_s": 0.1,
     "model_update_ms": 88.0,
+    "joint_times": 3.7,
 }
 """CPU time of one policy update (batch 64, H = 16, latent 128), of one evaluated, planned or generated episode (planners included), and of
-one world-model update (0.6M weights, batch 256, H = 16, bfloat16 products), measured at scale laptop; one core of a Xeon."""
+one world-model update (0.6M weights, batch 256, H = 16, bfloat16 products), measured at scale laptop; one core of a Xeon. joint_times: of
+that update in float32, jointly with TD-MPC2's Q-functions and prior."""
 
 
 def policy_update_s(config: PWMConfig, latent_dim: int) -> float:
@@ -44,7 +46,8 @@ def cost_line(experiment: MultitaskExperiment) -> str:
     latent = scale.model.latent_dim
 
     def model_minutes(training: WorldModelTraining) -> float:
-        return training.updates * model_update_s(training, latent) / 60
+        times = COST["joint_times"] if scale.pretraining == "tdmpc2" else 1.0
+        return times * training.updates * model_update_s(training, latent) / 60
 
     checks = -(-c.updates // scale.evaluate_every)
     seconds = sum(

@@ -113,23 +113,23 @@ class StackedPolicies:
     def state_dict(self) -> dict[str, Any]:
         """All that continues bit-identically."""
         return {
+            "return_moments": [learner.return_moments.tensor for learner in self.learners],
             "actor": self._actor.state_dict(),
             "critics": self._critics.state_dict(),
             "generators": [learner.generator.get_state() for learner in self.learners],
-            "return_moments": [learner.return_moments.tensor for learner in self.learners],
             "step": self.step,
             **({} if self.learners[0]._ends is None else {"ends": [list(learner._ends) for learner in self.learners]}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        for learner, moments in zip(self.learners, state.get("return_moments", ()), strict=False):
+            learner.return_moments.tensor = moments.clone()
         self._actor.load_state_dict(state["actor"])
         self._critics.load_state_dict(state["critics"])
         ends = state.get("ends", [None] * len(self.learners))
         for learner, generator, last in zip(self.learners, state["generators"], ends, strict=True):
             learner.generator.set_state(generator)
             learner._ends = None if last is None else tuple(last)
-        for learner, moments in zip(self.learners, state.get("return_moments", ()), strict=False):
-            learner.return_moments.tensor = moments.clone()
         self.step = int(state["step"])
 
     def _actor_losses(self, returns: Tensor) -> Tensor:

@@ -40,10 +40,10 @@ def starts(model, task):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"critic_value": "min", "detach_policy_input": True, "critic_loss": "mean", "norm_order": "after_activation"},
+    [{"return_scaling": "running_std"}, RELEASED,
+     {}, {"critic_value": "min", "detach_policy_input": True, "critic_loss": "mean", "norm_order": "after_activation"},
      {"critic_sampling": "time_blocks", "critic_minibatches": 2, "actor_loss_scale": "horizon", "actor_grad_norm": 0.01,
       "actor_objective": "td_lambda"},
-     {"return_scaling": "running_std"}, RELEASED,
      {"norm_order": "none"}, {"continued": 0.7}, {"termination": True}, {"termination": True, "continued": 0.7, "critic_loss": "mean"},
      {"termination": True, "critic_sampling": "time_blocks", "critic_minibatches": 2, "actor_objective": "td_lambda"}],
 )  # fmt: skip

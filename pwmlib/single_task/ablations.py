@@ -49,6 +49,11 @@ _AC, _MODEL = "pwm.actor_critic", "pwm.model"
 _PLAIN = {f"{_MODEL}.activation": "relu", f"{_MODEL}.layer_norm": False, f"{_MODEL}.latent_norm": "none"}
 _SHORT = 1 / 3
 """Of the policy updates inside frozen models: 400 at scale laptop."""
+# What a label says holds at every scale, also where the scale's own setting is another.
+_SCALAR = {f"{_MODEL}.two_hot": None, "pwm.training.loss.normalise_reward": True, "pwm.reward_symexp": True}
+_FIXED = {**_SCALAR, "pwm.training.standardise_obs": True}
+_CAUTIOUS = {"offline.members": 3, "offline.pessimism": 3.0, "offline.model.residual": True}
+_NOT_CAUTIOUS = {**_CAUTIOUS, "offline.pessimism": 0.0}
 _NO_SIMNORM = {f"{_MODEL}.latent_norm": "none"}
 _REGULARISED = (
     Variation("ReLU", overrides=_PLAIN),
@@ -128,7 +133,10 @@ ABLATIONS: dict[str, Ablation] = {
     "detach": Ablation(
         "none: the released code's choice",
         "What does da/ds in the gradient change?",
-        (Variation("policy sees sg(z)"), Variation("full gradient", overrides={f"{_AC}.detach_policy_input": False})),
+        (
+            Variation("policy sees sg(z)", overrides={f"{_AC}.detach_policy_input": True}),
+            Variation("full gradient", overrides={f"{_AC}.detach_policy_input": False}),
+        ),
         recorded_seeds=2,
     ),
     "terminal_discount": Ablation(
@@ -141,7 +149,7 @@ ABLATIONS: dict[str, Ablation] = {
         "none: App. C omits SymExp",
         "Scalar reward or two-hot, with and without SymExp? (Of two-hot's larger loss also a tenth, as in TD-MPC2)",
         (
-            Variation("scalar"),
+            Variation("scalar", overrides=_SCALAR),
             *(
                 Variation(
                     f"two-hot, {name}{', weight 0.1' if weight < 1 else ''}",
@@ -162,16 +170,16 @@ ABLATIONS: dict[str, Ablation] = {
         "none: the released code's choice",
         "Running moments in place of fixed ones: of what the model sees, and of the returns?",
         (
-            Variation("fixed moments"),
-            Variation("running moments of observations and rewards", overrides={"pwm.statistics": "running"}),
-            Variation("returns over their running deviation", overrides={f"{_AC}.return_scaling": "running_std"}),
+            Variation("fixed moments", overrides=_FIXED),
+            Variation("running moments of observations and rewards", overrides={**_FIXED, "pwm.statistics": "running"}),
+            Variation("returns over their running deviation", overrides={**_FIXED, f"{_AC}.return_scaling": "running_std"}),
         ),
         recorded_seeds=2,
     ),
     "critic_value": Ablation(
         "none: the released code's choice",
         "Minimum or mean of the critics?",
-        (Variation("minimum"), Variation("mean", overrides={f"{_AC}.critic_value": "mean"})),
+        (Variation("minimum", overrides={f"{_AC}.critic_value": "min"}), Variation("mean", overrides={f"{_AC}.critic_value": "mean"})),
         recorded_seeds=2,
     ),
     "imagination": Ablation(
@@ -184,13 +192,14 @@ ABLATIONS: dict[str, Ablation] = {
         "none: Section 4.1 without online fine-tuning",
         "What does a policy need that is learned inside frozen models only? (A third of the policy updates)",
         (
-            Variation("three state-space models, cautious", "pwm_offline", longer=_SHORT),
-            Variation("three, not cautious", "pwm_offline", {"offline.pessimism": 0.0}, longer=_SHORT),
-            Variation("one", "pwm_offline", {"offline.members": 1, "offline.pessimism": 0.0}, longer=_SHORT),
+            Variation("three state-space models, cautious", "pwm_offline", _CAUTIOUS, longer=_SHORT),
+            Variation("three, not cautious", "pwm_offline", _NOT_CAUTIOUS, longer=_SHORT),
+            Variation("one", "pwm_offline", {**_NOT_CAUTIOUS, "offline.members": 1}, longer=_SHORT),
             Variation(
                 "three SimNorm models, cautious",
                 "pwm_offline",
                 {
+                    **_CAUTIOUS,
                     "offline.model.residual": False,
                     "offline.training.horizon": 5,
                     "offline.training.lr": 3e-4,
@@ -198,7 +207,9 @@ ABLATIONS: dict[str, Ablation] = {
                 },
                 longer=_SHORT,
             ),
-            Variation("three state-space, cautious, replay twice as long", "pwm_offline", {"replay.updates": 600}, longer=_SHORT),
+            Variation(
+                "three state-space, cautious, replay twice as long", "pwm_offline", {**_CAUTIOUS, "replay.updates": 600}, longer=_SHORT
+            ),
         ),
         recorded_seeds=2,
     ),
@@ -206,9 +217,9 @@ ABLATIONS: dict[str, Ablation] = {
         "none: Section 4.1 without online fine-tuning",
         "What makes learning inside frozen models reliable: three times as long, or caution?",
         (
-            Variation("cautious, 3x", "pwm_offline"),
-            Variation("cautious", "pwm_offline", longer=_SHORT),
-            Variation("not cautious, 3x", "pwm_offline", {"offline.pessimism": 0.0}),
+            Variation("cautious, 3x", "pwm_offline", _CAUTIOUS),
+            Variation("cautious", "pwm_offline", _CAUTIOUS, longer=_SHORT),
+            Variation("not cautious, 3x", "pwm_offline", _NOT_CAUTIOUS),
         ),
         recorded_seeds=5,
     ),
