@@ -180,7 +180,7 @@ def failure(folder, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["-p", "tasks", "7000"], r"^ParameterError: tasks=7000 is not allowed.*30 \(MT30\), 80 \(MT80\).*-p tasks VALUE"),
+        (["-p", "tasks", "7000"], r"^ParameterError: tasks=7000 is not allowed.*30 \(MT30\), 80 \(MT80\).*-p tasks 4 \(the default\)"),
         (["-p", "scale", "fats"], r"^ParameterError: scale='fats' is not allowed.*'quick', 'laptop' or 'paper'"),
         (["-p", "task_names", '["walker-fly"]'], r"^ParameterError: task_names=.*no task 'walker-fly' in MT80; nearest: walker-"),
         (["-p", "task", "4"], r"^ParameterError: There is no parameter 'task' in this notebook"),
