@@ -122,7 +122,7 @@ def test_an_experiment_takes_chunks_instead_of_generating(tmp_path, monkeypatch)
         assert (params.experiment().shipped is not None) == shipped
     wrongs = (
         ({"data": str(tmp_path / "data")}, "no folder with chunk"),
-        ({"data_dir": ""}, "with data_dir"),
+        ({"data_dir": ""}, "with -p data_dir FOLDER"),
         ({"engine": "dask"}, "engine="),
     )
     for wrong, said in wrongs:

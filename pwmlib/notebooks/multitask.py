@@ -76,7 +76,9 @@ class MultitaskParameters(Common):
             if not self._chunks():
                 raise SettingError("data", self.data, "it is not 'auto', 'generate' or 'shipped', and no folder with chunk_*.pt in it")
             if not self.data_dir:
-                raise SettingError("data_dir", "", "data is a folder of chunks, whose episodes are imported into a folder of your own")
+                raise SettingError(
+                    "data", self.data, "the folder that its episodes are imported to is missing, set it with -p data_dir FOLDER"
+                )
         return self
 
     def _chunks(self) -> tuple[Path, ...]:
