@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import pandas as pd
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from ..parameters import NotebookParameters, parse_list
 from ..paths import writable_folder
 from ..runs import resolve_device
 
-__all__ = ["Common", "Folder", "Names", "OnTheCPU", "Robots", "Scale", "all_of"]
+__all__ = ["Common", "Folder", "Names", "OnTheCPU", "Robots", "Scale", "all_of", "folded"]
 
 Scale = Annotated[Literal["quick", "laptop", "paper"], Field(description="how much is computed: quick (a check), laptop, or paper")]
 
@@ -107,6 +108,14 @@ class Robots(Common):
         """What torch calls the device."""
         by_scale = "auto" if self.scale == "paper" else "cpu"
         return str(resolve_device(by_scale if self.device == "by_scale" else self.device))
+
+
+def folded(title: str, table: pd.DataFrame) -> Any:
+    """A table behind one line that says how many rows it has; a click opens it. Returns what Jupyter shows."""
+    from IPython.display import HTML
+
+    shown = table.to_html(index=False, na_rep="")
+    return HTML(f"<details><summary>{len(table)} {title} (click to see them)</summary>\n{shown}\n</details>")
 
 
 def all_of(values: list[str], known: Sequence[str], kind: str) -> list[str]:
