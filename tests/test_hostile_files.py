@@ -17,6 +17,7 @@ import sys
 import time
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,12 +187,14 @@ def single(**changes):
 TINY = WorldModelConfig(latent_dim=8, encoder_hidden=(8,), dynamics_hidden=(8, 8), reward_hidden=(8, 8), task_dim=8)
 
 
-def model(changes=(), *, without=()):
-    """A TD-MPC2 state_dict of a small model, some of it replaced."""
+def model(changes=(), *, without=(), config=TINY):
+    """A TD-MPC2 state_dict of a small model, some of it replaced; of any other model one whose tensors repeat a single zero."""
     torch.manual_seed(0)
-    state = WorldModel(24, 6, tasks=30, config=TINY).state_dict()
+    with torch.device("cpu" if config is TINY else "meta"):
+        state = WorldModel(24, 6, tasks=30, config=config).state_dict()
     names = (("encoder.", "_encoder.state."), ("dynamics.", "_dynamics."), ("reward_head.", "_reward."), ("task_embedding", "_task_emb"))
     state = {theirs + k.removeprefix(ours): v for ours, theirs in names for k, v in state.items() if k.startswith(ours)}
+    state = {k: torch.zeros(()).expand(v.shape) if v.is_meta else v for k, v in state.items()}
     return {k: v for k, v in (state | dict(changes)).items() if k not in without}
 
 
@@ -284,7 +287,8 @@ CASES |= {
     "a chunk of 108 GB": ("chunk", "in a file of", pt({
         "obs": tensor((10**6, 1000, 24), (0, 0, 0)), "action": tensor((10**6, 1000, 6), (0, 0, 0)), "reward": tensor((10**6, 1000), (0, 0)),
         "task": tensor((10**6, 1000), (0, 0), of=storage("Long", numel=2))})),
-    "a model of 4 GB": ("model", "in a file of", pt({"model": {"_encoder.state.0.weight": tensor((32768, 32768), (0, 0))}})),
+    "a model of gigabytes": ("model", "in a file of", lambda c: saved(
+        {"model": model(config=replace(TINY, encoder_hidden=(20_000, 20_000)))})),
     "one storage many times": ("model", "in a file of", pt({"model": {
         f"_encoder.state.{i}.weight": tensor((1024, 1024), (1024, 1), of=storage(numel=2**20)) for i in range(300)}}, data=bytes(2**22))),
     "layers that make gigabytes": ("model", "consecutive layers", lambda c: saved({"model": model(WIDE)})),
