@@ -13,6 +13,7 @@ pytestmark = pytest.mark.skipif(not SHIPPED.is_dir(), reason="no artefacts are s
 def test_the_world_model_of_all_80_tasks_loads_and_fits_its_quality_table():
     artefacts = Artefacts(SHIPPED)
     assert artefacts.tasks == MT80 and "papermill notebooks/03_mt80.ipynb" in artefacts.card["command"]
+    assert set(artefacts.card["files"]) == {path.name for path in SHIPPED.iterdir()} - {"card.json"}, "each has its checksum"
     model, quality = artefacts.world_model(), artefacts.table("quality")
     assert model.tasks == 80 and list(quality["task"]) == [t.name for t in MT80]
     assert sum(p.stat().st_size for p in SHIPPED.rglob("*") if p.is_file()) < 60 * 2**20
