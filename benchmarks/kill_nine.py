@@ -38,10 +38,10 @@ from pwmlib.multitask import MultitaskExperiment
 from pwmlib.parameters import override
 from pwmlib.scales import MULTITASK_SCALES, CollectionPlan
 from pwmlib.shipped import SHIPPED, Artefacts
-from pwmlib.single_task.experiment import SingleTaskExperiment
+from pwmlib.single_task.experiment import curves_table
 from pwmlib.single_task.pwm_offline import OfflinePWMConfig
 from pwmlib.single_task.pwm_online import OnlinePWMConfig
-from pwmlib.single_task.runner import SingleTaskSettings
+from pwmlib.single_task.runner import SingleTaskSettings, run_single_task
 from pwmlib.single_task.tdmpc2_online import OnlineTDMPC2Config
 from pwmlib.tasks import select_tasks
 from pwmlib.toys.ball_wall import BallWall
@@ -109,7 +109,7 @@ def single_task(algorithm: str, folder: Path) -> pd.DataFrame:
         offline=OfflinePWMConfig(model=replace(MODEL, termination=True), pretraining_updates=20, policy=policy), replay=shac, envs=4,
         eval_episodes=4, evaluate_every=10, checkpoint_every=3,
     )  # fmt: skip
-    return SingleTaskExperiment(("hopper",), (algorithm,), {"hopper": settings}, 1, folder / "runs", workers=1, progress=False).curves()
+    return curves_table([run_single_task(algorithm, "hopper", 0, settings, folder / "runs")])
 
 
 def ball_wall(folder: Path) -> pd.DataFrame:
