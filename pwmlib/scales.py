@@ -18,7 +18,7 @@ from .online import OnlineConfig
 from .planning import PlannerConfig
 from .published import printed_settings
 from .runs import plain
-from .settings import Count, Whole, settings
+from .settings import Count, SettingError, Whole, settings
 from .tasks import MT30
 from .world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
 
@@ -126,13 +126,14 @@ class MultitaskScale:
 
 
 def joint_training(training: WorldModelTraining, tdmpc2: TDMPC2Config) -> TDMPC2Config:
-    """TD-MPC2's settings with the lengths, rates and weights of a world model's training. Raises ValueError for what it cannot do."""
+    """TD-MPC2's settings with the lengths, rates and weights of a world model's training. Raises SettingError for what it cannot do."""
     loss, theirs = training.loss, dict(_flat(WorldModelTraining.variant("released")))
     same = ("updates", "horizon", "batch", "lr", "encoder_lr_scale", "grad_norm")
     free = {*same, "standardise_obs", "loss.gamma", "loss.dynamics_coef", "loss.reward_coef"}
     for name, value in _flat(training):
         if name not in free and value != theirs[name]:
-            raise ValueError(f"training.{name}={value!r}: with pretraining='tdmpc2' it must be {theirs[name]!r}")
+            allowed, full = f"with pretraining='tdmpc2' it must be {theirs[name]!r}", f"training.{name}"
+            raise SettingError(full, value, allowed, example={full: theirs[name]})
     weights = {"rho": loss.gamma, "consistency_coef": loss.dynamics_coef, "reward_coef": loss.reward_coef}
     return replace(tdmpc2, **{name: getattr(training, name) for name in same}, **weights)
 

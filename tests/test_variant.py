@@ -140,7 +140,7 @@ def test_the_notebooks_variant_is_the_authors_multitask_run():
     assert MultitaskParameters.validate_cell({**many, "variant": "paper"}).from_shipped()
     for change, said in (
         ({"data": "shipped"}, "variant='released' trains a world model of its own.*data must be 'generate'"),
-        ({"overrides": {"training.precision": "bfloat16"}}, "training.precision='bfloat16': with pretraining='tdmpc2'"),
+        ({"overrides": {"training.precision": "bfloat16"}}, "training.precision='bfloat16' is not allowed: with pretraining='tdmpc2'"),
     ):
         with pytest.raises(ParameterError, match=said):
             MultitaskParameters.validate_cell({**CELL, **change})
