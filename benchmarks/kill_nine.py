@@ -34,6 +34,7 @@ from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from pwmlib.checkpoints import write_atomic
 from pwmlib.config import PWMConfig
 from pwmlib.double_pendulum import DOUBLE_PENDULUM_SCALES, run_study
+from pwmlib.episodes import EpisodeStore
 from pwmlib.multitask import MultitaskExperiment
 from pwmlib.parameters import override
 from pwmlib.scales import MULTITASK_SCALES, CollectionPlan
@@ -73,7 +74,7 @@ def multitask(folder: Path) -> MultitaskExperiment:
 
 def episodes(folder: Path) -> pd.DataFrame:
     e = multitask(folder)
-    rows = [float(np.nansum(rows, dtype=np.float64)) for t in e.tasks for shard in e.store(t).arrays() for rows in shard]
+    rows = [float(np.nansum(rows, dtype=np.float64)) for t in e.tasks for shard in EpisodeStore(e.data_dir, t).arrays() for rows in shard]
     return e.generate().assign(sum_of_rows=rows)
 
 
@@ -100,7 +101,7 @@ def single_task(algorithm: str, folder: Path) -> pd.DataFrame:
     policy = PWMConfig(updates=60, horizon=4, batch=8, actor_hidden=(16,), critic_hidden=(16,))
     sb3 = SB3Config(updates=40, steps=4, hidden=(16,), minibatch=8, batch=8, buffer=2000)
     tdmpc2 = OnlineTDMPC2Config(
-        updates=30, steps=2, envs=3, agent=TDMPC2Config(batch=8, hidden=(16,)),
+        updates=12, steps=2, envs=3, agent=TDMPC2Config(batch=8, hidden=(16,)),
         model=replace(MODEL, two_hot=TwoHot(), termination=True), random_steps=10, first_model_updates=3, planned_episodes=2,
         planner=TDMPC2PlannerConfig(iterations=2, samples=12, prior_samples=4, elites=3),
     )  # fmt: skip
