@@ -411,12 +411,13 @@ def test_variations_share_a_pool_and_a_run_that_stands_in_two_is_done_once(setti
 
     monkeypatch.setattr("pwmlib.single_task.experiment.run_jobs", pool)
     both = SingleTaskExperiment(algorithms=("shac", "pwm_scratch"), **common)
-    again, broken = SingleTaskExperiment(algorithms=("shac",), **common), SingleTaskExperiment(algorithms=("pmw",), **common)
+    unknown = common | {"tasks": ("walker",), "settings": {"walker": settings}}
+    again, broken = (SingleTaskExperiment(algorithms=("shac",), **arguments) for arguments in (common, unknown))
     lines = train_together([both, again, broken])
-    names = ["shac seed 0", "shac seed 1", "pwm_scratch seed 0", "pwm_scratch seed 1", "pmw seed 0", "pmw seed 1"]
-    assert asked == [[f"hopper {name}" for name in names]]
+    names = ["hopper shac", "hopper pwm_scratch", "walker shac"]
+    assert asked == [[f"{name} seed {seed}" for name in names for seed in (0, 1)]]
     assert lines[1] == lines[0][:2] and all(line["status"] == "finished" for line in lines[0])
-    assert [line["status"] for line in lines[2]] == ["failed"] * 2 and "pmw" in lines[2][0]["reason"]
+    assert [line["status"] for line in lines[2]] == ["failed"] * 2 and "walker" in lines[2][0]["reason"]
     assert results_table(lines[2])["last"].isna().all() and curves_table(lines[2]).empty
 
 
