@@ -92,9 +92,19 @@ def environment_stamp() -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "versions": versions,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def _processor() -> str:
+    """What the processor is called, where the system says it: costs and last digits depend on it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
 
 def _commit() -> str | None:
