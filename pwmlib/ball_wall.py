@@ -90,11 +90,11 @@ def study(
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Model error, gap of the surrogate's own minimum, and gap after descent: mean over seeds and 95 % bootstrap interval."""
+    """Model error and gap of the model's own minimum, means over seeds with 95 % bootstrap intervals; `outcomes` says where descent ends."""
     rows = []
     for (surrogate, descent), group in table.groupby(["surrogate", "descent"], sort=False):
         row: dict[str, object] = {"surrogate": surrogate, "descent": descent, "seeds": len(group)}
-        for column in ("rmse", "argmin_gap", "gap"):
+        for column in ("rmse", "argmin_gap"):
             low, high = _mean_interval(group[column].to_numpy())
             row |= {column: group[column].mean(), f"{column}_low": low, f"{column}_high": high}
         rows.append(row)
@@ -107,7 +107,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     def text(row: pd.Series, column: str) -> str:
         return f"{row[column]:.2f} [{row[column + '_low']:.2f}, {row[column + '_high']:.2f}]"
 
-    columns = {c: [text(row, c) for _, row in table.iterrows()] for c in ("rmse", "argmin_gap", "gap")}
+    columns = {c: [text(row, c) for _, row in table.iterrows()] for c in ("rmse", "argmin_gap")}
     return table[["surrogate", "descent", "seeds"]].assign(**columns)
 
 
@@ -199,7 +199,7 @@ def verdicts(outcomes: pd.DataFrame) -> pd.DataFrame:
     """The claim for each way of descending, in its two parts: does descent on the regularised model cross the wall more often than on
     ReLU and on the true J, and does it end nearer to the optimum than on ReLU, where both cross?
 
-    "holds" and "fails" are said only when the 95 % intervals do not overlap. The paper's settings only (its epochs, groups of 8).
+    "holds" and "contradicts" are said only when the 95 % intervals do not overlap. The paper's settings only (its epochs, groups of 8).
     """
     rows = []
     for descent, group in outcomes.groupby("descent", sort=False):
@@ -221,4 +221,4 @@ def verdicts(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _said(better: bool, worse: bool) -> str:
-    return "holds" if better else "fails: ReLU does better" if worse else "no clear difference"
+    return "holds" if better else "contradicts: ReLU does better" if worse else "not shown at this size"

@@ -9,7 +9,7 @@ from .double_pendulum import FEEDBACK, REWARD_UNITS
 __all__ = ["INCOMPARABLE", "UNDECIDED", "double_pendulum_claims"]
 
 
-UNDECIDED, INCOMPARABLE = "not decided at this size", "not comparable"
+UNDECIDED, INCOMPARABLE = "not shown at this size", "not comparable"
 
 
 def double_pendulum_claims(table: pd.DataFrame, train_horizons: tuple[int, ...] = (3, 16), *, decisive: bool = True) -> pd.DataFrame:

@@ -149,14 +149,14 @@ def test_claims_are_read_off_the_intervals():
     )
     found = double_pendulum_claims(table).set_index(["claim", "of"])["verdict"]
     assert found["lower variance than the true dynamics", "model, H = 3"] == "holds"
-    assert found["lower variance than the true dynamics", "model, H = 16"] == "not decided at this size"
+    assert found["lower variance than the true dynamics", "model, H = 16"] == "not shown at this size"
     assert found["higher ESNR than the true dynamics", "model, H = 3"] == "does not hold"
     assert found["higher ESNR than the true dynamics", "model, H = 16"] == "holds"
     assert found["ESNR beyond horizon 16 higher than with H = 3", "model, H = 16"] == "holds"
-    assert set(double_pendulum_claims(table, decisive=False)["verdict"]) == {"not decided at this size"}
+    assert set(double_pendulum_claims(table, decisive=False)["verdict"]) == {"not shown at this size"}
     inside = double_pendulum_claims(table.assign(setting=study.FEEDBACK), decisive=False).set_index("claim")["verdict"]
     assert set(inside["lower variance than the true dynamics"]) == {"not comparable"}
-    assert set(inside["higher ESNR than the true dynamics"]) == {"not decided at this size"}
+    assert set(inside["higher ESNR than the true dynamics"]) == {"not shown at this size"}
 
 
 def test_a_failed_stage_says_which_and_why(tmp_path):

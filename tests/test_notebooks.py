@@ -81,7 +81,7 @@ def test_01_double_pendulum(tmp_path):
     assert drawn(tmp_path) == names and pictures(notebook) == len(names)
     shown = json.dumps(notebook["cells"])
     assert "lower variance than the true dynamics" in shown
-    assert ">not decided at this size<" in shown and ">not comparable<" in shown
+    assert ">not shown at this size<" in shown and ">not comparable<" in shown
     assert ">holds<" not in shown and ">does not hold<" not in shown
 
 

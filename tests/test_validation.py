@@ -248,10 +248,6 @@ def test_a_bad_setting_is_refused_where_it_is_made(base, name, value, words):
     assert str(pickle.loads(pickle.dumps(caught.value))) == said
 
 
-def test_there_are_many_rows():
-    assert len(PARAMETERS) + len(SETTINGS_ROWS) >= 150
-
-
 def test_unknown_and_missing_settings_are_type_errors():
     with pytest.raises(TypeError, match="PWMConfig: unexpected keyword argument 'updatez'"):
         PWMConfig(updatez=3)

@@ -98,7 +98,6 @@ MULTITASK = [
         "PWM's policies of 80 tasks reach the bar of Fig. 6.",
         "",
         "IQM of scores in [0, 1]",
-        recomputed=partial(_iqm, "MT80 PWM"),
         ours=_aggregate80,
         bar=0.9,
         scale="quick: a model of 0.6M weights on 4400 generated episodes",

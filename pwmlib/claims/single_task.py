@@ -73,10 +73,11 @@ def _spread(algorithm: str) -> Cell:
 
 
 def _separate(method: str, other: str) -> Cell:
-    """Lower end of one method's interval over tasks less the upper end of the other's: of Fig. 5 where its files are not all released."""
+    """IQM of one method less the other's, with the ends of their intervals over tasks: of Fig. 5 where its files are not all released."""
     table = published_table("single_task_aggregate").query("point == 'peak' and resampled != 'runs'")
     table = table.sort_values("resampled", key=lambda kind: kind != "tasks", kind="stable").drop_duplicates("method").set_index("method")
-    return Cell(table.loc[method, "lo"] - table.loc[other, "hi"], rests_on=f"intervals over 5 robots; {table.loc[other, 'source']}")
+    a, b = table.loc[method], table.loc[other]
+    return Cell(a["iqm"] - b["iqm"], a["lo"] - b["hi"], a["hi"] - b["lo"], f"intervals over 5 robots; {b['source']}")
 
 
 def _robots_above(method: str, other: str) -> Cell:
@@ -125,7 +126,7 @@ SINGLE_TASK = [
         "Sec. 4.1, Fig. 5",
         "PWM outperforms SHAC over the five robots.",
         "",
-        "IQM of PWM less SHAC's, ends of the intervals",
+        "IQM of PWM less SHAC's",
         recomputed=partial(_separate, "PWM", "SHAC"),
         bar=0.0,
         note="SHAC's files are not all released; read off the figure, whose interval is too narrow (errata).",
@@ -145,7 +146,7 @@ SINGLE_TASK = [
         "Sec. 4.1, Fig. 5",
         "PWM outperforms TD-MPC2 over the five robots.",
         "",
-        "IQM of PWM less TD-MPC2's, ends of the intervals",
+        "IQM of PWM less TD-MPC2's",
         recomputed=partial(_separate, "PWM", "TD-MPC2"),
         bar=0.0,
     ),

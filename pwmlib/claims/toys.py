@@ -87,7 +87,7 @@ TOYS = [
             full_scale=True,
             scale="laptop: 100 epochs, groups of 8",
             command=BALL_WALL,
-            note="With plain steps no descent on a regularised model crosses.",
+            note="At 100 epochs and with groups of 8, no plain descent on a regularised model crosses.",
         )
         for name, label in (("layernorm_mish", "LayerNorm and Mish"), ("simnorm", "SimNorm"))
     ),
