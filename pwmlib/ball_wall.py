@@ -90,7 +90,7 @@ def study(
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Model error and gap of the model's own minimum, means over seeds with 95 % bootstrap intervals; `outcomes` says where descent ends."""
+    """Model error and gap of the model's own minimum, means over seeds with 95 % intervals; `outcomes` says where descent ends."""
     rows = []
     for (surrogate, descent), group in table.groupby(["surrogate", "descent"], sort=False):
         row: dict[str, object] = {"surrogate": surrogate, "descent": descent, "seeds": len(group)}
