@@ -72,7 +72,7 @@ def save_figure(
     if changed:
         told = ", ".join(f"{key} = {value}" for key, value in changed.items())
         figure.text(0.5, 1.0, textwrap.fill(f"changed: {told}", 110), ha="center", va="bottom", fontsize=8, color="#CC3311")
-        slug = re.sub(r"[^\w.]+", "-", told).strip("-")
+        slug = re.sub(r"[^\w.-]+", "-", told).strip("-")
         name = f"{name}--{slug if len(slug) <= 80 else slug[:60] + hashlib.sha256(slug.encode()).hexdigest()[:8]}"
     stamp = environment_stamp()
     entry = {

@@ -105,12 +105,13 @@ def _completed(jobs: Sequence[Job], workers: int, memory_gb: float | None) -> It
                 try:
                     value, error = ours.recv()
                 except (EOFError, OSError):
+                    ours.close()
                     process.join()
                     value, error = None, f"its process ended with exit code {process.exitcode}"
                 except Exception as failure:
                     value, error = None, f"its result cannot be read ({type(failure).__name__}: {failure})"
+                ours.close()  # first: a process that is still sending ends then
                 process.join()
-                ours.close()
                 del running[ours]
                 yield index, JobResult(jobs[index].name, value, error)
     finally:

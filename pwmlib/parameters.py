@@ -113,6 +113,8 @@ def override(settings: T, changes: Mapping[str, Any], *, prefix: str = "") -> T:
             raise SettingError(prefix + dotted, value, f"no setting {prefix + dotted!r}; {there}", "", example)
         if rest:
             below.setdefault(name, {})[rest] = value
+        elif isinstance(value, Mapping) and is_dataclass(getattr(settings, name)):
+            below.setdefault(name, {}).update(value)
         else:
             here[name] = value
     for name, inner in below.items():

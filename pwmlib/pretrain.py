@@ -49,7 +49,7 @@ class WorldModelTrainer:
         self.step = 0
 
     def update(self) -> dict[str, float]:
-        """One gradient step. Returns scalars to log; raises NonFiniteError before anything is changed."""
+        """One gradient step. Returns scalars to log; raises NonFiniteError, then nothing of the model has changed."""
         c = self.config
         device = self.model.obs_mean.device
         rng_state, touched = self.rng.bit_generator.state, {x: x.detach().clone() for x in self._touched()}
@@ -68,7 +68,7 @@ class WorldModelTrainer:
             with torch.no_grad():
                 for x, before in touched.items():
                     x.copy_(before)
-            raise NonFiniteError(f"{error}; the learner is back in the state before it") from error
+            raise NonFiniteError(f"{error}; the world model is back in the state before it") from error
         torch.nn.utils.clip_grads_with_norm_(self.parameters, c.grad_norm, norm)
         done = max(0, self.step - self.decay_from) / max(1, c.updates - self.decay_from)
         lr = c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, done)

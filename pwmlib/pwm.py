@@ -37,9 +37,12 @@ def check_finite(step: int, **terms: Tensor | float) -> None:
 
 
 @contextmanager
-def restored_on_failure(learner: Resumable) -> Iterator[None]:
-    """Put the learner back into the state before the block when an error leaves it; a NonFiniteError then says so."""
-    before = copy.deepcopy(learner.state_dict())
+def restored_on_failure(learner: Resumable, **which: bool) -> Iterator[None]:
+    """Put the learner back into the state before the block when an error leaves it; a NonFiniteError then says so.
+
+    which: options of its `state_dict`, where not all of that can change.
+    """
+    before = copy.deepcopy(learner.state_dict(**which))
     try:
         yield
     except BaseException as error:

@@ -280,7 +280,7 @@ def train(
     """Drive a learner to `updates`, from the run's checkpoint if there is one, saving as it goes and at the end; without a run,
     only drive it.
 
-    evaluate(step): extra columns, logged every `evaluate_every` updates. When an update raises, the state before it is saved first.
+    evaluate(step): extra columns, logged every `evaluate_every` updates. When an update raises, the state that it leaves is saved first.
     """
     for name, value in {"checkpoint_every": checkpoint_every, "log_every": log_every}.items():
         if value < 1:

@@ -92,7 +92,7 @@ def first_problem(error: ValidationError, owner: str = "") -> Exception:
     """The first problem that pydantic found, as a SettingError; a TypeError where an argument is missing or unknown."""
     problem = error.errors()[0]
     first, *rest = problem["loc"] or ("",)
-    if "argument" in problem["type"] or problem["type"] == "missing":
+    if not rest and ("argument" in problem["type"] or problem["type"] == "missing"):
         return TypeError(f"{owner}: {problem['msg'].lower()} {first!r}")
     key = rest[-1:] == ["[key]"]
     name = f"{first}{''.join(f'[{part!r}]' for part in ([] if key else rest))}"

@@ -129,7 +129,9 @@ def ship_policies(folder: Path, policies: Mapping[str, Mapping[int, Actor]], *, 
     actors = {name: {str(seed): actor.state_dict() for seed, actor in seeds.items()} for name, seeds in policies.items()}
     save_state(folder / "policies.safetensors", {"command": command, "policies": actors, **environment_stamp()})
     if (folder / CARD).is_file():
-        _write_card(folder, read_json(folder / CARD))
+        card = read_json(folder / CARD)
+        known = {file: sum_ for file, sum_ in card.get("files", {}).items() if file != "policies.safetensors"}
+        write_json(folder / CARD, {**card, "files": checksums(folder, but=CARD) | known})  # what was damaged before stays so
 
 
 def _write_card(folder: Path, card: Mapping[str, Any]) -> None:

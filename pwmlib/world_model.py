@@ -71,7 +71,7 @@ class WorldModel(nn.Module):
 
     obs_dim, action_dim: padded sizes. action_dims: true action size of each task, length [tasks]; default action_dim for all.
     Observations are standardised with `obs_mean`, `obs_std` (buffers, shape [tasks, obs_dim]; 0 and 1 unless set).
-    It is in evaluation mode except inside `world_model_loss`, so that its answers and those of its frozen views are the same.
+    It is in evaluation mode except while a loss of it is computed, so that its answers and those of its frozen views are the same.
     """
 
     def __init__(

@@ -135,6 +135,7 @@ def test_a_picture_of_changed_parameters_replaces_none_of_the_usual_ones(tmp_pat
     assert index[changed.stem]["command"].endswith("-p scale laptop -p wall 7.0 -p height 2.0")
     (title,) = plt.gcf().texts
     assert title.get_text() == "changed: wall = 7.0, height = 2.0"
+    assert save(start=-1.0).name != save(start=1.0).name
     assert len(save(overrides={"epochs": list(range(1, 60))}).stem) < 100, "no name that a file system refuses"
     assert BallWallParameters(scale="paper").provenance()["changed"] == {"scale": "paper"}
 

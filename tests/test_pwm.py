@@ -338,7 +338,7 @@ def test_a_failed_update_of_the_model_puts_everything_back():
         model.task_embedding.weight.mul_(100.0)  # the next look-up shortens it
     before, slices = copy.deepcopy(trainer.state_dict()), trainer.data.slices
     trainer.data.slices = lambda *a: [x * torch.nan if i == 2 else x for i, x in enumerate(slices(*a))]
-    with pytest.raises(NonFiniteError, match="reward loss is nan; the learner is back in the state before it"):
+    with pytest.raises(NonFiniteError, match="reward loss is nan; the world model is back in the state before it"):
         trainer.update()
     after = trainer.state_dict()
     assert after.pop("rng") == before.pop("rng")

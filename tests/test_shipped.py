@@ -1,10 +1,14 @@
 """The artefacts that come with the project are what their card says."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
-from pwmlib.shipped import SHIPPED, Artefacts
+from pwmlib.checkpoints import CheckpointError
+from pwmlib.policy import Actor
+from pwmlib.shipped import SHIPPED, Artefacts, ship_policies
 from pwmlib.tasks import MT80
 
 pytestmark = pytest.mark.skipif(not SHIPPED.is_dir(), reason="no artefacts are shipped")
@@ -26,6 +30,18 @@ def test_the_world_model_of_all_80_tasks_loads_and_fits_its_quality_table():
         assert bool(torch.isfinite(z).all()) and float((z.view(8, -1, 8).sum(-1) - 1).abs().max()) < 1e-4  # SimNorm groups
     data = artefacts.table("data")
     assert (data["data_p10"] <= data["data_p90"]).all() and data["episodes"].ge(50).all()
+
+
+def test_policies_that_are_added_do_not_vouch_for_a_damaged_file(tmp_path):
+    folder = tmp_path / "artefacts"
+    shutil.copytree(SHIPPED, folder)
+    data = bytearray((folder / "data.csv").read_bytes())
+    data[-2] ^= 1
+    (folder / "data.csv").write_bytes(data)
+    ship_policies(folder, {"cartpole-swingup": {0: Actor(4, 1, hidden=(8,))}})
+    assert set(Artefacts(folder).policies()) == {"cartpole-swingup"}
+    with pytest.raises(CheckpointError, match=r"data\.csv: damaged"):
+        Artefacts(folder).table("data")
 
 
 def test_a_shipped_policy_gets_the_recorded_score(tmp_path):

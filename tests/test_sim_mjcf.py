@@ -75,6 +75,7 @@ def test_mass_matrix_and_acceleration_are_mujocos(text, seed, tmp_path):
 
 
 def test_motors_limits_and_start_pose_are_read(tmp_path):
+    load_mjcf(write(tmp_path, HOPPER.replace("<mujoco>", "<!-- a <robot> --><mujoco><!-- two -- dashes -->"), "commented.xml"))
     loaded = load_mjcf(write(tmp_path, HOPPER))
     assert [(link, torque) for _, link, torque in loaded.motors] == [("thigh", 200.0), ("foot", 80.0)]
     thigh = loaded.model.links[loaded.model.index["thigh"]].joint

@@ -12,6 +12,7 @@ from torch.distributions import Independent, Normal, TanhTransform
 
 from pwmlib.baselines.tdmpc2 import TDMPC2, TDMPC2Config, TDMPC2Trainer, task_discount
 from pwmlib.baselines.tdmpc2_planner import PlanSearch, TDMPC2Planner, TDMPC2PlannerConfig, prior_actor
+from pwmlib.nets import NormedLinear
 from pwmlib.pwm import NonFiniteError
 from pwmlib.world_model import WorldModel, WorldModelConfig
 
@@ -38,9 +39,11 @@ class Poisoned(Follow):
         return torch.full_like(obs, torch.nan), *rest
 
 
-def trainer(*, termination=False, **changes):
+def trainer(*, termination=False, spectral_norm=False, **changes):
     torch.manual_seed(0)
-    model = WorldModel(2, 2, tasks=2, action_dims=[1, 1], config=dataclasses.replace(SMALL, termination=termination))
+    model = WorldModel(
+        2, 2, tasks=2, action_dims=[1, 1], config=dataclasses.replace(SMALL, termination=termination, spectral_norm=spectral_norm)
+    )
     config = TDMPC2Config(**{**vars(CONFIG), **changes})
     return TDMPC2Trainer(model, Follow(), torch.tensor([0.5, 0.5]), config)
 
@@ -264,6 +267,16 @@ def test_a_prior_that_fails_after_the_models_step_leaves_nothing_changed(monkeyp
     whole.update()
     learner.update()
     assert all(torch.equal(a, b) for a, b in zip(whole.agent.parameters(), learner.agent.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("hidden", [(32,), ()])
+def test_the_spectral_norm_of_a_model_follows_its_weights(hidden):
+    learner = trainer(spectral_norm=True, hidden=hidden, lr=0.01)
+    for _ in range(40):
+        learner.update()
+    layers = [m for m in learner.agent.model.dynamics.modules() if isinstance(m, NormedLinear)]
+    largest = [float(torch.linalg.matrix_norm(layer.weight, 2)) for layer in layers]
+    assert largest and max(abs(s - 1) for s in largest) < 0.05, largest
 
 
 def test_ends_weigh_alike_at_every_step_and_an_untrained_head_sees_none():

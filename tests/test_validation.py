@@ -27,9 +27,10 @@ from pwmlib.perfect_model import SETTINGS
 from pwmlib.planning import PlannerConfig
 from pwmlib.runs import digest, plain, train
 from pwmlib.scales import MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE, CollectionPlan, DataPlan, FineTuningPlan
+from pwmlib.settings import SettingError
 from pwmlib.single_task.ablations import ABLATIONS, ablation_experiments
 from pwmlib.single_task.pwm_offline import OfflinePWMConfig
-from pwmlib.single_task.pwm_online import OnlinePWMConfig
+from pwmlib.single_task.pwm_online import OnlinePWM, OnlinePWMConfig
 from pwmlib.single_task.runner import SingleTaskSettings
 from pwmlib.single_task.scales import SINGLE_TASK_SCALES, SINGLE_TASKS, settings_for
 from pwmlib.single_task.tdmpc2_online import OnlineTDMPC2Config
@@ -349,6 +350,13 @@ def test_values_come_out_as_they_went_in():
     assert json.dumps([given.policy.gamma, given.policy.updates, given.training.final_lr, given.model.two_hot]) == "[1.0, 7, null, null]"
 
 
+def test_a_nested_override_changes_what_it_names_alone():
+    scale = MULTITASK_SCALES["laptop"]
+    assert override(scale, {"policy": {"updates": 7}}) == override(scale, {"policy.updates": 7})
+    with pytest.raises(SettingError, match=r"policy\.nope=1 is not allowed: no setting 'policy\.nope'"):
+        override(scale, {"policy": {"nope": 1}})
+
+
 def test_overrides_are_applied_together():
     """Values that are allowed only together are, whatever their order."""
     few = {"planner.samples": 8, "planner.elites": 4, "policy.critic_sampling": "time_blocks", "policy.horizon": 15}
@@ -386,6 +394,11 @@ def test_an_agent_may_leave_its_model_or_its_policy_alone():
     env.task = dataclasses.replace(env.task, decisions=20)
     agent = OnlineAgent(env, config)
     assert set(agent.advance()) == set(agent.advance()) == {"episode", "return"} and agent.finished
+
+
+def test_a_robots_world_model_may_be_left_alone():
+    agent = OnlinePWM(DifferentiableEnv("hopper", 4), OnlinePWMConfig(first_model_updates=0, model_updates=0, random_steps=20))
+    assert agent.step == 0 and "loss" not in agent.update() and agent.step == 1
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from pwmlib.parameters import ParameterError
 from pwmlib.paths import PROJECT
 from pwmlib.pretrain import WorldModelTrainer, held_out_fit
 from pwmlib.published import printed_settings
+from pwmlib.results import RESULTS
 from pwmlib.runs import plain
 from pwmlib.scales import DEVIATIONS, MULTITASK_SCALES, compare, differences, joint_training, multitask_scale
 from pwmlib.single_task import scales as single
@@ -80,7 +81,7 @@ def test_the_pretraining_of_the_variant_has_the_terms_of_tdmpc2():
     assert logged["consistency_loss"] == pytest.approx(float(parts["dynamics"]), rel=1e-5)
     assert logged["reward_loss"] == pytest.approx(float(parts["reward"]), rel=1e-5)
     assert float(loss.detach()) == pytest.approx(20 * float(parts["dynamics"]) + 0.1 * float(parts["reward"]), rel=1e-6)
-    with pytest.raises(ValueError, match="training.final_lr=1e-05: with pretraining='tdmpc2' it must be None"):
+    with pytest.raises(ValueError, match="training.final_lr=1e-05 is not allowed: with pretraining='tdmpc2' it must be None"):
         joint_training(replace(config, final_lr=1e-5), joint)
 
 
@@ -139,7 +140,7 @@ def test_the_notebooks_variant_is_the_authors_multitask_run():
     assert not MultitaskParameters.validate_cell(many).from_shipped()
     assert MultitaskParameters.validate_cell({**many, "variant": "paper"}).from_shipped()
     for change, said in (
-        ({"data": "shipped"}, "variant='released' trains a world model of its own.*data must be 'generate'"),
+        ({"data": "shipped"}, "variant='released' trains a world model of its own.*data must be another than 'shipped'"),
         ({"overrides": {"training.precision": "bfloat16"}}, "training.precision='bfloat16' is not allowed: with pretraining='tdmpc2'"),
     ):
         with pytest.raises(ParameterError, match=said):
@@ -211,6 +212,9 @@ def test_scale_paper_is_what_is_printed_or_says_why_not():
         assert set(shown["setting"]) == deviations and (shown["why"] != "").all(), shown
     shown = single.differences(PAPER, ("pwm", "pwm_offline"))
     assert set(shown["setting"]) == set(single.DEVIATIONS) and (shown["why"] != "").all(), shown
+    measured = pd.read_csv(RESULTS / "ablation_imagination.csv").groupby("variation")["last"].agg(lambda x: sorted(round(v) for v in x))
+    told = [int(number) for number in re.findall(r"\d{3,}", single.DEVIATIONS["pwm.imagination"][1])]
+    assert sorted(told) == sorted([number for numbers in measured for number in numbers])
     # A change that nobody explains shows without a reason.
     changed = replace(multitask_scale("paper", 30), policy=PWMConfig(batch=512))
     why = differences(changed).set_index("setting")["why"].to_dict()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -98,7 +99,7 @@ class SB3Learner:
 
     def update(self) -> dict[str, float]:
         """`steps` steps of every environment and their training. Returns scalars to log; raises NonFiniteError."""
-        with restored_on_failure(self):
+        with restored_on_failure(self, rows=False), self._replaced_rows_kept():
             metrics = self._update()
         self.step += 1
         return metrics
@@ -123,6 +124,19 @@ class SB3Learner:
         check_finite(self.step + 1, **{k: v for k, v in metrics.items() if k.endswith("loss")})
         return metrics
 
+    @contextmanager
+    def _replaced_rows_kept(self) -> Iterator[None]:
+        """Put the rows of SAC's replay that the next update replaces back when an error leaves the block."""
+        buffer = getattr(self.model, "replay_buffer", None)
+        rows = (buffer.pos + np.arange(self.config.steps)) % buffer.buffer_size if buffer else []
+        before = {name: getattr(buffer, name)[rows] for name in _BUFFER} if buffer else {}
+        try:
+            yield
+        except BaseException:
+            for name, kept in before.items():
+                getattr(buffer, name)[rows] = kept
+            raise
+
     def learning_rate(self) -> float:
         """Of the next update."""
         c = self.config
@@ -135,8 +149,8 @@ class SB3Learner:
         action, _ = self.model.predict(normal, deterministic=True)
         return torch.as_tensor(action, device=obs.device)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next update depends on."""
+    def state_dict(self, *, rows: bool = True) -> dict[str, Any]:
+        """Everything that the next update depends on; without the rows of SAC's replay, only how many there are."""
         m, n = self.model, self.normalised
         moments = {
             name: {"mean": _tensor(rms.mean), "var": _tensor(rms.var), "count": float(rms.count)}
@@ -152,7 +166,7 @@ class SB3Learner:
         if self.algorithm == "sac":
             buffer = m.replay_buffer
             size = buffer.buffer_size if buffer.full else buffer.pos
-            arrays = {name: _tensor(getattr(buffer, name)[:size]) for name in _BUFFER}
+            arrays = {name: _tensor(getattr(buffer, name)[:size]) for name in _BUFFER} if rows else {}
             state["replay"] = {"arrays": arrays, "pos": buffer.pos, "full": buffer.full}
             state["log_ent_coef"] = m.log_ent_coef.detach().clone()
         return state

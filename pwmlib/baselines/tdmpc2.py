@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nets import MLPEnsemble, mlp
+from ..nets import MLPEnsemble, mlp, training_mode
 from ..pretrain import SliceSource
-from ..pwm import NonFiniteError, check_finite
+from ..pwm import check_finite, restored_on_failure
 from ..settings import Count, Fraction, NonNegative, Positive, Real, SettingError, Several, settings
 from ..twohot import TwoHot
 from ..world_model import WorldModel
@@ -115,7 +115,7 @@ class TDMPC2(nn.Module):
     def values(self, z: Tensor, action: Tensor, task: Tensor, *, dropout: torch.Generator | None = None) -> Tensor:
         """Logits of every Q-function, [members, ..., bins]. dropout: the generator that draws it, or None for none."""
         inputs, rate, keep = torch.cat([self.inputs(z, task), action], -1), self.config.dropout, None
-        if dropout is not None and rate:
+        if dropout is not None and rate and self.config.hidden:
             shape = (self.config.members, inputs[..., 0].numel(), self.config.hidden[0])
             keep = (torch.rand(shape, generator=dropout, device=z.device) >= rate) / (1 - rate)
         return self.q(inputs, keep)
@@ -155,25 +155,17 @@ class TDMPC2Trainer:
         self.step = 0
 
     def update(self) -> dict[str, float]:
-        """One update. Returns scalars to log; raises NonFiniteError before anything is changed."""
+        """One update. Returns scalars to log; raises NonFiniteError."""
         c, agent = self.config, self.agent
-        random, before = (self.rng.bit_generator.state, self.generator.get_state()), None
-        try:
-            terms, latents, task, counted = self._model_losses()
+        with restored_on_failure(self):
+            with training_mode(agent.model, True):
+                terms, latents, task, counted = self._model_losses()
             loss = sum(getattr(c, f"{name}_coef") * term for name, term in terms.items())
             norm = self._set_gradients(loss, self.parameters)
             check_finite(self.step + 1, loss=loss, gradient_norm=norm)
-            before = [p.detach().clone() for p in self.parameters], copy.deepcopy(self.optimiser.state_dict())
             self.optimiser.step()
             prior_loss, scale = self._prior_loss(latents.detach(), task, counted)
             check_finite(self.step + 1, prior_loss=prior_loss, prior_gradient_norm=self._set_gradients(prior_loss, self.prior_parameters))
-        except NonFiniteError:
-            self.rng.bit_generator.state = random[0]
-            self.generator.set_state(random[1])
-            if before is not None:
-                torch._foreach_copy_([p.detach() for p in self.parameters], before[0])
-                self.optimiser.load_state_dict(before[1])
-            raise
         self.prior_optimiser.step()
         with torch.no_grad():
             for slow, fast in zip(agent.target_q.parameters(), agent.q.parameters(), strict=True):

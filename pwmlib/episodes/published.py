@@ -6,7 +6,6 @@ task's episodes become shards without padding. Rows mean what they mean in our s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..checkpoints import write_atomic
+from ..checkpoints import CheckpointError, read_json, write_json
 from ..foreign import ForeignFileError, described, file_sha256, read_torch_file
 from ..tasks import MT30, MT80, Task
 from .store import EpisodeStore
@@ -54,7 +53,7 @@ def import_chunks(
                     store.write_rows(shard, *_unpadded(tasks[index], obs[part], action[part], reward[part], path))
             rows.append({"chunk": path.name, "task": tasks[index].name, "episodes": len(mine), "length": obs.shape[1]})
         notes[path.name] = {"sha256": digest, "bytes": path.stat().st_size, "episodes": len(obs)}
-        write_atomic(notes_path, json.dumps(notes, indent=1, sort_keys=True))
+        write_json(notes_path, notes)
     return pd.DataFrame(rows)
 
 
@@ -66,10 +65,10 @@ def task_set(path: str | Path) -> tuple[Task, ...]:
 
 def _read_notes(path: Path) -> dict[str, dict]:
     try:
-        notes = json.loads(path.read_text()) if path.is_file() else {}
+        notes = read_json(path) if path.is_file() else {}
         if all(isinstance(note["sha256"], str) for note in notes.values()):
             return notes
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    except (CheckpointError, KeyError, TypeError):
         pass
     raise ForeignFileError(f"{path}: not the list of imported chunks; delete it to check and import them again")
 

@@ -67,7 +67,7 @@ class MultitaskParameters(Common):
             said = "a world model that is residual or has spectral norms cannot be fine-tuned by task"
             raise SettingError("fine_tune", self.fine_tune, said)
         if self.variant == "released" and self.data == "shipped":
-            said = "variant='released' trains a world model of its own, as TD-MPC2 does; data must be 'generate'"
+            said = "variant='released' trains a world model of its own, as TD-MPC2 does; data must be another than 'shipped'"
             raise SettingError("data", self.data, said)
         needing = [name for name in self.comparisons if name != "one_policy"]
         if needing and self.from_shipped():

@@ -6,10 +6,10 @@ MuJoCo's z axis points up; the links below the world are turned so that y is up 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -81,7 +81,8 @@ def load_mjcf(
 
 
 def _refuse_elements(spec: mujoco.MjSpec, path: str | Path) -> None:
-    if (root := ElementTree.parse(path).getroot().tag) != "mujoco":
+    root = re.search(rb"<(\w+)", re.sub(rb"(?s)<!--.*?-->", b"", Path(path).read_bytes()))[1].decode()  # MuJoCo has read it: there is one
+    if root != "mujoco":
         raise UnsupportedMJCF(f"load_mjcf: {path}: its root element is {root!r}, expected 'mujoco' (MuJoCo itself converts URDF)")
     for kind in ("tendons", "equalities", "flexes", "skins", "pairs", "plugins"):
         found = list(getattr(spec, kind, []))

@@ -106,7 +106,7 @@ class OnlinePWM:
             torch.manual_seed(seed)
             self.model = WorldModel(env.obs_dim, env.action_dim, config=c.model).to(env.simulator.device)
         self.updates_before = c.pretraining_updates if given is not None else c.first_model_updates
-        total = self.updates_before + c.actor_critic.updates * c.model_updates
+        total = max(1, self.updates_before + c.actor_critic.updates * c.model_updates)
         decay_from = self.updates_before if c.lr_decay == "online" else 0
         self.trainer = WorldModelTrainer(self.model, self.replay, replace(c.training, updates=total), seed=seed, decay_from=decay_from)
         if given is not None:
@@ -137,7 +137,7 @@ class OnlinePWM:
                 self.world.refresh()
                 self.world.reset(spread=True)
             return {f"model_{k}": v for k, v in metrics.items()}
-        metrics = self.shac.update()
+        metrics, model_metrics = self.shac.update(), {}
         if self.config.statistics == "running":
             self._standardise()
         for _ in range(self.config.model_updates):
