@@ -527,6 +527,17 @@ def test_what_an_earlier_tdmpc2_gave_is_called_so_until_it_is_made_again(name, c
     assert ("An earlier TD-MPC2 of ours." in notes[claim]) == (made == commit)
 
 
+@pytest.mark.parametrize(
+    ("name", "commit"),
+    [("ablation_frozen", "5f299c404f"), ("ablation_frozen_length", "2f26769843-dirty"), ("ablation_spectral_norm", "012b9e7b7f")],
+)
+def test_what_was_made_before_a_correction_is_called_so_until_it_is_made_again(name, commit):
+    made = json.loads((RESULTS / "provenance.json").read_text())[name]["commit"]
+    (line,) = re.findall(r"\(before a correction: (.*?)\) \|", (RESULTS / "README.md").read_text())
+    (said,) = re.findall(rf"\(([^()]*`{name}`[^()]*)\[before a correction\]", TEXT) if made == commit else [""]
+    assert (f"`{name}.csv`" in line) == (made == commit) and (made != commit or said)
+
+
 def test_extraction_says_what_the_text_says():
     table = pd.read_csv(RESULTS / "extraction.csv")
     assert table.groupby(["task", "updates", "method"]).size().unique().tolist() == [3, 1]
