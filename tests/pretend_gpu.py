@@ -61,6 +61,8 @@ class PretendGPU(TorchFunctionMode):
         args, kwargs = self._without_device(args, kwargs, asked)
         if name in self.HOST_ONLY and on_gpu(args[0]):
             raise WrongDeviceError(f"{name} of a tensor on the GPU")
+        if name == "__deepcopy__":  # its second argument is the memory of all copies made before
+            return put(func(*args), on_gpu(args[0]))
         if name == "cpu":
             return put(func(args[0]).clone(), False)
         self._check(name, args, tensors, kwargs.get("generator"), asked)

@@ -260,7 +260,9 @@ def test_single_tasks_say_what_the_readme_says():
     last, minutes = simnorm["last"], simnorm["cpu_s"].max() / 60
     assert len(last) == 5 and (last >= 2500).sum() >= 4
     assert f"5 seeds): {last.min():.0f} to {last.max():.0f}, IQM {iqm(last):.0f}, {minutes:.1f} CPU-minutes a seed" in TEXT
-    frozen = pd.read_csv(RESULTS / "single_task_hopper_pwm_offline.csv")["last"]
+    frozen = pd.read_csv(RESULTS / "single_task_hopper_pwm_offline.csv")
+    worst, frozen = frozen.loc[frozen["last"].idxmin()], frozen["last"]
+    assert f"The seed that ends at {worst['last']:.0f} had {worst['best']:.0f} on the way." in TEXT
     assert len(frozen) == 5 and f"5 seeds): {frozen.min():.0f} to {frozen.max():.0f}, IQM {iqm(frozen):.0f}, above 4000" in TEXT
     minutes = pd.read_csv(RESULTS / "single_task_hopper_pwm_offline.csv")["cpu_s"].max() / 60
     assert f"above 4000 in {(frozen > 4000).sum()} of 5, in {minutes:.1f} CPU-minutes, with three" in TEXT
