@@ -82,7 +82,7 @@ def _numbers(name: str, cell: Cell | None) -> dict[str, float | None]:
 def main() -> None:
     """Write data/claims.csv, docs/claims.md and docs/badges/, and print how many rows have which verdict."""
     table = ledger_table()
-    write_atomic(CLAIMS, table.to_csv(index=False, float_format="%.4g"))
+    write_atomic(CLAIMS, table.to_csv(index=False, float_format="%.6g"))
     write_atomic(PAGE, claims_page(table))
     for name, picture in badges(table).items():
         write_atomic(BADGES / name, picture)

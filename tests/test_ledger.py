@@ -31,7 +31,7 @@ from pwmlib.world_model import WorldModelConfig
 
 
 def as_stored(table):
-    return pd.read_csv(io.StringIO(table.to_csv(index=False, float_format="%.4g")))
+    return pd.read_csv(io.StringIO(table.to_csv(index=False, float_format="%.6g")))
 
 
 def test_the_stored_ledger_is_what_the_data_say():
