@@ -149,7 +149,7 @@ def test_kill_9_in_any_stage_gives_the_same_table(stage, whole, tmp_path):
 
 def test_a_failing_stage_names_its_job_and_reason(tmp_path):
     experiment = tiny_experiment(tmp_path, **{"policy.min_log_std": 200.0})
-    with pytest.raises(StageFailedError, match=r"cartpole-swingup seed 0: NonFiniteError: update 1: the actor loss is nan"):
+    with pytest.raises(StageFailedError, match=r"cartpole-swingup seed 0: NonFiniteError: update \d+: the actor [a-z ]+ is nan"):
         experiment.results()
 
 
