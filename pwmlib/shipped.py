@@ -130,12 +130,8 @@ def ship_policies(folder: Path, policies: Mapping[str, Mapping[int, Actor]], *, 
     save_state(folder / "policies.safetensors", {"command": command, "policies": actors, **environment_stamp()})
     if (folder / CARD).is_file():
         card = read_json(folder / CARD)
-        known = {file: sum_ for file, sum_ in card.get("files", {}).items() if file != "policies.safetensors"}
+        known = {name: checksum for name, checksum in card.get("files", {}).items() if name != "policies.safetensors"}
         write_json(folder / CARD, {**card, "files": checksums(folder, but=CARD) | known})  # what was damaged before stays so
-
-
-def _write_card(folder: Path, card: Mapping[str, Any]) -> None:
-    write_json(folder / CARD, {**card, "files": checksums(folder, but=CARD)})
 
 
 def ship(
@@ -158,5 +154,5 @@ def ship(
     for name, table in tables.items():
         write_atomic(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
     card = {"tasks": [t.name for t in tasks], "settings": plain(settings), "command": command, **environment_stamp()}
-    _write_card(folder, card)
+    write_json(folder / CARD, {**card, "files": checksums(folder, but=CARD)})
     return Artefacts(folder)
