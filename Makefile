@@ -6,7 +6,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 EXECUTED := $(NOTEBOOKS:notebooks/%.ipynb=executed/%.ipynb)
 SCALE ?= quick
 # Anything a notebook's result depends on: a change makes it run again (finished runs inside are still skipped).
-SOURCES := $(shell find pwmlib -name '*.py')
+SOURCES := $(shell find pwmlib companion -name '*.py')
 
 export OMP_WAIT_POLICY = passive
 export PYTHONWARNINGS = ignore::UserWarning
@@ -28,7 +28,7 @@ figures: $(VENV)/.installed  ## Every figure of the paper and the claims ledger 
 	@echo "Figures are in figures/paper/, the page in executed/06_figures_and_claims.ipynb."
 
 pages: reproduce  ## Every notebook executed, and its results as Markdown with pictures: docs/pages/
-	$(BIN)/python -m pwmlib.pages
+	$(BIN)/python -m companion.paper.pages
 
 test: $(VENV)/.installed  ## Set up if needed, then the whole test suite
 	$(BIN)/python -m pytest
@@ -40,7 +40,7 @@ lab: $(VENV)/.installed  ## JupyterLab with this environment's kernel
 	$(BIN)/jupyter lab notebooks
 
 lock: $(VENV)/.installed  ## Write requirements.lock from what is installed, and environment.yml from pyproject.toml
-	$(BIN)/python -m pwmlib.lock
+	$(BIN)/python -m companion.running.lock
 
 clean:  ## Remove runs, generated episodes and executed notebooks (the environment stays)
 	rm -rf runs data/cache executed figures/quick

@@ -18,11 +18,11 @@ import pandas as pd
 import torch
 from scipy.stats import norm
 
-from pwmlib.baselines.shac import SHAC
-from pwmlib.double_pendulum import DOUBLE_PENDULUM_SCALES, ENV, followed
-from pwmlib.envs import DifferentiableEnv, EnvDynamics
-from pwmlib.gradients import first_order_along, gradient_statistics
-from pwmlib.results import save_table
+from companion.double_pendulum.study import DOUBLE_PENDULUM_SCALES, ENV, followed
+from companion.running.results import save_table
+from pwmlib.estimators import first_order_along, gradient_statistics
+from pwmlib.optimizer.shac import SHAC
+from pwmlib.sim.env import DifferentiableEnv, EnvDynamics
 
 SAMPLES, RESAMPLES, POPULATION = 100, 200, 1000
 TAILS = np.array([0.025, 0.975])

@@ -16,14 +16,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pwmlib.baselines.shac import NormalisedActor
-from pwmlib.double_pendulum import DOUBLE_PENDULUM_SCALES, followed
-from pwmlib.dynamics import Dynamics
-from pwmlib.envs import EnvDynamics
-from pwmlib.frozen import FrozenWorldModel
-from pwmlib.gradients import first_order_along, horizon_table
-from pwmlib.results import save_table
-from pwmlib.world_model import WorldModel
+from companion.double_pendulum.study import DOUBLE_PENDULUM_SCALES, followed
+from companion.running.results import save_table
+from pwmlib.estimators import first_order_along, horizon_table
+from pwmlib.model.dynamics import Dynamics
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.world_model import WorldModel
+from pwmlib.optimizer.shac import NormalisedActor
+from pwmlib.sim.env import EnvDynamics
 
 SAMPLES, HORIZONS = 100, 50
 

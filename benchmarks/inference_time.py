@@ -17,11 +17,11 @@ import torch
 
 from pwmlib.baselines.tdmpc2 import TDMPC2, TDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2Planner, prior_actor
-from pwmlib.checkpoints import write_atomic
-from pwmlib.config import PWMConfig
-from pwmlib.frozen import FrozenWorldModel
-from pwmlib.policy import Actor
-from pwmlib.world_model import WORLD_MODEL_SIZES, WorldModel
+from pwmlib.data.checkpoints import write_atomic
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModel
+from pwmlib.optimizer.actor_critic import Actor
+from pwmlib.optimizer.config import PWMConfig
 
 OBS, ACTION, TASKS = 39, 6, 80
 

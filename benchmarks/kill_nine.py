@@ -26,28 +26,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pwmlib.ball_wall import BallWallScale, study
+from companion.ball_wall.study import BallWallScale, study
+from companion.double_pendulum.study import DOUBLE_PENDULUM_SCALES, run_study
+from companion.mt80.experiment import MultitaskExperiment
+from companion.mt80.scales import MULTITASK_SCALES, CollectionPlan
+from companion.mt80.shipped_model import SHIPPED, Artefacts
+from companion.running.parameters import override
+from companion.single_task.experiment import curves_table
+from companion.single_task.runner import SingleTaskSettings, run_single_task
 from pwmlib.baselines.sb3_config import SB3Config
-from pwmlib.baselines.shac import SHACConfig
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
+from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
-from pwmlib.checkpoints import write_atomic
-from pwmlib.config import PWMConfig
-from pwmlib.double_pendulum import DOUBLE_PENDULUM_SCALES, run_study
-from pwmlib.episodes import EpisodeStore
-from pwmlib.multitask import MultitaskExperiment
-from pwmlib.parameters import override
-from pwmlib.scales import MULTITASK_SCALES, CollectionPlan
-from pwmlib.shipped import SHIPPED, Artefacts
-from pwmlib.single_task.experiment import curves_table
-from pwmlib.single_task.pwm_offline import OfflinePWMConfig
-from pwmlib.single_task.pwm_online import OnlinePWMConfig
-from pwmlib.single_task.runner import SingleTaskSettings, run_single_task
-from pwmlib.single_task.tdmpc2_online import OnlineTDMPC2Config
+from pwmlib.data import EpisodeStore
+from pwmlib.data.checkpoints import write_atomic
+from pwmlib.model.twohot import TwoHot
+from pwmlib.model.world_model import WorldModelConfig
+from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.offline_robots import OfflinePWMConfig
+from pwmlib.optimizer.online_robots import OnlinePWMConfig
+from pwmlib.optimizer.shac import SHACConfig
+from pwmlib.sim.closed_form.ball_wall import BallWall
 from pwmlib.tasks import select_tasks
-from pwmlib.toys.ball_wall import BallWall
-from pwmlib.twohot import TwoHot
-from pwmlib.world_model import WorldModelConfig
 
 MEASURED = ["wall_s", "cpu_s"]
 BEGUN = "the work begins"

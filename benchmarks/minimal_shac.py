@@ -2,7 +2,7 @@
 
 Per epoch: 16 steps in 64 environments, the actor follows d(discounted rewards + terminal value) / d(its parameters) through the
 contacts, the critic fits TD(lambda) targets. Episodes go on from epoch to epoch; the graph is cut in between. To be read in one piece;
-`pwmlib.baselines.shac` is the resumable learner that the experiments use.
+`pwmlib.optimizer.shac` is the resumable learner that the experiments use.
 
 Run: python benchmarks/minimal_shac.py [--env hopper] [--epochs 300] [--seeds 5] [--record]
 """
@@ -17,9 +17,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pwmlib.envs import DifferentiableEnv
-from pwmlib.results import save_table
-from pwmlib.returns import td_lambda
+from companion.running.results import save_table
+from pwmlib.optimizer.returns import td_lambda
+from pwmlib.sim.env import DifferentiableEnv
 
 
 @dataclass(frozen=True)

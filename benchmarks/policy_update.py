@@ -4,7 +4,7 @@ Both run in this process, interleaved, with the same sizes, batch 64, H = 16 and
 
 * baseline: rewards and critic values inside the time loop, gradients of the frozen model's weights computed and thrown away,
   torch's own Mish and softmax, critics vectorised with vmap, 32 critic steps each with its own clip and Adam step;
-* ours: `pwmlib.pwm.PolicyLearner`, in float32 and with bfloat16 matrix products.
+* ours: `pwmlib.optimizer.pwm.PolicyLearner`, in float32 and with bfloat16 matrix products.
 
 The first actor loss of both is compared, so that they are known to compute the same thing.
 Run: python benchmarks/policy_update.py [--sizes 1M 5M 48M] [--repeats 7] [--device cpu] [--csv data/results/policy_update.csv]
@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pwmlib.checkpoints import write_atomic
-from pwmlib.config import PWMConfig
-from pwmlib.frozen import FrozenWorldModel
-from pwmlib.pwm import PolicyLearner
-from pwmlib.world_model import WORLD_MODEL_SIZES, WorldModel
+from pwmlib.data.checkpoints import write_atomic
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModel
+from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.pwm import PolicyLearner
 
 OBS, ACTION, TASKS = 39, 6, 80
 
@@ -171,7 +171,7 @@ def measure(size: str, repeats: int, device: torch.device) -> list[dict[str, obj
 
 
 def _with_noise(learner: PolicyLearner, noise: Tensor):
-    from pwmlib.dynamics import rollout
+    from pwmlib.model.dynamics import rollout
 
     def imagine():
         start = learner.starts(learner.config.batch, learner.generator)

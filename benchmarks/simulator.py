@@ -23,9 +23,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pwmlib.envs import ENVS, DifferentiableEnv, capture_rollout
-from pwmlib.results import save_table
-from pwmlib.sim.build import compile_cuda
+from companion.running.results import save_table
+from pwmlib.sim.captured import capture_rollout
+from pwmlib.sim.engine.build import compile_cuda
+from pwmlib.sim.env import DifferentiableEnv
+from pwmlib.sim.registry import ENVS
 
 HORIZON = 16
 BOUNDS = {"double_pendulum": 0.15, "hopper": 0.3, "ant": 1.0, "anymal": 1.5, "humanoid": 6.0, "snu_like": 30.0}
@@ -139,7 +141,7 @@ def wake_seconds() -> float:
 def start_seconds(name: str, cache: str, device: torch.device) -> float:
     """Seconds to make an environment in a fresh process, imports not counted."""
     code = (
-        "import time, torch; from pwmlib.envs import DifferentiableEnv; t = time.perf_counter(); "
+        "import time, torch; from pwmlib.sim.env import DifferentiableEnv; t = time.perf_counter(); "
         f"DifferentiableEnv({name!r}, 64, device={str(device)!r}); print(time.perf_counter() - t)"
     )
     environment = {**os.environ, "WARP_CACHE_PATH": cache}

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["ExplainedError"]
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["ExplainedError", "NonFiniteError", "check_finite", "restored_on_failure"]
 
 
 class ExplainedError(RuntimeError):
@@ -10,3 +17,31 @@ class ExplainedError(RuntimeError):
 
     def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__}: {self}"]
+
+
+class NonFiniteError(ExplainedError):
+    """A loss or gradient was NaN or infinite."""
+
+
+def check_finite(step: int, **terms: Tensor | float) -> None:
+    """Raise NonFiniteError naming the first term that is not finite."""
+    for name, value in terms.items():
+        number = float(value.detach() if isinstance(value, Tensor) else value)
+        if not (number - number == 0.0):
+            raise NonFiniteError(f"update {step}: the {name.replace('_', ' ')} is {number}")
+
+
+@contextmanager
+def restored_on_failure(learner: Any, **which: bool) -> Iterator[None]:
+    """Put the learner back into the state before the block when an error leaves it; a NonFiniteError then says so.
+
+    which: options of its `state_dict`, where not all of that can change.
+    """
+    before = copy.deepcopy(learner.state_dict(**which))
+    try:
+        yield
+    except BaseException as error:
+        learner.load_state_dict(before)
+        if isinstance(error, NonFiniteError):
+            raise NonFiniteError(f"{error}; the learner is back in the state before it") from error
+        raise

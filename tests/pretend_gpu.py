@@ -172,8 +172,8 @@ class PretendSimulator:
 @contextlib.contextmanager
 def pretended_gpu(monkeypatch):
     """Run the code below on a GPU that is not there, the simulator included."""
-    from pwmlib.envs import env
-    from pwmlib.sim.bridge import Simulator
+    from pwmlib.sim import env
+    from pwmlib.sim.engine.bridge import Simulator
 
     monkeypatch.setattr(PretendSimulator, "made", Simulator)
     monkeypatch.setattr(env, "Simulator", PretendSimulator)

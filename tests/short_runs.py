@@ -12,21 +12,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pwmlib.baselines.shac import SHAC, SHACConfig
 from pwmlib.baselines.tdmpc2 import TDMPC2Config, TDMPC2Trainer
-from pwmlib.config import PWMConfig, WorldModelTraining
-from pwmlib.envs import DifferentiableEnv
-from pwmlib.frozen import FrozenWorldModel
-from pwmlib.online import OnlineAgent, OnlineConfig
-from pwmlib.pretrain import WorldModelTrainer
-from pwmlib.pwm import PolicyLearner
-from pwmlib.single_task.pwm_offline import OfflinePWM, OfflinePWMConfig
-from pwmlib.single_task.pwm_online import OnlinePWM, OnlinePWMConfig
-from pwmlib.single_task.replay import Replay
-from pwmlib.stacked import Member, StackedPolicies
+from pwmlib.data.replay import Replay
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
+from pwmlib.model.world_model import WorldModel, WorldModelConfig
+from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.offline_robots import OfflinePWM, OfflinePWMConfig
+from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
+from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
+from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.optimizer.shac import SHAC, SHACConfig
+from pwmlib.optimizer.stacked import Member, StackedPolicies
+from pwmlib.sim.closed_form import CartpoleSwingup
+from pwmlib.sim.env import DifferentiableEnv
 from pwmlib.tasks import make, select_tasks
-from pwmlib.toys import CartpoleSwingup
-from pwmlib.world_model import WorldModel, WorldModelConfig
 
 RECORDED = Path(__file__).with_name("short_runs.json")
 NETS = {"actor_hidden": (16, 12), "critic_hidden": (16,)}
@@ -83,7 +83,9 @@ def stacked(config, **changes):
     model = random_model(**changes)
     group = StackedPolicies(model, [Member(t, s, starts(model, t)) for t in (0, 2) for s in (0, 1)], config)
     rows = [group.update() for _ in range(4)]
-    return {f"{k}_{i}": float(x) for k, v in rows[-1].items() for i, x in enumerate(v)} | {"weights": weights(*group.actors, *group.critics)}
+    return {f"{k}_{i}": float(x) for k, v in rows[-1].items() for i, x in enumerate(v)} | {
+        "weights": weights(*group.actors, *group.critics)
+    }
 
 
 def shac(**changes):

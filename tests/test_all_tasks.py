@@ -128,8 +128,8 @@ def test_reacher_with_three_links(name, radius):
 
 @pytest.mark.parametrize("name, least", [("pendulum-swingup", 800), ("reacher-easy", 900), ("cartpole-swingup", 700)])
 def test_planning_on_the_simulator_gives_expert_episodes(name, least):
-    from pwmlib.episodes import make_behaviour
-    from pwmlib.episodes.store import record
+    from pwmlib.data import make_behaviour
+    from pwmlib.data.store import record
 
     env = make(task(name))
     episode = record(env, make_behaviour("mpc", env, np.random.default_rng(0)), seed=1, behaviour="mpc")

@@ -7,8 +7,19 @@ import pandas as pd
 import pytest
 import torch
 
-from pwmlib.ball_wall import BallWallScale, crossed, descent_variants, outcomes, readable, study, summary, surrogate_variants, verdicts
-from pwmlib.toys.ball_wall import BallWall, Descent, SurrogateConfig, compare_surrogates, descend
+from companion.ball_wall.study import (
+    BallWallScale,
+    crossed,
+    descent_variants,
+    outcomes,
+    readable,
+    study,
+    summary,
+    surrogate_variants,
+    verdicts,
+)
+from companion.ball_wall.surrogates import Descent, SurrogateConfig, compare_surrogates, descend
+from pwmlib.sim.closed_form.ball_wall import BallWall
 
 
 def test_objective_equals_a_simulated_flight():

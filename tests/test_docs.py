@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from pwmlib.paths import PROJECT
+from companion.running.paths import PROJECT
 
 PAGES = sorted((PROJECT / "docs").rglob("*.md"))
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from pwmlib import double_pendulum as study
-from pwmlib.envs import EnvDynamics
-from pwmlib.gradient_claims import double_pendulum_claims
-from pwmlib.model_fidelity import KINDS, fidelity_study
-from pwmlib.pretrain import held_out_fit
+from companion.double_pendulum import study
+from companion.double_pendulum.fidelity import KINDS, fidelity_study
+from companion.double_pendulum.sentences import double_pendulum_claims
+from pwmlib.model.training import held_out_fit
+from pwmlib.sim.env import EnvDynamics
 
 TINY = {
     "shac.updates": 6, "shac.actor_hidden": [8], "shac.critic_hidden": [8], "envs": 16, "training.updates": 20, "training.batch": 16,
@@ -21,7 +21,7 @@ TINY = {
 
 
 def tiny():
-    from pwmlib.parameters import override
+    from companion.running.parameters import override
 
     return override(study.DOUBLE_PENDULUM_SCALES["quick"], TINY)
 

@@ -8,8 +8,8 @@ import re
 import pytest
 from packaging.requirements import Requirement
 
-from pwmlib.lock import conda_environment, declared, locked, normalise
-from pwmlib.paths import PROJECT
+from companion.running.lock import conda_environment, declared, locked, normalise
+from companion.running.paths import PROJECT
 
 
 def test_every_declared_requirement_is_locked_to_an_allowed_version():

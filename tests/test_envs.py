@@ -8,14 +8,15 @@ import sys
 import pytest
 import torch
 
-from pwmlib.baselines.shac import SHACConfig
-from pwmlib.dynamics import Dynamics, rollout
-from pwmlib.envs import ENVS, DifferentiableEnv, EnvDynamics, EnvSpec
-from pwmlib.envs.double_pendulum import DoublePendulumRules
-from pwmlib.envs.humanoid import HumanoidRules
-from pwmlib.paths import PROJECT
-from pwmlib.sim.model import Material
-from pwmlib.single_task.runner import SingleTaskSettings, run_single_task, single_task_run
+from companion.running.paths import PROJECT
+from companion.single_task.runner import SingleTaskSettings, run_single_task, single_task_run
+from pwmlib.model.dynamics import Dynamics, rollout
+from pwmlib.optimizer.shac import SHACConfig
+from pwmlib.sim.engine.model import Material
+from pwmlib.sim.env import DifferentiableEnv, EnvDynamics
+from pwmlib.sim.registry import ENVS, EnvSpec
+from pwmlib.sim.robots.double_pendulum import DoublePendulumRules
+from pwmlib.sim.robots.humanoid import HumanoidRules
 
 pytestmark = pytest.mark.usefixtures("device")
 SIZES = {"double_pendulum": (6, 1), "hopper": (11, 3), "ant": (37, 8), "anymal": (49, 12), "humanoid": (76, 21), "snu_like": (53, 152)}

@@ -10,9 +10,10 @@ matplotlib.use("Agg")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
-from pwmlib.envs import ENVS, DifferentiableEnv  # noqa: E402
-from pwmlib.envs.gym import GymEnv, GymVectorEnv  # noqa: E402
-from pwmlib.envs.render import render, render_frames, save_animation, shape_points  # noqa: E402
+from pwmlib.sim.env import DifferentiableEnv  # noqa: E402
+from pwmlib.sim.gym import GymEnv, GymVectorEnv  # noqa: E402
+from pwmlib.sim.registry import ENVS  # noqa: E402
+from pwmlib.sim.render import render, render_frames, save_animation, shape_points  # noqa: E402
 
 
 @pytest.mark.filterwarnings("ignore:.*A Box observation space (minimum|maximum) value is:UserWarning")

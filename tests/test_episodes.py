@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pwmlib.episodes import Episode, EpisodeFileError, EpisodeStore, SliceSampler
-from pwmlib.episodes.store import record, record_together
-from pwmlib.generation import behaviour_quantiles, data_quantiles, generate_task, generation_job, generation_run
-from pwmlib.jobs import Job, run_jobs
-from pwmlib.scales import DataPlan
-from pwmlib.sweep import note_plan, status
+from companion.mt80.episodes import behaviour_quantiles, data_quantiles, generate_task, generation_job, generation_run
+from companion.mt80.scales import DataPlan
+from companion.running.job import Job
+from companion.running.jobs import run_jobs
+from companion.running.sweep import note_plan, status
+from pwmlib.data import Episode, EpisodeFileError, EpisodeStore, SliceSampler
+from pwmlib.data.store import record, record_together
 from pwmlib.tasks import make, task
 
 T = task("mw-reach")
@@ -142,7 +143,7 @@ def test_data_may_be_larger_than_memory(tmp_path):
 
 
 def test_statistics_are_those_of_all_rows_however_they_are_cut(monkeypatch):
-    monkeypatch.setattr("pwmlib.episodes.sampler.PART", 20_000)
+    monkeypatch.setattr("pwmlib.data.sampler.PART", 20_000)
     shards = [np.stack([e.rows for e in episodes(n, seed=n)]) * n + n for n in (7, 3)]
     mean, std, reward_mean, reward_std = SliceSampler([T], [shards]).statistics()
     obs = np.concatenate([a[..., : T.obs_dim].reshape(-1, T.obs_dim) for a in shards]).astype(np.float64)

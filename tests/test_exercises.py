@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pwmlib import exercises as ex
+from companion.gradient_estimators import exercises as ex
 
 
 def first(f, theta, noise, sigma):

@@ -10,13 +10,13 @@ import pytest
 import torch
 from test_multitask import tiny_experiment
 
-from pwmlib.config import WorldModelTraining
-from pwmlib.fine_tuning import FineTuning, fine_tuning_job, one_task, one_task_policy
-from pwmlib.online import OnlineAgent
-from pwmlib.policy import Actor
-from pwmlib.scales import MULTITASK_SCALES, FineTuningPlan
+from companion.mt80.fine_tuning import FineTuning, fine_tuning_job, one_task, one_task_policy
+from companion.mt80.scales import MULTITASK_SCALES, FineTuningPlan
+from pwmlib.model.training import WorldModelTraining
+from pwmlib.model.world_model import WorldModel, WorldModelConfig
+from pwmlib.optimizer.actor_critic import Actor
+from pwmlib.optimizer.online_episodes import OnlineAgent
 from pwmlib.tasks import make, select_tasks
-from pwmlib.world_model import WorldModel, WorldModelConfig
 
 MODEL = WorldModelConfig(latent_dim=16, encoder_hidden=(24,), dynamics_hidden=(24,), reward_hidden=(24,), task_dim=4)
 
@@ -125,7 +125,7 @@ def test_an_interrupted_fine_tuning_ends_the_same(tuned, monkeypatch):
     run = fine_tuning.run(0, 0)
     whole = run.load_checkpoint()
     shutil.rmtree(run.folder)
-    monkeypatch.setattr("pwmlib.fine_tuning.OnlineAgent", _Killed)
+    monkeypatch.setattr("companion.mt80.fine_tuning.OnlineAgent", _Killed)
     with pytest.raises(RuntimeError, match="killed here"):
         fine_tuning_job(fine_tuning, 0, 0)
     monkeypatch.undo()
@@ -154,7 +154,7 @@ def test_offline_episodes_are_learned_from_before_and_after_a_continuation():
 
 
 def test_the_figure_has_a_panel_a_task(tuned):
-    from pwmlib.multitask_figures import fine_tuning_curves
+    from companion.mt80.figures import fine_tuning_curves
 
     fine_tuning, table = tuned
     figure = fine_tuning_curves(table, fine_tuning.experiment.results())

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pwmlib.envs import EnvDynamics
-from pwmlib.gradients import (
+from pwmlib.estimators import (
     confidence_alpha,
     first_order,
     flat_parameters,
@@ -22,8 +21,9 @@ from pwmlib.gradients import (
     variance_optimal_alpha,
     zeroth_order,
 )
-from pwmlib.policy import Actor
-from pwmlib.toys import CartpoleSwingup
+from pwmlib.optimizer.actor_critic import Actor
+from pwmlib.sim.closed_form import CartpoleSwingup
+from pwmlib.sim.env import EnvDynamics
 
 F64 = torch.float64
 

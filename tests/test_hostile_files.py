@@ -23,14 +23,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from pwmlib.checkpoints import load_state
-from pwmlib.episodes import published
+from companion.paper.released_models import load_released
+from companion.reporting.released import many_task_scores, training_runs
+from pwmlib.data import published_chunks as published
+from pwmlib.data.checkpoints import load_state
+from pwmlib.data.torch_files import read_torch_file
 from pwmlib.errors import ExplainedError
-from pwmlib.foreign import read_torch_file
-from pwmlib.released_models import load_released
-from pwmlib.released_results import many_task_scores, training_runs
+from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.tasks import MT30
-from pwmlib.world_model import WorldModel, WorldModelConfig
 
 MEMORY, SECONDS = 2**30, 10
 READERS = {

@@ -12,17 +12,17 @@ import pytest
 import safetensors.torch
 import torch
 
-from pwmlib import checkpoints, runs
-from pwmlib.checkpoints import CheckpointError, WriteError, load_state, save_state, write_atomic
-from pwmlib.episodes import Episode, EpisodeFileError, EpisodeStore
+from companion.mt80.episodes import generate_task
+from companion.mt80.scales import DataPlan
+from companion.mt80.shipped_model import Artefacts, ship
+from companion.running import runs
+from companion.running.runs import Run
+from companion.running.sweep import note_plan, status
+from pwmlib.data import Episode, EpisodeFileError, EpisodeStore, checkpoints
+from pwmlib.data.checkpoints import CheckpointError, WriteError, load_state, save_state, write_atomic
 from pwmlib.errors import ExplainedError
-from pwmlib.generation import generate_task
-from pwmlib.runs import Run
-from pwmlib.scales import DataPlan
-from pwmlib.shipped import Artefacts, ship
-from pwmlib.sweep import note_plan, status
+from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.tasks import task
-from pwmlib.world_model import WorldModel, WorldModelConfig
 
 T = task("mw-reach")
 SMALL = WorldModelConfig(latent_dim=8, encoder_hidden=(8,), dynamics_hidden=(8,), reward_hidden=(8,), task_dim=2, two_hot=None)

@@ -12,22 +12,23 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pwmlib import recorded
-from pwmlib.badges import BADGES, badges
-from pwmlib.baselines.shac import SHACConfig
+from companion import record as recorded
+from companion.ablations.questions import ABLATIONS
+from companion.paper.badges import BADGES, badges
+from companion.paper.ledger import CLAIMS, LEDGER, PAGE, ledger_table
+from companion.paper.views import COLOURS, claims_page, verdict_counts
+from companion.reporting import cells
+from companion.reporting.claim import VERDICTS, Claim
+from companion.reporting.markdown import markdown_table
+from companion.reporting.statistics import Cell, iqm_cell, iqm_gain, iqm_ratio
+from companion.running.paths import PROJECT
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
-from pwmlib.claims import cells
-from pwmlib.claims.cells import iqm_cell, iqm_gain, iqm_ratio
-from pwmlib.claims.claim import VERDICTS, Cell, Claim
-from pwmlib.config import PWMConfig, WorldModelTraining
-from pwmlib.ledger import CLAIMS, LEDGER, PAGE, ledger_table
-from pwmlib.ledger_views import COLOURS, claims_page, verdict_counts
-from pwmlib.markdown import markdown_table
-from pwmlib.paths import PROJECT
-from pwmlib.single_task.ablations import ABLATIONS
-from pwmlib.single_task.pwm_online import OnlinePWMConfig
-from pwmlib.single_task.tdmpc2_online import OnlineTDMPC2Config
-from pwmlib.world_model import WorldModelConfig
+from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config
+from pwmlib.model.training import WorldModelTraining
+from pwmlib.model.world_model import WorldModelConfig
+from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.online_robots import OnlinePWMConfig
+from pwmlib.optimizer.shac import SHACConfig
 
 
 def as_stored(table):
@@ -36,18 +37,18 @@ def as_stored(table):
 
 def test_the_stored_ledger_is_what_the_data_say():
     stored, now = pd.read_csv(CLAIMS), as_stored(ledger_table())
-    assert list(stored["id"]) == list(now["id"]), "claims changed: run python -m pwmlib.ledger"
+    assert list(stored["id"]) == list(now["id"]), "claims changed: run python -m companion.paper.ledger"
     for column in now.columns:
         different = [
             i
             for i in now.index
             if stored.at[i, column] != now.at[i, column] and not pd.isna([stored.at[i, column], now.at[i, column]]).all()
         ]
-        assert not different, f"{column} of {list(now['id'][different])}: run python -m pwmlib.ledger"
+        assert not different, f"{column} of {list(now['id'][different])}: run python -m companion.paper.ledger"
 
 
 def test_the_page_is_written_from_the_ledger():
-    assert PAGE.read_text() == claims_page(ledger_table()), "run python -m pwmlib.ledger"
+    assert PAGE.read_text() == claims_page(ledger_table()), "run python -m companion.paper.ledger"
 
 
 def test_badges_count_what_our_runs_say():
@@ -55,7 +56,7 @@ def test_badges_count_what_our_runs_say():
     pictures = badges(table)
     assert len(pictures) == len(LEDGER) == len(list(BADGES.glob("*.svg")))
     for name, picture in pictures.items():
-        assert (BADGES / name).read_text() == picture, "run python -m pwmlib.ledger"
+        assert (BADGES / name).read_text() == picture, "run python -m companion.paper.ledger"
         assert ElementTree.fromstring(picture).tag.endswith("svg") and f"docs/badges/{name}" in readme
     ours = table[(table["basis"] == "ours") & table["section"].str.startswith("Sec. 3.1")]["verdict"]
     for verdict, word in (("holds", "hold"), ("contradicts", "contradicted"), ("not shown at this size", "not shown")):
@@ -77,7 +78,7 @@ def test_there_are_enough_rows_and_each_can_be_read_alone():
     assert (table["statement"].str.len() > 15).all() and table["where"].str.contains("Sec|Fig|Table|App|Abstract").all()
     ours = table[table["basis"] == "ours"]
     assert (ours[["scale", "seeds", "command"]] != "").all(axis=None) and (ours["ours"] != "").all()
-    commands = [c.removeprefix("python -m pwmlib.recorded ") for c in table["command"] if c.startswith("python -m pwmlib.recorded")]
+    commands = [c.removeprefix("python -m companion.record ") for c in table["command"] if c.startswith("python -m companion.record")]
     assert set(commands) <= set(recorded.EXPERIMENTS)
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from pwmlib import lesson
-from pwmlib.gradients import horizon_table
+from companion.gradient_estimators import pictures as lesson
+from pwmlib.estimators import horizon_table
 
 
 def test_moving_a_slider_draws_another_picture():

@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-from pwmlib.paths import PROJECT
+from companion.running.paths import PROJECT
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 pytestmark = [

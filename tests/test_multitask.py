@@ -13,15 +13,15 @@ import pandas as pd
 import pytest
 import torch
 
-from pwmlib.checkpoints import CheckpointError
-from pwmlib.frozen import FrozenWorldModel
-from pwmlib.multitask import MultitaskExperiment, StageFailedError
-from pwmlib.parameters import override
-from pwmlib.pwm import PolicyLearner
-from pwmlib.runs import Run
-from pwmlib.scales import MULTITASK_SCALES, CollectionPlan
-from pwmlib.shipped import Artefacts, ship
-from pwmlib.sweep import note_plan, status, summary
+from companion.mt80.experiment import MultitaskExperiment, StageFailedError
+from companion.mt80.scales import MULTITASK_SCALES, CollectionPlan
+from companion.mt80.shipped_model import Artefacts, ship
+from companion.running.parameters import override
+from companion.running.runs import Run
+from companion.running.sweep import note_plan, status, summary
+from pwmlib.data.checkpoints import CheckpointError
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.optimizer.pwm import PolicyLearner
 from pwmlib.tasks import select_tasks, task
 
 TINY = {
@@ -77,7 +77,7 @@ def test_table_has_every_policy_with_all_that_it_is_judged_by(whole):
 
 def test_a_finished_experiment_trains_nothing_again(whole, monkeypatch):
     experiment, table = whole
-    monkeypatch.setattr("pwmlib.runs.train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr("companion.running.runs.train", lambda *a, **k: pytest.fail("trained again"))
     before = {p: p.stat().st_mtime_ns for p in experiment.runs_dir.rglob("state.safetensors")}
     pd.testing.assert_frame_equal(experiment.results(), table)
     assert before == {p: p.stat().st_mtime_ns for p in experiment.runs_dir.rglob("state.safetensors")}
@@ -198,7 +198,7 @@ def test_status_tells_what_is_left_and_why(tmp_path):
     record["pid"] = os.getpid()
     (runs[2].folder / "run.json").write_text(json.dumps(record))
     assert status(tmp_path).set_index("name").loc["killed", "status"] == "running"
-    command = [sys.executable, "-m", "pwmlib.sweep", "status", "--runs-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "companion.running.sweep", "status", "--runs-dir", str(tmp_path)]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "failed: policy failed: ValueError: on purpose" in shown and shown.split("\n")[0].split()[:3] == ["stage", "finished", "running"]
     nothing = subprocess.run([*command[:-1], str(tmp_path / "none")], capture_output=True, text=True)

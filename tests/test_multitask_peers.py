@@ -6,10 +6,10 @@ import pytest
 import torch
 from test_multitask import tiny_experiment
 
-from pwmlib.frozen import FrozenMultiTaskModel, FrozenWorldModel
-from pwmlib.multitask_figures import compared_scores
-from pwmlib.multitask_peers import MultitaskPeers, TaskOfMany
-from pwmlib.parameters import override
+from companion.mt80.figures import compared_scores
+from companion.mt80.peers import MultitaskPeers, TaskOfMany
+from companion.running.parameters import override
+from pwmlib.model.frozen import FrozenMultiTaskModel, FrozenWorldModel
 
 SMALL = {
     "training.updates": 20,
@@ -53,7 +53,7 @@ def test_a_comparison_has_every_method_on_every_task(peers, comparison, methods,
     labels = [" ".join(t.get_text().split()) for t in figure.axes[1].get_xticklabels()]
     assert [label.rpartition(" (")[0] for label in labels] == methods
     # Nothing is trained twice.
-    monkeypatch.setattr("pwmlib.multitask_peers.train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr("companion.mt80.peers.train", lambda *a, **k: pytest.fail("trained again"))
     assert peers.table(comparison).equals(table)
 
 
@@ -77,8 +77,8 @@ def test_one_policy_sees_each_task_as_the_model_does(peers):
 
 
 def test_an_online_run_continues_where_it_was_cut(tmp_path, monkeypatch):
-    from pwmlib import online_study
-    from pwmlib.online import OnlineAgent
+    from companion.mt80 import online as online_study
+    from pwmlib.optimizer.online_episodes import OnlineAgent
 
     few = {"episodes": 3, "random_episodes": 1, "model_updates": 2, "policy_updates": 2, "first_model_updates": 3}
     monkeypatch.setitem(online_study.ONLINE, "tiny", dataclasses.replace(online_study.ONLINE["SimNorm"], **few))

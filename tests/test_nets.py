@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pwmlib import fused
-from pwmlib.nets import MLPEnsemble, NormedLinear, SimNorm, mlp, simnorm
-from pwmlib.policy import Critics
+from pwmlib.model import cpu_kernels as fused
+from pwmlib.model.layers import MLPEnsemble, NormedLinear, SimNorm, mlp, simnorm
+from pwmlib.optimizer.actor_critic import Critics
 
 
 def float64_layer(x, weight, bias, kind):

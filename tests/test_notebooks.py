@@ -1,5 +1,6 @@
 """Every notebook, executed by papermill at the smallest size, and the table that it wrote; then wrong input, one paragraph each."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -11,9 +12,9 @@ import pytest
 from test_double_pendulum import TINY as TINY_PENDULUM
 from test_multitask import TINY
 
-from pwmlib.paths import PROJECT
-from pwmlib.scales import MULTITASK_SCALES
-from pwmlib.stats import aggregate
+from companion.mt80.scales import MULTITASK_SCALES
+from companion.reporting.statistics import aggregate
+from companion.running.paths import PROJECT
 
 NOTEBOOKS = PROJECT / "notebooks"
 pytestmark = pytest.mark.notebook
@@ -197,8 +198,8 @@ def test_wrong_input_ends_with_one_paragraph(arguments, said, tmp_path):
 
 @pytest.mark.parametrize("changes", [{"device": "cuda"}, {"samples": 1}, {"overrides": {"shac": 3, "nothing": 1}}])
 def test_wrong_parameters_of_01_are_named(changes):
-    from pwmlib.notebooks import DoublePendulumParameters
-    from pwmlib.parameters import ParameterError
+    from companion.double_pendulum.parameters import DoublePendulumParameters
+    from companion.running.parameters import ParameterError
 
     good = {"scale": "quick", "horizons": 0, "samples": 0, "shac_seeds": 0, "workers": 0, "device": "cpu", "runs_dir": "runs",
             "figures_dir": "", "overrides": {}}  # fmt: skip
@@ -215,11 +216,10 @@ def test_notebook_source_is_clean(path):
     assert all(c["outputs"] == [] and c["execution_count"] is None for c in code)
     assert [i for i, c in enumerate(code) if "parameters" in c["metadata"].get("tags", [])] == [0]
     assert all(len("".join(c["source"]).split("\n")) <= 15 for c in code[1:])
-    from pwmlib import notebooks
 
     source = "".join(code[0]["source"])
-    (used,) = re.findall(r"(\w+Parameters)\.validate_cell", "".join(code[1]["source"]))
-    fields = set(getattr(notebooks, used).model_fields)
+    (room, used) = re.search(r"from (companion\.\w+\.parameters) import (\w+)", "".join(code[1]["source"])).groups()
+    fields = set(getattr(importlib.import_module(room), used).model_fields)
     assert set(re.findall(r"^(\w+):.*#", source, re.M)) == fields
     # papermill's own parser, which an equals sign in a comment confuses, knows them with type and help.
     inferred = papermill.inspect_notebook(path)

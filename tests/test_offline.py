@@ -7,14 +7,14 @@ import pytest
 import torch
 from test_single_task import SMALL, lived
 
-from pwmlib.config import PWMConfig
-from pwmlib.ensemble import EnsembleDynamics
-from pwmlib.frozen import FrozenWorldModel
-from pwmlib.pretrain import WorldModelTrainer, held_out_fit
-from pwmlib.pwm import PolicyLearner
-from pwmlib.single_task.pwm_offline import OfflinePWM, OfflinePWMConfig
-from pwmlib.single_task.replay import Replay
-from pwmlib.world_model import WorldModel, world_model_loss
+from pwmlib.data.replay import Replay
+from pwmlib.model.ensemble import EnsembleDynamics
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.training import WorldModelTrainer, held_out_fit
+from pwmlib.model.world_model import WorldModel, world_model_loss
+from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.offline_robots import OfflinePWM, OfflinePWMConfig
+from pwmlib.optimizer.pwm import PolicyLearner
 
 ENDING = dataclasses.replace(SMALL, termination=True)
 

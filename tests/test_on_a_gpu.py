@@ -8,8 +8,8 @@ from pretend_gpu import PretendGPU, WrongDeviceError, pretended_gpu
 from test_multitask import tiny_experiment
 from test_single_task import settings  # noqa: F401  (a fixture)
 
-from pwmlib.jobs import JobResult
-from pwmlib.single_task.runner import load_policy, run_single_task
+from companion.running.job import JobResult
+from companion.single_task.runner import load_policy, run_single_task
 
 
 def test_a_gpu_that_is_not_there_refuses_what_a_real_one_would():
@@ -34,7 +34,7 @@ def test_each_learner_trains_continues_and_is_evaluated_on_a_gpu(algorithm, sett
                 raise KeyboardInterrupt
             return evaluate(*args, **kwargs)
 
-        from pwmlib.single_task import runner
+        from companion.single_task import runner
 
         evaluate = runner.evaluate_policy
         patch.setattr(runner, "evaluate_policy", cut)
@@ -51,9 +51,9 @@ def test_the_multi_task_pipeline_runs_on_a_gpu(stacked, tmp_path, monkeypatch):
     experiment = dataclasses.replace(tiny_experiment(tmp_path), device="cuda", stacked=stacked)
     training, policy = (dataclasses.replace(part, updates=4) for part in (experiment.scale.training, experiment.scale.policy))
     scale = dataclasses.replace(experiment.scale, training=training, policy=policy, evaluate_every=2)
-    here = lambda jobs, **_: [JobResult(j.name, j.function(**j.arguments)) for j in jobs]  # noqa: E731  in this process, under the mode
+    here = lambda jobs, **_: [JobResult(j.name, j.function(**j.arguments)) for j in jobs]  # noqa: E731
     with monkeypatch.context() as patch, pretended_gpu(patch):
-        patch.setattr("pwmlib.multitask.run_jobs", here)
+        patch.setattr("companion.mt80.experiment.run_jobs", here)
         for module in ("multitask", "multitask_jobs"):
             patch.setattr(f"pwmlib.{module}.resolve_device", torch.device)
         table = dataclasses.replace(experiment, scale=scale).results()

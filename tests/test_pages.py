@@ -10,9 +10,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image, ImageColor
 
-from pwmlib.colours import METHODS
-from pwmlib.pages import IN_A_BROWSER, PAGES, PageError, write_page
-from pwmlib.paths import PROJECT
+from companion.paper.pages import IN_A_BROWSER, PAGES, PageError, write_page
+from companion.reporting.colours import METHODS
+from companion.running.paths import PROJECT
 
 
 def picture(seed=0):

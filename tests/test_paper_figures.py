@@ -7,19 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pwmlib import paper_figures
-from pwmlib.claims.claim import VERDICTS
-from pwmlib.colours import METHODS, colours_of
-from pwmlib.drawings import bars_figure, message_panel
-from pwmlib.figures import save_figure
-from pwmlib.ledger import ledger_table
-from pwmlib.ledger_views import in_words, matching, verdict_bars
-from pwmlib.notebooks import BallWallParameters, FiguresParameters
-from pwmlib.paper_figures import PAPER_FIGURES, SOURCES, paper_figure
-from pwmlib.parameters import ParameterError
-from pwmlib.paths import PROJECT
-from pwmlib.released_aggregates import released_aggregates
-from pwmlib.released_results import ReleasedFilesError
+from companion.ball_wall.parameters import BallWallParameters
+from companion.paper import figures as paper_figures
+from companion.paper.figures import PAPER_FIGURES, SOURCES, paper_figure
+from companion.paper.ledger import ledger_table
+from companion.paper.parameters import FiguresParameters
+from companion.paper.released_aggregates import released_aggregates
+from companion.paper.views import in_words, matching, verdict_bars
+from companion.reporting.claim import VERDICTS
+from companion.reporting.colours import METHODS, colours_of
+from companion.reporting.drawings import bars_figure, message_panel
+from companion.reporting.released import ReleasedFilesError
+from companion.reporting.style import save_figure
+from companion.running.parameters import ParameterError
+from companion.running.paths import PROJECT
 
 RELEASED = PROJECT.parent / "shared" / "released"
 
@@ -63,7 +64,7 @@ def test_a_missing_table_is_named_with_its_command(monkeypatch, tmp_path):
     monkeypatch.setattr(paper_figures, "RESULTS", tmp_path)
     drawn = paper_figure("3", "ours")
     assert "double_pendulum.csv is missing" in drawn.missing and "papermill notebooks/01_double_pendulum.ipynb" in drawn.missing
-    assert "python -m pwmlib.recorded hopper_shac" in paper_figure("5", "ours").missing
+    assert "python -m companion.record hopper_shac" in paper_figure("5", "ours").missing
 
 
 def test_bars_are_the_numbers_of_the_table():

@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from pwmlib.checkpoints import CheckpointError, WriteError, load_state, save_state
-from pwmlib.config import PWMConfig, WorldModelTraining
-from pwmlib.dynamics import Rollout, rollout
-from pwmlib.episodes import Episode
-from pwmlib.errors import ExplainedError
-from pwmlib.frozen import FrozenMultiTaskModel, FrozenWorldModel
-from pwmlib.online import OnlineAgent, OnlineConfig
-from pwmlib.perfect_model import evaluate, start_states
-from pwmlib.policy import Actor
-from pwmlib.pretrain import WorldModelTrainer
-from pwmlib.pwm import NonFiniteError, PolicyLearner, actor_returns, critic_targets, extract_policy
+from companion.perfect_model import evaluate, start_states
+from pwmlib.data import Episode
+from pwmlib.data.checkpoints import CheckpointError, WriteError, load_state, save_state
+from pwmlib.errors import ExplainedError, NonFiniteError
+from pwmlib.model.dynamics import Rollout, rollout
+from pwmlib.model.frozen import FrozenMultiTaskModel, FrozenWorldModel
+from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
+from pwmlib.model.twohot import TwoHot
+from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig, world_model_loss
+from pwmlib.optimizer.actor_critic import Actor
+from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
+from pwmlib.optimizer.pwm import PolicyLearner, actor_returns, critic_targets, extract_policy
+from pwmlib.sim.closed_form import CartpoleSwingup, PendulumSwingup
 from pwmlib.tasks import make, task
-from pwmlib.toys import CartpoleSwingup, PendulumSwingup
-from pwmlib.twohot import TwoHot
-from pwmlib.world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig, world_model_loss
 
 SMALL = WorldModelConfig(latent_dim=16, encoder_hidden=(12,), dynamics_hidden=(16,), reward_hidden=(16,), task_dim=4)
 TINY = PWMConfig(updates=20, horizon=5, batch=6, actor_hidden=(8,), critic_hidden=(8,))
@@ -380,7 +380,7 @@ def test_world_model_training_in_bfloat16_follows_float32():
 def test_a_full_disk_is_named_and_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "state.safetensors"
     save_state(path, {"a": torch.ones(2)})
-    monkeypatch.setattr("pwmlib.checkpoints.os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr("pwmlib.data.checkpoints.os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(WriteError, match=r"state\.safetensors: could not be written \(No space left on device\)"):
         save_state(path, {"a": torch.zeros(2)})
     assert torch.equal(load_state(path)["a"], torch.ones(2)) and len(list(tmp_path.iterdir())) == 1

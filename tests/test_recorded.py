@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pwmlib.ledger import CLAIMS, LEDGER
-from pwmlib.paths import PROJECT
-from pwmlib.perfect_model import SETTINGS, gradient_reach
-from pwmlib.recorded_tables import TABLES, tables_page
-from pwmlib.shipped import SHIPPED
-from pwmlib.single_task.tables import NAMES, equal_time, iqm
+from companion.mt80.shipped_model import SHIPPED
+from companion.paper.ledger import CLAIMS, LEDGER
+from companion.paper.tables import TABLES, tables_page
+from companion.perfect_model import SETTINGS, gradient_reach
+from companion.running.paths import PROJECT
+from companion.single_task.tables import NAMES, equal_time, iqm
 
 RESULTS = PROJECT / "data" / "results"
 TEXT = " ".join(((PROJECT / "README.md").read_text() + (PROJECT / "docs" / "results.md").read_text()).split())
@@ -557,11 +557,11 @@ def test_extraction_says_what_the_text_says():
 
 
 def test_the_page_of_tables_is_written_from_the_results():
-    assert TABLES.read_text() == tables_page(), "run python -m pwmlib.recorded tables"
+    assert TABLES.read_text() == tables_page(), "run python -m companion.record tables"
 
 
 def test_double_pendulum_says_what_the_text_says():
-    from pwmlib.gradient_claims import double_pendulum_claims
+    from companion.double_pendulum.sentences import double_pendulum_claims
 
     recorded = pd.read_csv(RESULTS / "double_pendulum_claims.csv")
     table = pd.read_csv(RESULTS / "double_pendulum.csv")
@@ -596,7 +596,7 @@ def test_double_pendulum_says_what_the_text_says():
 
 
 def test_the_coverage_of_the_intervals_is_said_wherever_they_are_shown():
-    from pwmlib.claims.toys import COVERAGE
+    from companion.double_pendulum.claims import COVERAGE
 
     table = pd.read_csv(RESULTS / "esnr_coverage.csv")
     assert (table["sets"] >= 500).all() and (table["samples"] == 100).all()

@@ -6,12 +6,12 @@ import pytest
 import reference_pwm as reference
 import torch
 
-from pwmlib.config import PWMConfig
-from pwmlib.dynamics import rollout
-from pwmlib.frozen import FrozenWorldModel
-from pwmlib.pwm import PolicyLearner, critic_targets
-from pwmlib.twohot import TwoHot
-from pwmlib.world_model import WorldModel, WorldModelConfig, WorldModelLossConfig, world_model_loss
+from pwmlib.model.dynamics import rollout
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.twohot import TwoHot
+from pwmlib.model.world_model import WorldModel, WorldModelConfig, WorldModelLossConfig, world_model_loss
+from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.pwm import PolicyLearner, critic_targets
 
 OBS, ACTION, BATCH, HORIZON = 11, 3, 5, 6
 CONFIG = WorldModelConfig(

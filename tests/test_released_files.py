@@ -13,13 +13,13 @@ import pytest
 import torch
 from conftest import REFERENCE
 
-from pwmlib.episodes import EpisodeStore, SliceSampler
-from pwmlib.episodes.published import import_chunks, read_single_task_data
-from pwmlib.foreign import ForeignFileError, read_torch_file
-from pwmlib.policy import Actor
-from pwmlib.released_models import load_released, load_released_world_model
+from companion.paper.released_models import load_released, load_released_world_model
+from pwmlib.data import EpisodeStore, SliceSampler
+from pwmlib.data.published_chunks import import_chunks, read_single_task_data
+from pwmlib.data.torch_files import ForeignFileError, read_torch_file
+from pwmlib.model.world_model import WorldModel, WorldModelConfig
+from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.tasks import MT30, MT80
-from pwmlib.world_model import WorldModel, WorldModelConfig
 
 SAMPLES = REFERENCE / "formats"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample files are not beside the project")
@@ -99,10 +99,10 @@ def test_a_chunk_of_the_wrong_shape_or_content_is_refused(tmp_path, monkeypatch)
 
 
 def test_an_experiment_takes_chunks_instead_of_generating(tmp_path, monkeypatch):
-    from pwmlib.multitask import MultitaskExperiment, StageFailedError
-    from pwmlib.notebooks import MultitaskParameters
-    from pwmlib.parameters import ParameterError
-    from pwmlib.scales import MULTITASK_SCALES
+    from companion.mt80.experiment import MultitaskExperiment, StageFailedError
+    from companion.mt80.parameters import MultitaskParameters
+    from companion.mt80.scales import MULTITASK_SCALES
+    from companion.running.parameters import ParameterError
 
     saved(tmp_path / "chunk_0.pt", chunk(), "2023", monkeypatch)
     experiment = MultitaskExperiment(

@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import trim_mean
 
-from pwmlib.paths import PROJECT
-from pwmlib.published import PUBLISHED
-from pwmlib.released_results import (
+from companion.reporting.published import PUBLISHED
+from companion.reporting.released import (
     CURVES,
     ReleasedFilesError,
     iqm_curve,
@@ -17,6 +16,7 @@ from pwmlib.released_results import (
     planner_scores,
     training_runs,
 )
+from companion.running.paths import PROJECT
 
 RELEASED = PROJECT.parent / "shared" / "released"
 with_files = pytest.mark.skipif(not RELEASED.is_dir(), reason="the authors' result files are not here")

@@ -12,16 +12,17 @@ import time
 import pytest
 import torch
 
-from pwmlib import runs
-from pwmlib.config import PWMConfig
+from companion.running import runs
+from companion.running.job import Job
+from companion.running.jobs import devices, run_jobs
+from companion.running.paths import OutputFolderError, writable_folder
+from companion.running.ray import _even_share
+from companion.running.runs import Run, resolve_device, train
+from companion.running.sweep import note_plan, status, summary
 from pwmlib.errors import ExplainedError
-from pwmlib.jobs import Job, devices, run_jobs
-from pwmlib.paths import OutputFolderError, writable_folder
-from pwmlib.pwm import PolicyLearner
-from pwmlib.ray_engine import _even_share
-from pwmlib.runs import Run, resolve_device, train
-from pwmlib.sweep import note_plan, status, summary
-from pwmlib.toys import CartpoleSwingup
+from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.sim.closed_form import CartpoleSwingup
 
 CONFIG = PWMConfig(updates=30, horizon=4, batch=8, actor_hidden=(8,), critic_hidden=(8,))
 

@@ -9,8 +9,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from pwmlib.baselines.sb3 import SB3Env, SB3Learner
 from pwmlib.baselines.sb3_config import SB3Config
-from pwmlib.envs import DifferentiableEnv
-from pwmlib.pwm import NonFiniteError
+from pwmlib.errors import NonFiniteError
+from pwmlib.sim.env import DifferentiableEnv
 
 TINY = SB3Config(steps=8, hidden=(16,), minibatch=16, epochs=2, batch=16, buffer=400, gradient_steps=2)
 

@@ -6,9 +6,9 @@ import dataclasses
 import pytest
 import torch
 
-from pwmlib.baselines.shac import SHAC, NormalisedActor, SHACConfig, evaluate_policy
-from pwmlib.envs import DifferentiableEnv
-from pwmlib.pwm import NonFiniteError
+from pwmlib.errors import NonFiniteError
+from pwmlib.optimizer.shac import SHAC, NormalisedActor, SHACConfig, evaluate_policy
+from pwmlib.sim.env import DifferentiableEnv
 
 SMALL = SHACConfig(updates=8, horizon=6, actor_hidden=(16,), critic_hidden=(16,))
 

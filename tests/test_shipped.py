@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pwmlib.checkpoints import CheckpointError
-from pwmlib.policy import Actor
-from pwmlib.shipped import SHIPPED, Artefacts, ship_policies
+from companion.mt80.shipped_model import SHIPPED, Artefacts, ship_policies
+from pwmlib.data.checkpoints import CheckpointError
+from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.tasks import MT80
 
 pytestmark = pytest.mark.skipif(not SHIPPED.is_dir(), reason="no artefacts are shipped")
@@ -47,9 +47,9 @@ def test_policies_that_are_added_do_not_vouch_for_a_damaged_file(tmp_path):
 def test_a_shipped_policy_gets_the_recorded_score(tmp_path):
     import pandas as pd
 
-    from pwmlib.multitask import MultitaskExperiment
-    from pwmlib.results import RESULTS
-    from pwmlib.scales import MULTITASK_SCALES
+    from companion.mt80.experiment import MultitaskExperiment
+    from companion.mt80.scales import MULTITASK_SCALES
+    from companion.running.results import RESULTS
     from pwmlib.tasks import task
 
     t = task("mw-handle-press-side")

@@ -15,11 +15,12 @@ import warp as wp
 from pretend_gpu import PretendGPU, put
 from test_sim_dynamics import Passive
 
-from pwmlib.envs import ENVS, DifferentiableEnv, EnvDynamics
-from pwmlib.sim import bridge, build, source
-from pwmlib.sim.bridge import Simulator
-from pwmlib.sim.model import Joint, Link, Model
-from pwmlib.sim.shapes import Sphere
+from pwmlib.sim.engine import bridge, build, source
+from pwmlib.sim.engine.bridge import Simulator
+from pwmlib.sim.engine.model import Joint, Link, Model
+from pwmlib.sim.engine.shapes import Sphere
+from pwmlib.sim.env import DifferentiableEnv, EnvDynamics
+from pwmlib.sim.registry import ENVS
 
 
 def rollout(device="cpu", count=20, **options):

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pwmlib.envs import ENVS, DifferentiableEnv, EnvDynamics, capture_rollout
-from pwmlib.sim.build import CUDA_PACK, compile_cuda
-from pwmlib.sim.source import kernel_sources
+from pwmlib.sim.captured import capture_rollout
+from pwmlib.sim.engine.build import CUDA_PACK, compile_cuda
+from pwmlib.sim.engine.source import kernel_sources
+from pwmlib.sim.env import DifferentiableEnv, EnvDynamics
+from pwmlib.sim.registry import ENVS
 
 
 @pytest.mark.parametrize("architecture", [80, 90])

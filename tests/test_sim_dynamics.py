@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
-from pwmlib.envs import ENVS
-from pwmlib.envs.ant import ant_model
-from pwmlib.envs.double_pendulum import double_pendulum_model
-from pwmlib.sim.bridge import Simulator
-from pwmlib.sim.dynamics import contact_depth, forward_kinematics, link_motion, pose_of
-from pwmlib.sim.model import Joint, Link, Material, Model, Muscle
-from pwmlib.sim.reference import Reference, total_energy, total_momentum
-from pwmlib.sim.scalars import exp, from_columns, tanh
-from pwmlib.sim.shapes import Box, Capsule, Sphere, mass_properties
+from pwmlib.sim.engine.bridge import Simulator
+from pwmlib.sim.engine.model import Joint, Link, Material, Model, Muscle
+from pwmlib.sim.engine.reference import Reference, total_energy, total_momentum
+from pwmlib.sim.engine.rigid_bodies import contact_depth, forward_kinematics, link_motion, pose_of
+from pwmlib.sim.engine.scalars import exp, from_columns, tanh
+from pwmlib.sim.engine.shapes import Box, Capsule, Sphere, mass_properties
+from pwmlib.sim.registry import ENVS
+from pwmlib.sim.robots.ant import ant_model
+from pwmlib.sim.robots.double_pendulum import double_pendulum_model
 
 F64 = torch.float64
 

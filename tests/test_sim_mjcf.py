@@ -6,12 +6,13 @@ import torch
 
 mujoco = pytest.importorskip("mujoco", reason="MJCF files need MuJoCo")
 
-from pwmlib.envs import DifferentiableEnv, EnvSpec  # noqa: E402
-from pwmlib.paths import PROJECT  # noqa: E402
-from pwmlib.sim.dynamics import forward_kinematics, mass_matrix  # noqa: E402
-from pwmlib.sim.mjcf import UnsupportedMJCF, load_mjcf  # noqa: E402
-from pwmlib.sim.model import Material  # noqa: E402
-from pwmlib.sim.reference import forces  # noqa: E402
+from companion.running.paths import PROJECT  # noqa: E402
+from pwmlib.sim.engine.mjcf import UnsupportedMJCF, load_mjcf  # noqa: E402
+from pwmlib.sim.engine.model import Material  # noqa: E402
+from pwmlib.sim.engine.reference import forces  # noqa: E402
+from pwmlib.sim.engine.rigid_bodies import forward_kinematics, mass_matrix  # noqa: E402
+from pwmlib.sim.env import DifferentiableEnv  # noqa: E402
+from pwmlib.sim.registry import EnvSpec  # noqa: E402
 
 HOPPER = """
 <mujoco><compiler angle="degree"/><default><joint armature="1" damping="1"/><geom density="1000"/></default>
@@ -88,7 +89,7 @@ def test_gymnasiums_own_ant_loads_and_runs(tmp_path):
     gymnasium = pytest.importorskip("gymnasium")
     from pathlib import Path
 
-    from pwmlib.envs.ant import AntRules
+    from pwmlib.sim.robots.ant import AntRules
 
     loaded = load_mjcf(Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml", material=Material(ke=1e4, kd=1e3))
     assert (loaded.model.nq, loaded.model.nd, len(loaded.motors)) == (15, 14, 8)

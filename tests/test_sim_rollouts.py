@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pwmlib.envs import ENVS
-from pwmlib.sim.bridge import Simulator
-from pwmlib.sim.reference import Reference
+from pwmlib.sim.engine.bridge import Simulator
+from pwmlib.sim.engine.reference import Reference
+from pwmlib.sim.registry import ENVS
 
 CASES = {"hopper": ("hopper", 16), "ant": ("ant_mm1", 1), "humanoid": ("humanoid_mm1_onestep", 1)}
 OWN = Path(__file__).with_name("humanoid_rollout.npz")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pwmlib.sim import scalars as s
-from pwmlib.sim.trace import Graph, Scalar, Store, constant_of, emit, reverse
+from pwmlib.sim.engine import scalars as s
+from pwmlib.sim.engine.trace import Graph, Scalar, Store, constant_of, emit, reverse
 
 
 def run(graph, outputs, **arrays):

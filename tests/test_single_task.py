@@ -8,28 +8,28 @@ import pandas as pd
 import pytest
 import torch
 
+from companion.ablations.questions import ABLATIONS, ablation_experiments, run_ablation
+from companion.record import recorded_settings
+from companion.reporting.published import published_single_task
+from companion.running.jobs import run_jobs
+from companion.running.runs import Run
+from companion.single_task.experiment import SingleTaskExperiment, curves_table, results_table, train_together
+from companion.single_task.figures import aggregates_and_profile
+from companion.single_task.runner import SingleTaskSettings, load_policy, run_single_task, single_task_run
+from companion.single_task.tables import beside_published, equal_time
 from pwmlib.baselines.sb3_config import SB3Config
-from pwmlib.baselines.shac import SHAC, SHACConfig, evaluate_policy
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
+from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
-from pwmlib.config import PWMConfig
-from pwmlib.envs import DifferentiableEnv
-from pwmlib.jobs import run_jobs
-from pwmlib.published import published_single_task
-from pwmlib.recorded import recorded_settings
-from pwmlib.runs import Run
-from pwmlib.single_task.ablations import ABLATIONS, ablation_experiments, run_ablation
-from pwmlib.single_task.experiment import SingleTaskExperiment, curves_table, results_table, train_together
-from pwmlib.single_task.model_env import ModelEnv
-from pwmlib.single_task.pwm_offline import OfflinePWMConfig
-from pwmlib.single_task.pwm_online import OnlinePWM, OnlinePWMConfig
-from pwmlib.single_task.replay import Replay
-from pwmlib.single_task.runner import SingleTaskSettings, load_policy, run_single_task, single_task_run
-from pwmlib.single_task.tables import beside_published, equal_time
-from pwmlib.single_task.tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config
-from pwmlib.single_task_figures import aggregates_and_profile
-from pwmlib.twohot import TwoHot
-from pwmlib.world_model import WorldModel, WorldModelConfig, world_model_loss
+from pwmlib.data.replay import Replay
+from pwmlib.model.twohot import TwoHot
+from pwmlib.model.world_model import WorldModel, WorldModelConfig, world_model_loss
+from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.model_env import ModelEnv
+from pwmlib.optimizer.offline_robots import OfflinePWMConfig
+from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
+from pwmlib.optimizer.shac import SHAC, SHACConfig, evaluate_policy
+from pwmlib.sim.env import DifferentiableEnv
 
 SMALL = WorldModelConfig(latent_dim=16, encoder_hidden=(16,), dynamics_hidden=(16,), reward_hidden=(16,), task_dim=0, two_hot=None)
 
@@ -296,9 +296,9 @@ def test_the_replay_of_a_long_run_is_bounded(settings, tmp_path, monkeypatch):
     long = dataclasses.replace(settings, pwm=dataclasses.replace(settings.pwm, replay_steps=10))
     run_single_task("pwm", "hopper", 0, long, tmp_path / "a")
     everything = settings.replay.updates * settings.replay.horizon + settings.pwm.actor_critic.updates * settings.pwm.actor_critic.horizon
-    monkeypatch.setattr("pwmlib.single_task.runner.LARGEST_REPLAY", 40 * settings.envs)
+    monkeypatch.setattr("companion.single_task.runner.LARGEST_REPLAY", 40 * settings.envs)
     run_single_task("pwm", "hopper", 0, long, tmp_path / "b")
-    monkeypatch.setattr("pwmlib.single_task.runner.LARGEST_REPLAY", 1)
+    monkeypatch.setattr("companion.single_task.runner.LARGEST_REPLAY", 1)
     run_single_task("pwm", "hopper", 0, long, tmp_path / "c")
     assert held == [everything, 40, settings.replay.updates * settings.replay.horizon] and everything > 40
 
@@ -315,8 +315,8 @@ def test_a_diverging_run_is_kept_with_its_reason(settings, tmp_path):
 
 def test_the_gradient_check_is_one_for_the_simulators_own_gradient(monkeypatch):
     """With the simulator in the model's place cosine and norm ratio are 1; a model that was never trained is far off."""
-    from pwmlib.envs import EnvDynamics
-    from pwmlib.single_task import gradient_check as checked
+    from companion.single_task import gradient_check as checked
+    from pwmlib.sim.env import EnvDynamics
 
     policy = lambda obs, noise: torch.zeros(len(obs), 3)  # noqa: E731
     model = WorldModel(11, 3, config=SMALL)
@@ -346,7 +346,7 @@ def test_the_gradient_check_is_one_for_the_simulators_own_gradient(monkeypatch):
 
 def test_actor_objectives_are_the_ones_they_are_called():
     """By hand from the recorded rewards and values: n-step returns, the wrong exponent, and lambda-returns."""
-    from pwmlib.returns import td_lambda
+    from pwmlib.optimizer.returns import td_lambda
 
     losses, c = {}, SHACConfig(horizon=5, actor_hidden=(16,), critic_hidden=(16,))
     for name, changes in {
@@ -409,7 +409,7 @@ def test_variations_share_a_pool_and_a_run_that_stands_in_two_is_done_once(setti
         asked.append([job.name for job in jobs])
         return run_jobs(jobs, **arguments)
 
-    monkeypatch.setattr("pwmlib.single_task.experiment.run_jobs", pool)
+    monkeypatch.setattr("companion.single_task.experiment.run_jobs", pool)
     both = SingleTaskExperiment(algorithms=("shac", "pwm_scratch"), **common)
     unknown = common | {"tasks": ("walker",), "settings": {"walker": settings}}
     again, broken = (SingleTaskExperiment(algorithms=("shac",), **arguments) for arguments in (common, unknown))

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pwmlib.config import PWMConfig
-from pwmlib.frozen import FrozenWorldModel
-from pwmlib.pwm import NonFiniteError, PolicyLearner
-from pwmlib.stacked import Member, StackedPolicies
-from pwmlib.world_model import WorldModel, WorldModelConfig
+from pwmlib.errors import NonFiniteError
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.world_model import WorldModel, WorldModelConfig
+from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.optimizer.stacked import Member, StackedPolicies
 
 CONFIG = PWMConfig(updates=20, horizon=4, batch=8, actor_hidden=(16, 12), critic_hidden=(16,), critics=2, critic_iterations=2)
 RELEASED = {k: v for k, v in vars(PWMConfig.variant("released")).items() if v != getattr(PWMConfig(), k) and k != "batch"}

@@ -8,14 +8,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pwmlib.notebooks import AblationParameters, BallWallParameters, MultitaskParameters, SingleTaskParameters
-from pwmlib.parameters import ParameterError, injected_names, override
-from pwmlib.recorded import recorded_settings
-from pwmlib.results import RESULTS
-from pwmlib.scales import MULTITASK_SCALES
-from pwmlib.single_task.cost import core_seconds
-from pwmlib.single_task.scales import settings_for
-from pwmlib.stats import aggregate, performance_profile, score_matrix
+from companion.ablations.parameters import AblationParameters
+from companion.ball_wall.parameters import BallWallParameters
+from companion.mt80.parameters import MultitaskParameters
+from companion.mt80.scales import MULTITASK_SCALES
+from companion.record import recorded_settings
+from companion.reporting.statistics import aggregate, performance_profile, score_matrix
+from companion.running.parameters import ParameterError, injected_names, override
+from companion.running.results import RESULTS
+from companion.single_task.cost import core_seconds
+from companion.single_task.parameters import SingleTaskParameters
+from companion.single_task.scales import settings_for
 
 
 def scores(runs=5, tasks=8):
@@ -223,7 +226,7 @@ def test_wrong_parameters_of_the_ablations_are_one_paragraph():
 
 @pytest.mark.parametrize("scale", ["quick", "laptop", "paper"])
 def test_small_robots_stay_on_the_cpu_and_paper_asks_for_a_gpu(scale, monkeypatch):
-    monkeypatch.setattr("pwmlib.notebooks.common.resolve_device", lambda name: f"asked for {name}")
+    monkeypatch.setattr("companion.running.notebook.resolve_device", lambda name: f"asked for {name}")
     params = SingleTaskParameters.validate_cell({**SINGLE, "scale": scale, "device": "by_scale"})
     assert params.device_name() == ("asked for auto" if scale == "paper" else "asked for cpu")
     assert SingleTaskParameters.validate_cell({**SINGLE, "scale": scale, "device": "meta"}).device_name() == "asked for meta"

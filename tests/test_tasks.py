@@ -77,7 +77,7 @@ def test_closed_form_cartpole_is_the_real_one():
     """The toy follows dm_control's cartpole-swingup: same reward, nearly the same motion."""
     import torch
 
-    from pwmlib.toys import CartpoleSwingup
+    from pwmlib.sim.closed_form import CartpoleSwingup
 
     env, world = make(task("cartpole-swingup")), CartpoleSwingup()
     state = torch.from_numpy(env.reset(0)).double()

@@ -12,9 +12,9 @@ from torch.distributions import Independent, Normal, TanhTransform
 
 from pwmlib.baselines.tdmpc2 import TDMPC2, TDMPC2Config, TDMPC2Trainer, task_discount
 from pwmlib.baselines.tdmpc2_planner import PlanSearch, TDMPC2Planner, TDMPC2PlannerConfig, prior_actor
-from pwmlib.nets import NormedLinear
-from pwmlib.pwm import NonFiniteError
-from pwmlib.world_model import WorldModel, WorldModelConfig
+from pwmlib.errors import NonFiniteError
+from pwmlib.model.layers import NormedLinear
+from pwmlib.model.world_model import WorldModel, WorldModelConfig
 
 SMALL = WorldModelConfig(latent_dim=16, encoder_hidden=(32,), dynamics_hidden=(32,), reward_hidden=(32,), task_dim=4)
 CONFIG = TDMPC2Config(updates=1500, batch=64, lr=1e-3, hidden=(32,), encoder_lr_scale=1.0, reward_coef=1.0, value_coef=1.0, tau=0.05)

@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from pwmlib.baselines.shac import SHAC, SHACConfig
-from pwmlib.envs import DifferentiableEnv
-from pwmlib.moments import RunningMoments
-from pwmlib.single_task.pwm_online import OnlinePWM, OnlinePWMConfig
-from pwmlib.single_task.training_env import TrainingEnv
-from pwmlib.world_model import WorldModelConfig
+from pwmlib.model.world_model import WorldModelConfig
+from pwmlib.optimizer.moments import RunningMoments
+from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
+from pwmlib.optimizer.shac import SHAC, SHACConfig
+from pwmlib.sim.env import DifferentiableEnv
+from pwmlib.sim.training_env import TrainingEnv
 
 
 def lived(env, steps, seed=0):

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from pwmlib.returns import discounted_sum, td_lambda
-from pwmlib.twohot import TwoHot, symexp, symlog
+from pwmlib.model.twohot import TwoHot, symexp, symlog
+from pwmlib.optimizer.returns import discounted_sum, td_lambda
 
 
 def test_symexp_inverts_symlog_with_the_right_slope():

@@ -1,6 +1,7 @@
 """Every number is checked before anything runs: one clear error for each bad value, none for what the project itself uses."""
 
 import dataclasses
+import importlib
 import json
 import pickle
 import re
@@ -11,35 +12,37 @@ import numpy as np
 import pytest
 import torch
 
-from pwmlib import ball_wall, notebooks
-from pwmlib.ball_wall import BALL_WALL_SCALES
+from companion.ablations.questions import ABLATIONS, ablation_experiments
+from companion.ball_wall import study as ball_wall
+from companion.ball_wall.study import BALL_WALL_SCALES
+from companion.ball_wall.surrogates import Descent, SurrogateConfig
+from companion.double_pendulum.study import DOUBLE_PENDULUM_SCALES
+from companion.mt80.scales import MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE, CollectionPlan, DataPlan, FineTuningPlan
+from companion.perfect_model import SETTINGS
+from companion.running.parameters import override
+from companion.running.runs import digest, plain, train
+from companion.single_task.runner import SingleTaskSettings
+from companion.single_task.scales import SINGLE_TASK_SCALES, SINGLE_TASKS, settings_for
 from pwmlib.baselines.sb3_config import SB3Config
-from pwmlib.baselines.shac import SHACConfig
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
+from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
-from pwmlib.config import PWMConfig, WorldModelTraining
-from pwmlib.double_pendulum import DOUBLE_PENDULUM_SCALES
-from pwmlib.envs import DifferentiableEnv, EnvDynamics
-from pwmlib.episodes import BEHAVIOURS, EpisodeStore, make_behaviour
-from pwmlib.online import OnlineAgent, OnlineConfig
-from pwmlib.parameters import override
-from pwmlib.perfect_model import SETTINGS
-from pwmlib.planning import PlannerConfig
-from pwmlib.runs import digest, plain, train
-from pwmlib.scales import MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE, CollectionPlan, DataPlan, FineTuningPlan
+from pwmlib.data import BEHAVIOURS, EpisodeStore, make_behaviour
+from pwmlib.model.training import WorldModelTraining
+from pwmlib.model.twohot import TwoHot
+from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
+from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.offline_robots import OfflinePWMConfig
+from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
+from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
+from pwmlib.optimizer.planning import PlannerConfig
+from pwmlib.optimizer.shac import SHACConfig
 from pwmlib.settings import SettingError
-from pwmlib.single_task.ablations import ABLATIONS, ablation_experiments
-from pwmlib.single_task.pwm_offline import OfflinePWMConfig
-from pwmlib.single_task.pwm_online import OnlinePWM, OnlinePWMConfig
-from pwmlib.single_task.runner import SingleTaskSettings
-from pwmlib.single_task.scales import SINGLE_TASK_SCALES, SINGLE_TASKS, settings_for
-from pwmlib.single_task.tdmpc2_online import OnlineTDMPC2Config
+from pwmlib.sim.closed_form import CartpoleSwingup, PendulumSwingup
+from pwmlib.sim.closed_form.ball_wall import BallWall
+from pwmlib.sim.env import DifferentiableEnv, EnvDynamics
 from pwmlib.tasks import make, task
 from pwmlib.tasks.planning import PLANNERS
-from pwmlib.toys import CartpoleSwingup, PendulumSwingup
-from pwmlib.toys.ball_wall import BallWall, Descent, SurrogateConfig
-from pwmlib.twohot import TwoHot
-from pwmlib.world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
 
 NAN, INF = float("nan"), float("inf")
 FINITE = "must be a finite number"
@@ -55,7 +58,8 @@ def cell(number):
     found: dict = {}
     exec(first, {}, found)
     del found["__annotations__"]
-    return getattr(notebooks, re.search(r"(\w+)\.validate_cell", second)[1]), found
+    room, used = re.search(r"from (companion\.\w+\.parameters) import (\w+)", second).groups()
+    return getattr(importlib.import_module(room), used), found
 
 
 # Notebook, parameter (with a dot in front: an override), value, and what is said of it (or all of it, where another name is at fault).

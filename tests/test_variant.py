@@ -10,23 +10,23 @@ import pytest
 import torch
 from test_multitask import TINY
 
+from companion.mt80.parameters import MultitaskParameters
+from companion.mt80.scales import DEVIATIONS, MULTITASK_SCALES, compare, differences, joint_training, multitask_scale
+from companion.reporting.published import printed_settings
+from companion.running.job import JobResult, call
+from companion.running.parameters import ParameterError
+from companion.running.paths import PROJECT
+from companion.running.results import RESULTS
+from companion.running.runs import plain
+from companion.single_task import scales as single
+from companion.single_task.runner import single_task_run
 from pwmlib.baselines.tdmpc2 import TDMPC2Trainer
-from pwmlib.config import PWMConfig, WorldModelTraining
-from pwmlib.envs import DifferentiableEnv
-from pwmlib.jobs import JobResult, call
-from pwmlib.notebooks import MultitaskParameters
-from pwmlib.parameters import ParameterError
-from pwmlib.paths import PROJECT
-from pwmlib.pretrain import WorldModelTrainer, held_out_fit
-from pwmlib.published import printed_settings
-from pwmlib.results import RESULTS
-from pwmlib.runs import plain
-from pwmlib.scales import DEVIATIONS, MULTITASK_SCALES, compare, differences, joint_training, multitask_scale
-from pwmlib.single_task import scales as single
-from pwmlib.single_task.pwm_online import OnlinePWM, OnlinePWMConfig
-from pwmlib.single_task.runner import single_task_run
-from pwmlib.twohot import TwoHot
-from pwmlib.world_model import WorldModel, WorldModelConfig, WorldModelLossConfig, world_model_loss
+from pwmlib.model.training import WorldModelTrainer, WorldModelTraining, held_out_fit
+from pwmlib.model.twohot import TwoHot
+from pwmlib.model.world_model import WorldModel, WorldModelConfig, WorldModelLossConfig, world_model_loss
+from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
+from pwmlib.sim.env import DifferentiableEnv
 
 SMALL = WorldModelConfig(latent_dim=16, encoder_hidden=(32,), dynamics_hidden=(32,), reward_hidden=(32,), task_dim=4)
 PAPER = single.SINGLE_TASK_SCALES["paper"]
@@ -110,7 +110,7 @@ def test_rewards_of_a_model_trained_with_the_variant_are_as_good_as_the_papers()
 
 
 def test_the_variant_runs_from_nothing_one_by_one_and_stacked_with_the_same_policies(tmp_path, monkeypatch):
-    monkeypatch.setattr("pwmlib.multitask.run_jobs", lambda jobs, **_: [JobResult(job.name, *call(job)) for job in jobs])
+    monkeypatch.setattr("companion.mt80.experiment.run_jobs", lambda jobs, **_: [JobResult(job.name, *call(job)) for job in jobs])
     few = {**TINY, "training.updates": 20, "policy.updates": 6, "policy.horizon": 4, "evaluate_every": 3, "tdmpc2.hidden": [16]}
     given = {"runs_dir": str(tmp_path / "runs"), "data_dir": str(tmp_path / "data"), "overrides": few}
     experiment = MultitaskParameters.validate_cell({**CELL, **given}).experiment(progress=False)

@@ -1,1 +1,1 @@
-"""The algorithms that PWM is compared with."""
+"""What PWM is compared with: TD-MPC2, and PPO and SAC of stable-baselines3."""

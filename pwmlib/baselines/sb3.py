@@ -13,9 +13,10 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
-from ..envs import DifferentiableEnv
-from ..envs.gym import spaces
-from ..pwm import check_finite, restored_on_failure
+from pwmlib.errors import check_finite, restored_on_failure
+from pwmlib.sim.env import DifferentiableEnv
+from pwmlib.sim.gym import spaces
+
 from .sb3_config import SB3Config
 
 __all__ = ["SB3Env", "SB3Learner"]

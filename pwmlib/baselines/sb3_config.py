@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..settings import Count, Fraction, NonNegative, Positive, settings
+from pwmlib.settings import Count, Fraction, NonNegative, Positive, settings
 
 __all__ = ["SB3Config"]
 

@@ -1,7 +1,7 @@
 """TD-MPC2 (Hansen et al. 2024), the paper's model-based peer: the same world model with a Q-ensemble and a policy prior learned jointly.
 
 Offline on multi-task slices as in Section 4.2, or on slices of a growing replay that may run into an episode's end (Section 4.1,
-`pwmlib.single_task.tdmpc2_online`); acting is by planning (`pwmlib.baselines.tdmpc2_planner`) or by the prior alone.
+`pwmlib.baselines.tdmpc2_online`); acting is by planning (`pwmlib.baselines.tdmpc2_planner`) or by the prior alone.
 Method and coefficients are those of the code published with that paper (October 2023); what differs is a setting.
 """
 
@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nets import MLPEnsemble, mlp, training_mode
-from ..pretrain import SliceSource
-from ..pwm import check_finite, restored_on_failure
-from ..settings import Count, Fraction, NonNegative, Positive, Real, SettingError, Several, settings
-from ..twohot import TwoHot
-from ..world_model import WorldModel
+from pwmlib.errors import check_finite, restored_on_failure
+from pwmlib.model.layers import MLPEnsemble, mlp, training_mode
+from pwmlib.model.training import SliceSource
+from pwmlib.model.twohot import TwoHot
+from pwmlib.model.world_model import WorldModel
+from pwmlib.settings import Count, Fraction, NonNegative, Positive, Real, SettingError, Several, settings
 
 __all__ = ["TDMPC2", "TDMPC2Config", "TDMPC2Trainer", "task_discount"]
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..settings import Count, Positive, SettingError, settings
+from pwmlib.settings import Count, Positive, SettingError, settings
+
 from .tdmpc2 import TDMPC2
 
 __all__ = ["PlanSearch", "TDMPC2Planner", "TDMPC2PlannerConfig", "prior_actor"]

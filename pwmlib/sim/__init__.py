@@ -1,1 +1,1 @@
-"""A differentiable contact simulator: one definition of the dynamics, compiled to one forward and one backward Warp kernel a step."""
+"""Differentiable worlds: robots on a contact simulator (env, registry), and worlds in closed form."""

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from .environment import clipped, missing
 from .registry import Task
-from .suites import clipped, missing
 
 __all__ = ["DMControl"]
 

@@ -6,8 +6,8 @@ import warnings
 
 import numpy as np
 
+from .environment import clipped, missing
 from .registry import Task
-from .suites import clipped, missing
 
 __all__ = ["MetaWorld"]
 

@@ -14,7 +14,8 @@ import mujoco
 import numpy as np
 from mujoco import rollout
 
-from ..settings import Count, NonNegative, SettingError, Several, settings
+from pwmlib.settings import Count, NonNegative, SettingError, Several, settings
+
 from .dm_control import DMControl
 from .dm_control_custom import THREE_LINKS
 from .planning_rewards import EXTRA_SENSORS, planning_reward

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ExplainedError
-from .suites import Environment
+from pwmlib.errors import ExplainedError
+
+from .environment import Environment
 
 __all__ = ["RendererMissingError", "save_video"]
 

@@ -1,0 +1,1 @@
+"""Notebook 04: the ablations (Sec. 4.3, App. F)."""

@@ -1,0 +1,93 @@
+"""Parameters of notebook 04."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from companion.mt80.scales import MULTITASK_SCALES, MultitaskScale
+from companion.running.jobs import Engine, default_workers
+from companion.running.notebook import Names, Robots, all_of
+from companion.running.parameters import override, parse_list
+from companion.single_task.experiment import SingleTaskExperiment
+from companion.single_task.scales import settings_for
+from pwmlib.settings import Count
+from pwmlib.tasks import MT80
+
+from .extraction import EXTRACTION_UPDATES, ExtractionStudy
+from .questions import ABLATIONS, ablation_experiments
+
+__all__ = ["AblationParameters"]
+
+Numbers = Annotated[list[Count], BeforeValidator(parse_list)]
+
+
+class AblationParameters(Robots):
+    """notebooks/04_ablations.ipynb."""
+
+    notebook = "04_ablations"
+    in_the_name = frozenset({"ablations", "extraction_tasks"})
+    ablations: Names = Field(["stiffness"], description=f"questions to answer: any of {', '.join(ABLATIONS)}")
+    extraction_tasks: Names = Field([], description='dm_control tasks of Fig. 8b, e.g. ["cartpole-swingup"]; empty means none')
+    extraction_updates: Numbers = Field([], description="updates of the world model at which they are compared; empty means the scale's")
+    train_seeds: int = Field(
+        0, ge=0, le=100, description="the number of training seeds of each variation; 0 means 1 at scale quick, else 3"
+    )
+    engine: Engine = Field("local", description="where jobs run: local or ray")
+    workers: int = Field(0, ge=0, le=1024, description="the number of processes; 0 means one per core")
+
+    @field_validator("ablations")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        return all_of(value, list(ABLATIONS), "ablation")
+
+    @model_validator(mode="after")
+    def _overrides_exist(self) -> AblationParameters:
+        override(settings_for(self.scale, "hopper"), self._changes())
+        self.extraction_settings()
+        return self
+
+    def _changes(self) -> dict[str, Any]:
+        """The overrides that are not Fig. 8b's."""
+        return {k: v for k, v in self.overrides.items() if not k.startswith("extraction.")}
+
+    def extraction_settings(self) -> MultitaskScale:
+        """Sizes of Fig. 8b: the multi-task ones of `paper`, else those of `quick`, which suit a single task."""
+        prefix = "extraction."
+        changes = {k.removeprefix(prefix): v for k, v in self.overrides.items() if k.startswith(prefix)}
+        return override(MULTITASK_SCALES["paper" if self.scale == "paper" else "quick"], changes, prefix=prefix)
+
+    @field_validator("extraction_tasks")
+    @classmethod
+    def _in_dm_control(cls, value: list[str]) -> list[str]:
+        return all_of(value, [t.name for t in MT80 if t.suite == "dm_control"], "dm_control task") if value else []
+
+    def extraction(self, *, progress: bool = True) -> ExtractionStudy:
+        """The study of Fig. 8b of these parameters."""
+        return ExtractionStudy(
+            tasks=tuple(self.extraction_tasks),
+            updates=tuple(self.extraction_updates) or EXTRACTION_UPDATES[self.scale],
+            settings=self.extraction_settings(),
+            runs_dir=self.runs_folder() / "extraction",
+            data_dir=self.runs_folder() / "extraction" / "episodes",
+            train_seeds=self.train_seeds or (1 if self.scale == "quick" else 3),
+            device=self.device_name(),
+            workers=self.workers or default_workers(),
+            engine=self.engine,
+            progress=progress,
+        )
+
+    def experiments(self, name: str, *, progress: bool = True) -> dict[str, SingleTaskExperiment]:
+        """The experiments of one ablation, by variation."""
+        return ablation_experiments(
+            name,
+            self.scale,
+            self.train_seeds or (1 if self.scale == "quick" else 3),
+            self.runs_folder(),
+            changes=self._changes(),
+            device=self.device_name(),
+            workers=self.workers or default_workers(),
+            engine=self.engine,
+            progress=progress,
+        )

@@ -1,0 +1,1 @@
+"""Notebook 00: the ball and the wall (Sec. 3.1, App. A)."""

@@ -1,0 +1,56 @@
+"""Parameters of notebook 00."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from companion.running.notebook import Common
+from companion.running.parameters import override
+from pwmlib.sim.closed_form.ball_wall import BallWall
+
+from .study import BALL_WALL_SCALES, BallWallScale
+
+__all__ = ["BallWallParameters"]
+
+
+class BallWallParameters(Common):
+    """notebooks/00_ball_wall.ipynb."""
+
+    notebook = "00_ball_wall"
+    seeds: int = Field(0, ge=0, le=1000, description="the number of seeds, at least 2; 0 means the scale's number")
+    start: float = Field(-math.pi, ge=-math.pi, le=math.pi, description="where gradient descent starts, rad in [-pi, pi]")
+    lr: float = Field(0.01, gt=0, le=1, description="the step size of gradient descent, in (0, 1]")
+    wall: float = Field(5.0, description="the wall's place, m, in (0, 1000]")
+    height: float = Field(0.0, description="the wall's upper edge, m, in [-1000, 1000]")
+    speed: float = Field(10.0, description="the throwing speed, m/s, in (0, 1000]")
+    acceleration: float = Field(1.0, description="the horizontal acceleration, m/s^2, in (0, 1000]")
+    gravity: float = Field(9.81, description="gravity, m/s^2, in (0, 1000]")
+    time: float = Field(2.0, description="when the ball's place counts, s, in (0, 1000]")
+    contact_time: Literal["corrected", "released"] = Field("corrected", description="Eq. 11 corrected, or as released")
+
+    @field_validator("seeds")
+    @classmethod
+    def _more_than_one(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("an interval over seeds needs at least 2")
+        return value
+
+    def world(self) -> BallWall:
+        """The world of these parameters."""
+        names = ("speed", "acceleration", "gravity", "wall", "height", "time", "contact_time")
+        return BallWall(**{name: getattr(self, name) for name in names})
+
+    def scaled(self) -> BallWallScale:
+        """The scale's numbers with this notebook's changes."""
+        scale = override(BALL_WALL_SCALES[self.scale], self.overrides)
+        return replace(scale, seeds=self.seeds) if self.seeds else scale
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BallWallParameters:
+        self.scaled()
+        self.world()
+        return self

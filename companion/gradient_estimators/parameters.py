@@ -1,0 +1,38 @@
+"""Parameters of notebook 05."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from companion.running.notebook import OnTheCPU
+
+__all__ = ["LessonParameters"]
+
+
+class LessonParameters(OnTheCPU):
+    """notebooks/05_gradient_estimators.ipynb."""
+
+    notebook = "05_gradient_estimators"
+    samples: int = Field(
+        0, ge=0, le=100_000, description="N, samples of each estimate in the last table, at least 2; 0 means the scale's number"
+    )
+
+    def sizes(self) -> tuple[int, int]:
+        """(N, pool of samples that they are drawn from)."""
+        return self.samples or 100, {"quick": 2000, "laptop": 20_000, "paper": 100_000}[self.scale]
+
+    @field_validator("overrides")
+    @classmethod
+    def _none(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if value:
+            raise ValueError("this notebook has no settings beyond its parameters")
+        return value
+
+    @field_validator("samples")
+    @classmethod
+    def _more_than_one(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("a variance needs at least 2")
+        return value

@@ -1,0 +1,215 @@
+"""Figures of Section 4.2: scores of every task (Fig. 15, 16) and their aggregates (Fig. 6), ours beside what they are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from textwrap import fill
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from companion.reporting.colours import METHODS, colours_of
+from companion.reporting.statistics import Aggregate, aggregate
+from companion.reporting.style import WIDTH
+
+__all__ = [
+    "aggregate_bars",
+    "compared_scores",
+    "fine_tuning_curves",
+    "many_task_scores",
+    "multitask_scores",
+    "offline_cartpole_scores",
+    "online_curves",
+]
+
+OURS, PLANNER = METHODS["PWM"], "#009E73"
+PUBLISHED = {"PWM, published": ("D", METHODS["PWM"]), "TD-MPC2, published": ("s", METHODS["TD-MPC2"])}
+
+
+def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -> Figure:
+    """Per-task scores beside random behaviour, the data and planning (Fig. 15 in our numbers), and the aggregates (Fig. 6)."""
+    tasks = list(dict.fromkeys(table["task"]))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 0.55 * len(tasks) + 1.9), width_ratios=(3, 1.25), layout="constrained")
+    y = {name: i for i, name in enumerate(tasks)}
+    first = table.drop_duplicates("task").set_index("task")
+    dmc = first["suite"] == "dm_control"
+    for name in tasks:
+        if dmc[name]:
+            left.plot(
+                [first.data_p10[name] / 10, first.data_p90[name] / 10], [y[name]] * 2, color="0.85", lw=9, solid_capstyle="butt", zorder=0
+            )
+    left.plot([], [], color="0.8", lw=9, label="data, 10th to 90th percentile of episode scores")
+    success = first["data_success"].where(~dmc) * 100
+    left.scatter(success, [y[t] for t in first.index], marker="D", color="0.6", s=36, label="data, share of successful episodes")
+    left.scatter(first["random_score"], [y[t] for t in first.index], marker="x", color="black", s=34, label="random actions")
+    left.scatter(first["planning_score"], [y[t] - 0.3 for t in first.index], marker="^", color=PLANNER, s=42, label="planning in the model")
+    offsets = table.groupby("task").cumcount() - (table.groupby("task")["task"].transform("count") - 1) / 2
+    left.scatter(
+        table["score"],
+        table["task"].map(y) + 0.14 * offsets,
+        color="#0072B2",
+        edgecolor="white",
+        s=46,
+        zorder=3,
+        label="PWM, one dot a seed",
+    )
+    left.set_yticks(range(len(tasks)), tasks)
+    left.set(xlim=(-3, 103), ylim=(len(tasks) - 0.5, -0.5), xlabel="score")
+    left.grid(axis="x", alpha=0.3)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    for i, (name, a) in enumerate(aggregates.items()):
+        right.bar(i, a.value, color="#0072B2" if name.startswith("PWM") else "0.6", width=0.6)
+        if a.low is not None:
+            right.errorbar(i, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=4, lw=1.2)
+    right.set_xticks(range(len(aggregates)), [name.replace(" ", "\n") for name in aggregates], fontsize=8)
+    resampled = next(iter(aggregates.values())).resampled
+    right.set(ylim=(0, 1.02), ylabel="normalised score", title="IQM, 95 % interval\n" + resampled.split(",")[0])
+    right.title.set_fontsize(9)
+    return figure
+
+
+def many_task_scores(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Fig. 15 and 16 for many tasks: ours, one dot a seed; random actions, planning in the model, the data, and the published scores.
+
+    table: of `MultitaskExperiment.results`; published: of `published_scores` (full method, 48M model, published data; MetaWorld v2).
+    """
+    suites = [(name, group) for name, group in table.groupby("suite", sort=False)]
+    rows = max(group["task"].nunique() for _, group in suites)
+    size = (4.75 * len(suites), 0.19 * rows + 1.5)
+    figure, axes = plt.subplots(1, len(suites), figsize=size, layout="constrained", squeeze=False)
+    for ax, (suite, group) in zip(axes[0], suites, strict=True):
+        order = group.groupby("task")["score"].mean().sort_values(ascending=False).index
+        y = {name: i for i, name in enumerate(order)}
+        once = group.drop_duplicates("task").set_index("task").loc[order]
+        places = range(len(order))
+        if suite == "dm_control":
+            ax.hlines(places, once["data_p10"] / 10, once["data_p90"] / 10, color="0.86", lw=5, zorder=0)
+        else:
+            ax.hlines(places, 0, 100 * once["data_success"], color="0.86", lw=5, zorder=0)
+        ax.plot([], [], color="0.86", lw=5, label="data: middle 80 % of returns, or share of success")
+        ax.scatter(once["random_score"], places, marker="x", color="black", s=14, lw=0.9, label="random actions")
+        ax.scatter(once["planning_score"], places, marker="^", color=PLANNER, s=16, label="planning in our model")
+        for name, (marker, colour) in PUBLISHED.items():
+            values = published[name].reindex(order)
+            ax.scatter(values, places, marker=marker, facecolor="none", edgecolor=colour, s=20, lw=1, label=name)
+        ax.scatter(
+            group["score"], group["task"].map(y), color=OURS, s=20, edgecolor="white", lw=0.5, zorder=3, label="PWM, ours, one dot a seed"
+        )
+        ax.set_yticks(places, order, fontsize=7)
+        ax.set(xlim=(-3, 103), ylim=(len(order) - 0.4, -0.6), xlabel="score", title=suite.replace("metaworld", "MetaWorld"))
+        ax.grid(axis="x", alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def compared_scores(table: pd.DataFrame, title: str) -> Figure:
+    """Methods side by side on the same tasks (Fig. 6 right, 14 and 18 in our numbers): every score, and the IQM of each method.
+
+    table: columns task, method, score in [0, 100], and train_seed where a method has several runs.
+    """
+    methods, tasks = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["task"]))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 0.3 * len(tasks) + 1.9), width_ratios=(3, 1.3), layout="constrained")
+    palette = list(colours_of(methods).values())
+    sns.stripplot(table, x="score", y="task", hue="method", palette=palette, dodge=True, jitter=False, size=5, ax=left, legend=False)
+    left.set(xlim=(-3, 103), xlabel="score", ylabel="", title=title)
+    left.grid(axis="x", alpha=0.3)
+    for i, (method, colour) in enumerate(zip(methods, palette, strict=True)):
+        part = table[table["method"] == method]
+        part = part.assign(train_seed=part.groupby("task").cumcount(), score=part["score"] / 100)
+        a = aggregate(part)["iqm"]
+        right.bar(i, a.value, color=colour, width=0.6)
+        if a.low is not None:
+            right.errorbar(i, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=4, lw=1.2)
+    runs = [table[table["method"] == m].groupby("task").size().max() for m in methods]
+    labels = [f"{fill(m, 12)}\n({n} run{'s' if n > 1 else ''})" for m, n in zip(methods, runs, strict=True)]
+    right.set_xticks(range(len(methods)), labels, fontsize=7)
+    right.set(ylim=(0, 1.02), ylabel="IQM of normalised scores", title="95 % interval over runs\nwhere there are several")
+    right.title.set_fontsize(9)
+    return figure
+
+
+def aggregate_bars(ours: Mapping[str, Aggregate], published: pd.DataFrame) -> Figure:
+    """Fig. 6 left: interquartile means, ours (interval over training runs) and published (over tasks)."""
+    figure, ax = plt.subplots(figsize=(1.3 * (len(ours) + len(published)) + 1.2, 3.1), layout="constrained")
+    names = []
+    for i, (name, a) in enumerate(ours.items()):
+        ax.bar(i, a.value, color=OURS if name.startswith("PWM") else "0.6", width=0.6)
+        if a.low is not None:
+            ax.errorbar(i, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=4, lw=1.2)
+        names.append(f"{name},\nours")
+    for i, row in enumerate(published.itertuples(), len(ours)):
+        ax.bar(i, row.iqm, facecolor="none", edgecolor=PUBLISHED.get(row.method, ("", "0.4"))[1], lw=1.5, width=0.6)
+        ax.errorbar(i, row.iqm, [[row.iqm - row.lo], [row.hi - row.iqm]], color="black", capsize=4, lw=1.2)
+        names.append(row.method.replace(", ", ",\n"))
+    ax.set_xticks(range(len(names)), names, fontsize=8)
+    ax.set(ylim=(0, 1.02), ylabel="IQM of normalised scores")
+    return figure
+
+
+def fine_tuning_curves(curves: pd.DataFrame, results: pd.DataFrame) -> Figure:
+    """Score against episodes of the task's own, a line a seed; at 0 the policy it starts with.
+
+    curves: of `FineTuning.table`, of one or both starts; results: of `MultitaskExperiment.results`, for random actions and the 90th
+    percentile of the returns in the data (dm_control; a success in MetaWorld has none).
+    """
+    tasks, first = list(dict.fromkeys(curves["task"])), results.drop_duplicates("task").set_index("task")
+    columns = min(4, len(tasks))
+    rows = -(-len(tasks) // columns)
+    size = (max(3.6, 2.6 * columns), 2.5 * rows + 0.7)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharey=True)
+    for ax, name in zip(axes.flat, tasks, strict=False):
+        for (start, _), line in curves[curves["task"] == name].groupby(["start", "train_seed"]):
+            ax.plot(line["own_episodes"], line["score"], label=_STARTS[start][0], color=_STARTS[start][1], lw=1.5, marker="o", ms=3)
+        ax.axhline(first.random_score[name], label="random actions", color="black", ls="--", lw=1)
+        if first.suite[name] == "dm_control":
+            ax.axhline(first.data_p90[name] / 10, label="90th percentile of the data", color="0.5", ls=":", lw=1.5)
+        ax.set(title=name, ylim=(-3, 103), xlabel="episodes of its own")
+    for ax in axes.flat[len(tasks) :]:
+        ax.set_axis_off()
+    for ax in axes[:, 0]:
+        ax.set_ylabel("score")
+    named = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=2, fontsize=8)
+    return figure
+
+
+_STARTS = {"anew": ("policy and critics start anew", OURS), "extracted": ("start as extracted", "#d55e00")}
+
+
+def online_curves(table: pd.DataFrame) -> Figure:
+    """PWM online on single dm_control tasks: return of the deterministic policy against episodes; thin lines are seeds, thick medians.
+
+    table: columns task, model, train_seed, episodes, mean_return.
+    """
+    tasks, models = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["model"]))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(4.3 * len(tasks), 3.1), layout="constrained", squeeze=False, sharey=True)
+    for ax, task in zip(axes[0], tasks, strict=True):
+        for model, colour in zip(models, sns.color_palette("colorblind", len(models)), strict=True):
+            part = table[(table["task"] == task) & (table["model"] == model)]
+            for _, seed in part.groupby("train_seed"):
+                ax.plot(seed["episodes"], seed["mean_return"], color=colour, lw=0.8, alpha=0.5)
+            ax.plot(part.groupby("episodes")["mean_return"].median(), color=colour, lw=2.2, label=f"{model} world model")
+        ax.set(title=task, xlabel="episodes", ylabel="return" if ax is axes[0, 0] else "")
+        ax.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def offline_cartpole_scores(table: pd.DataFrame, data: pd.DataFrame) -> Figure:
+    """Real returns of policies extracted offline, one dot a seed, beside the episodes of the replay that they come from."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.2), sharey=True, width_ratios=(1.3, 1), layout="constrained")
+    for behaviour, group in data.groupby("behaviour", sort=False):
+        left.scatter(group["row"] + 1, group["return"], s=14, label=behaviour.replace("_", " "))
+    left.set(xlabel="episode of the replay", ylabel="return of 1000", title="the data: one agent, learning", ylim=(0, 1000))
+    left.legend(fontsize=8, loc="lower right")
+    settings = list(dict.fromkeys(table["setting"]))
+    for i, setting in enumerate(settings):
+        part = table[table["setting"] == setting]
+        right.scatter([i - 0.1] * len(part), part["mean_return"], color="#0072B2", s=30, label="last" if i == 0 else None)
+        right.scatter([i + 0.1] * len(part), 10 * part["best_score"], color="#E69F00", s=30, label="best" if i == 0 else None)
+    right.set_xticks(range(len(settings)), [s.replace(", ", "\n") for s in settings])
+    right.set(title="policies, one dot a seed", xlim=(-0.5, len(settings) - 0.5))
+    right.legend(fontsize=8, loc="lower right")
+    return figure

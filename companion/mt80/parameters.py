@@ -1,0 +1,137 @@
+"""Parameters of notebook 03."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from companion.running.jobs import Engine, default_workers
+from companion.running.notebook import Common, Folder, Names
+from companion.running.parameters import override, parse_list
+from companion.running.paths import resolve, writable_folder
+from companion.running.runs import digest, plain
+from pwmlib.model.training import Variant
+from pwmlib.settings import SettingError
+from pwmlib.tasks import STRATIFIED, Task, select_tasks
+
+from .experiment import MultitaskExperiment
+from .fine_tuning import FineTuning, divisible
+from .peers import Comparison, MultitaskPeers
+from .scales import FINE_TUNED, MultitaskScale, joint_training, multitask_scale
+from .shipped_model import SHIPPED, Artefacts
+
+__all__ = ["MultitaskParameters"]
+
+Comparisons = Annotated[list[Comparison], BeforeValidator(lambda value: parse_list(value) if value else [])]
+
+
+class MultitaskParameters(Common):
+    """notebooks/03_mt80.ipynb."""
+
+    notebook = "03_mt80"
+    in_the_name = frozenset({"tasks", "comparisons"})
+    tasks: int = Field(4, ge=1, le=80, description="30 (MT30), 80 (MT80) or a number from 1 to 80 of a fixed stratified order")
+    task_names: Names = Field([], description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
+    train_seeds: int = Field(0, ge=0, le=1000, description="the number of training seeds per task; 0 means the scale's number")
+    workers: int = Field(0, ge=0, le=1024, description="the number of processes; 0 means one per core")
+    data: Folder = Field(
+        "auto",
+        description="generate, shipped, a folder that holds the published chunk_*.pt, or auto: at scale quick the shipped world model "
+        "for more than 12 tasks of variant paper, else generate",
+    )
+    engine: Engine = Field("local", description="where jobs run: local or ray")
+    data_dir: Folder = Field("", description="the folder of episodes; missing ones are generated there; empty means data/cache/episodes")
+    variant: Variant = Field("paper", description="the paper's choices, or those of the authors' multi-task run: paper or released")
+    comparisons: Comparisons = Field(
+        [], description="what PWM is compared with here: any of tdmpc2, one_policy, horizon; tdmpc2 and horizon need the episodes"
+    )
+    fine_tune: Names = Field([], description="names of tasks on which policies learn online at the end; empty means the scale's choice")
+    compared_tasks: int = Field(12, ge=1, le=80, description="how many of the tasks, in the stratified order, are compared")
+
+    @field_validator("task_names", "fine_tune")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        if value:
+            select_tasks(1, value)
+        return value
+
+    @model_validator(mode="after")
+    def _runnable(self) -> MultitaskParameters:
+        self.scaled()
+        unselected = [name for name in self.fine_tune if name not in {t.name for t in self.selected()}]
+        if unselected:
+            raise SettingError("fine_tune", self.fine_tune, f"{unselected[0]} is not among the tasks of this run")
+        if self.fine_tune and not divisible(self.scaled().model):
+            said = "a world model that is residual or has spectral norms cannot be fine-tuned by task"
+            raise SettingError("fine_tune", self.fine_tune, said)
+        if self.variant == "released" and self.data == "shipped":
+            said = "variant='released' trains a world model of its own, as TD-MPC2 does; data must be another than 'shipped'"
+            raise SettingError("data", self.data, said)
+        needing = [name for name in self.comparisons if name != "one_policy"]
+        if needing and self.from_shipped():
+            raise SettingError("comparisons", self.comparisons, f"{needing[0]} trains on episodes; set data to 'generate'")
+        if self.data not in ("auto", "generate", "shipped"):
+            if not self._chunks():
+                raise SettingError("data", self.data, "it is not 'auto', 'generate' or 'shipped', and no folder with chunk_*.pt in it")
+            if not self.data_dir:
+                raise SettingError(
+                    "data", self.data, "the folder that its episodes are imported to is missing, set it with -p data_dir FOLDER"
+                )
+        return self
+
+    def _chunks(self) -> tuple[Path, ...]:
+        known = self.data in ("auto", "generate", "shipped")
+        return () if known else tuple(sorted(resolve(self.data).glob("chunk_*.pt"), key=lambda p: (len(p.name), p.name)))
+
+    def from_shipped(self) -> bool:
+        """Whether this run starts from the shipped world model."""
+        large = self.scale == "quick" and self.variant == "paper" and len(self.selected()) > 12
+        return self.data == "shipped" or (self.data == "auto" and large)
+
+    def card_line(self) -> str:
+        """Where the shipped world model comes from."""
+        card = Artefacts(SHIPPED).card
+        return f"{card['command']} at {card['commit']}"
+
+    def selected(self) -> tuple[Task, ...]:
+        """The tasks of this run."""
+        return select_tasks(self.tasks, self.task_names)
+
+    def peers(self, experiment: MultitaskExperiment) -> MultitaskPeers:
+        """The comparisons on the first `compared_tasks` of the stratified order that are in the experiment."""
+        chosen = [t for t in STRATIFIED if t in experiment.tasks][: self.compared_tasks]
+        return MultitaskPeers(experiment, tuple(sorted(experiment.tasks.index(t) for t in chosen)))
+
+    def fine_tuning(self, experiment: MultitaskExperiment) -> FineTuning:
+        """Online fine-tuning on the tasks in `fine_tune`, or on those of the scale's that are in the experiment."""
+        default = FINE_TUNED[self.scale] if self.variant == "paper" and divisible(experiment.scale.model) else ()
+        names = self.fine_tune or default
+        return FineTuning(experiment, tuple(i for i, t in enumerate(experiment.tasks) if t.name in names))
+
+    def scaled(self) -> MultitaskScale:
+        """The scale's numbers with the variant's switches and this notebook's changes."""
+        scale = override(multitask_scale(self.scale, len(self.selected()), self.variant), self.overrides)
+        if scale.pretraining == "tdmpc2":
+            joint_training(scale.training, scale.tdmpc2)
+        return replace(scale, train_seeds=self.train_seeds or scale.train_seeds)
+
+    def experiment(self, *, progress: bool = True) -> MultitaskExperiment:
+        """The experiment of these parameters, its folders checked."""
+        scale = self.scaled()
+        data = self.data_dir or f"data/cache/episodes/{digest(plain(scale.data))}"
+        return MultitaskExperiment(
+            tasks=self.selected(),
+            scale=scale,
+            train_seeds=scale.train_seeds,
+            runs_dir=self.runs_folder(),
+            data_dir=writable_folder(data, "data_dir"),
+            device=self.device,
+            workers=self.workers or default_workers(),
+            progress=progress,
+            engine=self.engine,
+            shipped=Artefacts(SHIPPED) if self.from_shipped() else None,
+            chunks=self._chunks(),
+        )

@@ -1,0 +1,223 @@
+"""What PWM's policies are compared with on the same episodes: TD-MPC2 (Fig. 6), one policy for all tasks (Fig. 18), a world model of a
+short horizon (Fig. 14)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from companion.running.job import Job
+from companion.running.runs import Run, resolve_device, train
+from companion.running.sweep import note_plan
+from pwmlib.baselines.tdmpc2 import TDMPC2, TDMPC2Trainer, task_discount
+from pwmlib.baselines.tdmpc2_planner import TDMPC2Planner, prior_actor
+from pwmlib.data.store import record, record_together
+from pwmlib.model.frozen import FrozenMultiTaskModel
+from pwmlib.optimizer.evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_policy, summarise
+from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.tasks import make
+
+if TYPE_CHECKING:
+    from .experiment import MultitaskExperiment
+
+__all__ = ["Comparison", "MultitaskPeers", "one_policy_job", "tdmpc2_job"]
+
+Comparison = Literal["tdmpc2", "one_policy", "horizon"]
+COLUMNS = ["task", "suite", "method", "train_seed", "score"]
+
+
+@dataclass(frozen=True)
+class MultitaskPeers:
+    """Comparisons that belong to an experiment. Every method does only what is missing.
+
+    tasks: indices of the experiment's tasks whose policies are compared; the models are trained on all of them.
+    """
+
+    experiment: MultitaskExperiment
+    tasks: tuple[int, ...]
+
+    def tdmpc2(self) -> pd.DataFrame:
+        """TD-MPC2 on the experiment's episodes, with planning and with the prior alone. One line per task."""
+        self.train_tdmpc2()
+        note_plan(self.experiment.runs_dir, "TD-MPC2", [self.tdmpc2_evaluation_run(i) for i in self.tasks])
+        return pd.DataFrame(self._jobs(tdmpc2_job, self.tasks, "TD-MPC2"))
+
+    def train_tdmpc2(self) -> dict[str, Any]:
+        """World model, Q-functions and prior, jointly. Returns the last losses."""
+        trainer, c = self.tdmpc2_trainer(), self.experiment.scale.tdmpc2
+
+        def work(run: Run) -> dict[str, Any]:
+            train(run, trainer, c.updates, checkpoint_every=self.experiment.scale.checkpoint_every, log_every=max(1, c.updates // 100))
+            return run.rows[-1]
+
+        return self.tdmpc2_run().execute(work)
+
+    def one_policy(self) -> pd.DataFrame:
+        """One PWM policy of all tasks for each training seed, from the experiment's world model. One line per task and seed."""
+        self.experiment.train_world_model()
+        seeds = range(self.experiment.train_seeds)
+        note_plan(self.experiment.runs_dir, "one policy", [self.one_policy_run(seed) for seed in seeds])
+        found = self._jobs(one_policy_job, seeds, "one policy of all tasks")
+        return pd.DataFrame([line for lines in found for line in lines])
+
+    def table(self, comparison: Comparison) -> pd.DataFrame:
+        """A comparison as columns task, method, train_seed, score: the experiment's own policies beside the others."""
+        e = self.experiment
+        if comparison == "horizon":
+            found = self.horizons()
+            found["method"] = "world model of H = " + found["model_horizon"].astype(str)
+            return found[COLUMNS]
+        parts = [e.extract_policies(self.tasks).assign(method="PWM, a policy a task")]
+        if comparison == "one_policy":
+            parts.append(self.one_policy().assign(method="PWM, one policy of all"))
+        else:
+            scores = self.tdmpc2().assign(train_seed=e.scale.model_seed)
+            for column, method in (("planning_score", "TD-MPC2, planning"), ("prior_score", "TD-MPC2, prior only")):
+                parts.append(scores.assign(method=method, score=scores[column]))
+        return pd.concat([part[COLUMNS] for part in parts], ignore_index=True)
+
+    def horizons(self, horizons: Sequence[int] = (3, 16)) -> pd.DataFrame:
+        """Policies from world models that were trained over these horizons on the episodes before any collection. One line per policy."""
+        tables = []
+        for horizon in horizons:
+            e = self.experiment
+            scale = replace(e.scale, training=replace(e.scale.training, horizon=horizon), collection=None)
+            policies = replace(e, scale=scale, round=None).extract_policies(self.tasks)
+            tables.append(policies.assign(model_horizon=horizon))
+        return pd.concat(tables, ignore_index=True)
+
+    def tdmpc2_run(self) -> Run:
+        """The run of TD-MPC2's training."""
+        e = self.experiment
+        names, data = [t.name for t in e.tasks], {t.name: e.store(t).fingerprint() for t in e.tasks}
+        standardise = e.scale.training.standardise_obs
+        params = {"tasks": names, "data": data, "model": e.scale.model, "tdmpc2": e.scale.tdmpc2, "standardise_obs": standardise}
+        return Run(e.runs_dir, "tdmpc2", f"{len(names)}-tasks", params | {"seed": e.scale.model_seed})
+
+    def tdmpc2_evaluation_run(self, index: int) -> Run:
+        """The run of `tdmpc2_job`."""
+        scale, t = self.experiment.scale, self.experiment.tasks[index]
+        params = {"agent": self.tdmpc2_run().folder.name, "task": t.name, "planner": scale.tdmpc2_planner}
+        episodes = {"planner_episodes": scale.planner_episodes, "eval_episodes": scale.eval_episodes}
+        return Run(self.experiment.runs_dir, "tdmpc2_evaluation", t.name, params | episodes)
+
+    def one_policy_run(self, seed: int) -> Run:
+        """The run of `one_policy_job`."""
+        e = self.experiment
+        params = {"world_model": e.world_model_name(), "policy": e.scale.one_policy, "seed": seed, "eval_episodes": e.scale.eval_episodes}
+        return Run(e.runs_dir, "one_policy", f"seed{seed}", params | {"tasks": [e.tasks[i].name for i in self.tasks]})
+
+    def tdmpc2_trainer(self) -> TDMPC2Trainer:
+        """An untrained agent on the experiment's training episodes."""
+        e = self.experiment
+        training, _ = e._split()
+        model = e._new_model().to(resolve_device(e.device))
+        if e.scale.training.standardise_obs:
+            mean, std, *_ = training.statistics()
+            model.set_statistics(mean, std)
+        discounts = torch.tensor([task_discount(t.decisions) for t in e.tasks])
+        return TDMPC2Trainer(model, training, discounts, e.scale.tdmpc2, seed=e.scale.model_seed)
+
+    def load_tdmpc2(self) -> TDMPC2:
+        """The trained agent."""
+        trainer = self.tdmpc2_trainer()
+        trainer.load_state_dict(self.tdmpc2_run().load_checkpoint())
+        return trainer.agent
+
+    def _jobs(self, function: Any, arguments: Sequence[int], description: str) -> list[Any]:
+        peers = replace(self, experiment=self.experiment._for_job())
+        jobs = [Job(f"{description} {i}", function, {"peers": peers, "index": i}) for i in arguments]
+        return [result.value for result in self.experiment._run(jobs, description)]
+
+
+def tdmpc2_job(peers: MultitaskPeers, index: int) -> dict[str, Any]:
+    """Scores of TD-MPC2 in one real task, with planning (None where the scale has no planner_episodes) and with the prior alone; a
+    resumable run."""
+    t, scale = peers.experiment.tasks[index], peers.experiment.scale
+
+    def work(run: Run) -> dict[str, Any]:
+        agent, envs = peers.load_tdmpc2(), [make(t) for _ in range(scale.eval_episodes)]
+        seeds = [EVALUATION_SEED + i for i in range(scale.eval_episodes)]
+        act = prior_actor(agent, index, t.obs_dim, t.action_dim)
+        prior = summarise(envs[0], record_together(envs, act, seeds=seeds, behaviour="tdmpc2_prior"))
+        sizes, planned = (t.obs_dim, t.action_dim, task_discount(t.decisions)), []
+        for i in range(scale.planner_episodes):
+            planner = TDMPC2Planner(agent, index, *sizes, scale.tdmpc2_planner, seed=i)
+            planned.append(record(envs[0], planner, seed=EVALUATION_SEED + i, behaviour="tdmpc2"))
+        planning = summarise(envs[0], planned) if planned else None
+        return {
+            "task": t.name, "suite": t.suite, "planning_score": planning.score if planning else None,
+            "planning_return": planning.mean_return if planning else None, "prior_score": prior.score, "prior_return": prior.mean_return,
+        }  # fmt: skip
+
+    return peers.tdmpc2_evaluation_run(index).execute(work)
+
+
+def one_policy_job(peers: MultitaskPeers, index: int) -> list[dict[str, Any]]:
+    """One policy of all tasks, trained with seed `index` and evaluated in each; a resumable run. Returns a line per task."""
+    e, seed = peers.experiment, index
+
+    def work(run: Run) -> list[dict[str, Any]]:
+        device, c = resolve_device(e.device), e.scale.one_policy
+        dynamics = FrozenMultiTaskModel(e.load_world_model(), reward_symexp=c.reward_symexp)
+        learner = PolicyLearner(dynamics, peers_starts(peers, dynamics), c, seed=seed, device=device)
+        train(run, learner, c.updates, checkpoint_every=e.scale.checkpoint_every)
+        lines = []
+        for i in peers.tasks:
+            t, view = e.tasks[i], TaskOfMany(dynamics, e.model_index(i))
+            evaluation, episodes = evaluate_policy([make(t) for _ in range(e.scale.eval_episodes)], learner.actor, view)
+            believed, real = believed_and_real_value(learner.critics, view, episodes, obs_dim=t.obs_dim, gamma=c.gamma)
+            head = {"task": t.name, "suite": t.suite, "train_seed": seed}
+            lines.append({**head, **evaluation.row(), "model_value": believed, "real_value": real})
+        return lines
+
+    return peers.one_policy_run(seed).execute(work)
+
+
+def peers_starts(peers: MultitaskPeers, dynamics: FrozenMultiTaskModel):
+    """Start states of imagined rollouts: replay states of random tasks, [z | e | mask]."""
+    e = peers.experiment
+    draw_observations = e.start_observations()
+
+    def draw(batch: int, generator: torch.Generator) -> Tensor:
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        rng = np.random.default_rng(seed)
+        chosen = rng.choice(peers.tasks, size=batch)
+        obs, numbers = torch.zeros(batch, dynamics.model.obs_dim), torch.zeros(batch, dtype=torch.long)
+        for i in np.unique(chosen):
+            at = np.flatnonzero(chosen == i)
+            obs[at], numbers[at] = draw_observations(int(i), len(at), rng), e.model_index(int(i))
+        device = dynamics.model.obs_mean.device
+        return dynamics.encode(obs.to(device), numbers.to(device))
+
+    return draw
+
+
+@dataclass(frozen=True)
+class TaskOfMany:
+    """One task of a `FrozenMultiTaskModel`, as evaluation asks for a model: observations [..., obs_dim] to states [z | e | mask]."""
+
+    dynamics: FrozenMultiTaskModel
+    task: int
+
+    @property
+    def model(self):
+        return self.dynamics.model
+
+    @property
+    def obs_dim(self) -> int:
+        return self.dynamics.model.obs_dim
+
+    @property
+    def reward_symexp(self) -> bool:
+        return self.dynamics.reward_symexp
+
+    def encode(self, obs: Tensor) -> Tensor:
+        """[E(s, e) | e | mask], shape [..., state_dim]."""
+        return self.dynamics.encode(obs, torch.full(obs.shape[:-1], self.task, device=obs.device))

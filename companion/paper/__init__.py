@@ -1,0 +1,1 @@
+"""Notebook 06: every figure from stored tables, and the claims ledger."""

@@ -1,0 +1,72 @@
+"""Parameters of notebook 06."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from companion.reporting.claim import VERDICTS, Verdict
+from companion.running.notebook import Folder, Names, all_of
+from companion.running.parameters import NotebookParameters, parse_list
+from companion.running.paths import resolve, writable_folder
+
+from .figures import PAPER_FIGURES, SOURCES, Source
+
+__all__ = ["FiguresParameters"]
+
+
+class FiguresParameters(NotebookParameters):
+    """notebooks/06_figures_and_claims.ipynb."""
+
+    numbers: Names = Field([], description='figures of the paper, e.g. ["5", "8a"]; empty means all')
+    sources: Names = Field([], description="whose numbers: any of published, released, ours; empty means all that are at hand")
+    released_dir: Folder = Field("", description="the folder with the authors' result files; empty means there is none")
+    verdicts: Names = Field([], description=f"verdicts of the ledger to show: any of {', '.join(VERDICTS)}; empty means all")
+    words: str = Field("", description="show only claims that contain this text")
+    figures_dir: Folder = Field("", description="the folder of figures; empty means figures/paper")
+
+    @field_validator("numbers", "sources", "verdicts", mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        return [str(v) for v in parse_list(value)] if value else []
+
+    @field_validator("numbers")
+    @classmethod
+    def _of_the_paper(cls, value: list[str]) -> list[str]:
+        return all_of(value or list(PAPER_FIGURES), list(PAPER_FIGURES), "figure")
+
+    @field_validator("sources")
+    @classmethod
+    def _sources(cls, value: list[str]) -> list[str]:
+        return all_of(value, list(SOURCES), "source") if value else []
+
+    @field_validator("verdicts")
+    @classmethod
+    def _verdicts(cls, value: list[str]) -> list[str]:
+        return all_of(value, list(VERDICTS), "verdict") if value else []
+
+    @field_validator("released_dir")
+    @classmethod
+    def _released(cls, value: str) -> str:
+        if value and not resolve(value).is_dir():
+            raise ValueError("it is not a folder; the README's 'The released files' says how to get it")
+        return value
+
+    def released_folder(self) -> Path | None:
+        """The folder with the authors' result files, if there is one."""
+        return resolve(self.released_dir) if self.released_dir else None
+
+    def chosen_sources(self) -> tuple[Source, ...]:
+        """In the order of `SOURCES`."""
+        at_hand = [s for s in SOURCES if s != "released" or self.released_dir]
+        return tuple(s for s in SOURCES if s in (self.sources or at_hand))
+
+    def chosen_verdicts(self) -> tuple[Verdict, ...]:
+        """In the order of `VERDICTS`."""
+        return tuple(v for v in VERDICTS if v in (self.verdicts or VERDICTS))
+
+    def figures_folder(self) -> Path:
+        """The folder of figures, created. Raises OutputFolderError."""
+        return writable_folder(self.figures_dir or "figures/paper", "figures_dir")

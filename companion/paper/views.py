@@ -1,0 +1,153 @@
+"""The claims ledger for people: counts as a picture, rows as text, the whole as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+
+from companion.reporting.claim import VERDICTS
+from companion.reporting.markdown import markdown_table
+
+__all__ = ["claims_page", "in_words", "matching", "styled", "verdict_bars", "verdict_counts"]
+
+COLOURS = {
+    "holds": "#0072B2",
+    "holds at smaller scale": "#56B4E9",
+    "contradicts": "#D55E00",
+    "not shown at this size": "#E69F00",
+    "cannot be checked": "#BBBBBB",
+}
+"""Of the verdicts (Okabe-Ito): blue where the paper is confirmed, red where it is contradicted, orange where nothing is decided."""
+OURS, FILES = "our runs say", "released files say"
+COUNTED = {"holds": "hold", "contradicts": "contradicted", "not shown": "not shown"}
+"""Beginning of a verdict -> how its claims are counted."""
+
+
+def in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """The ledger as text, for reading. table: of `ledger.ledger_table`.
+
+    Columns section, where, statement (with the unit of the numbers), published, released files, ours (numbers with their intervals, and
+    what they rest on), "released files say" and "our runs say" (verdicts; empty where there is nothing to say it from), note, id, command.
+    """
+    by_us = table["basis"] == "ours"
+    return pd.DataFrame(
+        {
+            "section": table["section"],
+            "where": table["where"],
+            "statement": table["statement"] + " (" + table["unit"] + ")",
+            "published": table["published"].fillna(""),
+            "released files": [_number(row, "recomputed") for row in table.to_dict("records")],
+            FILES: table["in_the_files"].fillna(""),
+            "ours": [_number(row, "ours", row["seeds"]) for row in table.to_dict("records")],
+            OURS: table["verdict"].where(by_us, ""),
+            "note": table["note"].fillna(""),
+            "id": table["id"],
+            "command": table["command"].fillna(""),
+        }
+    )
+
+
+def _number(row: dict[str, object], name: str, rests_on: object = "") -> str:
+    if pd.isna(row[name]):
+        return ""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    interval = "" if pd.isna(low) or pd.isna(high) else f" [{_digits(low)}, {_digits(high)}]"
+    return _digits(row[name]) + interval + (f", {rests_on}" if isinstance(rests_on, str) and rests_on else "")
+
+
+def _digits(value: object) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def matching(table: pd.DataFrame, verdicts: Sequence[str], words: str = "") -> pd.DataFrame:
+    """Rows on which our runs or the released files have one of the verdicts, and which contain the words (in the id, section, place,
+    statement or note; capitals do not matter). Where neither says anything, the verdict is "cannot be checked"."""
+    said = table["verdict"].isin(verdicts) | table["in_the_files"].isin(verdicts)
+    text = table[["id", "section", "where", "statement", "note"]].fillna("").agg(" ".join, axis=1)
+    return table[said & text.str.contains(words, case=False, regex=False)]
+
+
+def styled(words: pd.DataFrame) -> Styler:
+    """The rows with their verdicts coloured. words: of `in_words`."""
+
+    def colour(verdict: str) -> str:
+        return f"background-color: {COLOURS[verdict]}55" if verdict in COLOURS else ""
+
+    return words.style.map(colour, subset=[FILES, OURS]).set_properties(**{"text-align": "left"}).hide(axis="index")
+
+
+def verdict_bars(table: pd.DataFrame) -> Figure:
+    """How many claims of each section have which verdict: left by the released files, right by our runs."""
+    by_us = table[table["basis"] == "ours"]
+    panels = {"what the released files say": table.dropna(subset="in_the_files")["in_the_files"], "what our runs say": by_us["verdict"]}
+    sections = list(dict.fromkeys(table["section"]))
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 0.5 * len(sections) + 1.5), sharey=True, layout="constrained")
+    for ax, (title, verdicts) in zip(axes, panels.items(), strict=True):
+        counts = pd.crosstab(table.loc[verdicts.index, "section"], verdicts).reindex(index=sections, columns=VERDICTS, fill_value=0)
+        left = pd.Series(0, sections)
+        for verdict in VERDICTS:
+            bars = ax.barh(sections, counts[verdict], left=left, color=COLOURS[verdict], label=verdict)
+            ax.bar_label(bars, [str(n) if n else "" for n in counts[verdict]], label_type="center", fontsize=8)
+            left += counts[verdict]
+        ax.set(title=f"{title} ({len(verdicts)} of {len(table)} claims)", xlabel="claims")
+        ax.title.set_fontsize(10)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(VERDICTS), fontsize=8)
+    return figure
+
+
+def verdict_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """One line a section: of how many of its claims the released files and our runs say what. Columns section, claims, and two as in
+    "5 hold, 1 contradicted, 2 not shown" (what cannot be checked is in none; a count of 0 is left out)."""
+
+    def count(verdicts: pd.Series, none: str) -> str:
+        numbers = [(verdicts.str.startswith(start).sum(), word) for start, word in COUNTED.items()]
+        return ", ".join(f"{n} {word}" for n, word in numbers if n) or none
+
+    lines = []
+    for section, rows in table.groupby("section", sort=False):
+        ours = rows.loc[rows["basis"] == "ours", "verdict"]
+        said = {FILES: count(rows["in_the_files"].dropna(), "no files"), OURS: count(ours, "not run")}
+        lines.append({"section": section, "claims": len(rows), **said})
+    return pd.DataFrame(lines)
+
+
+HEAD = """# Claims ledger
+
+What the paper says, what its released files say, what we get. Written by `python -m companion.paper.ledger` from `data/published` and
+`data/results`; `data/claims.csv` has the same with more columns, `notebooks/06_figures_and_claims.ipynb` filters it.
+
+- **Released files**: recomputed from the authors' files, or from the numbers printed where no file was released. Whether they bear the
+  statement out is the next column.
+- **Ours**: what our runs give, at the scale named. "holds at smaller scale": they show the same. "contradicts": at the paper's own
+  size they show the contrary, interval included. "not shown at this size": runs of this length and number do not decide. Empty: not run.
+- Intervals, in square brackets, are of 95 %; seeds or samples that they rest on stand behind them.
+"""
+
+
+def claims_page(table: pd.DataFrame) -> str:
+    """The ledger as Markdown."""
+    words, scale, lines = in_words(table), table["scale"].fillna(""), [HEAD]
+    page = pd.DataFrame(
+        {
+            "where": words["where"] + " `" + words["id"] + "`",
+            "statement": words["statement"],
+            "published": words["published"],
+            "released files": words["released files"],
+            FILES: words[FILES].map(_marked),
+            "ours": words["ours"] + (" (" + scale + ")").where(scale != "", ""),
+            OURS: words[OURS].map(_marked),
+            "note": words["note"],
+        }
+    )
+    for section, rows in page.groupby(words["section"], sort=False):
+        lines += [f"## {section}", "", markdown_table(rows), ""]
+    return "\n".join(lines)
+
+
+def _marked(verdict: str) -> str:
+    return f"**{verdict}**" if verdict.startswith(("contradicts", "not shown")) else verdict

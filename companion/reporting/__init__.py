@@ -1,0 +1,1 @@
+"""Style, statistics, published numbers, and claims."""

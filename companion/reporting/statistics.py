@@ -1,0 +1,205 @@
+"""Aggregates over runs and tasks through rliable: IQM, mean, median, optimality gap, profiles, seeded intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+__all__ = [
+    "AGGREGATES",
+    "Aggregate",
+    "Cell",
+    "aggregate",
+    "iqm_cell",
+    "iqm_gain",
+    "iqm_ratio",
+    "multitask_aggregates",
+    "performance_profile",
+    "score_matrix",
+]
+
+DRAWS, SEED = 5000, 0
+"""Of the bootstrap intervals of cells."""
+
+AGGREGATES = ("iqm", "mean", "median", "optimality_gap")
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """One aggregate of scores. `low` and `high` are None when there is nothing to resample, and `resampled` says why."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    runs: int
+    tasks: int
+    resampled: str
+
+    def __str__(self) -> str:
+        interval = f"[{self.low:.3g}, {self.high:.3g}]" if self.low is not None else "no interval"
+        return f"{self.name} {self.value:.3g} {interval} ({self.runs} runs x {self.tasks} tasks; {self.resampled})"
+
+
+def score_matrix(table: pd.DataFrame, score: str = "score") -> pd.DataFrame:
+    """Runs in rows, tasks in columns: the layout that rliable expects (the transposed one gives wrong intervals silently).
+
+    table: tidy, with columns task, train_seed and `score`; exactly one finite score per (task, train_seed).
+    """
+    missing = {"task", "train_seed", score} - set(table.columns)
+    if missing:
+        raise ValueError(f"score_matrix: columns {sorted(missing)} are missing; the table has {list(table.columns)}")
+    doubled = table[table.duplicated(["task", "train_seed"], keep=False)]
+    if len(doubled):
+        first = doubled.iloc[0]
+        raise ValueError(f"score_matrix: more than one score of task {first.task!r}, train_seed {first.train_seed}")
+    matrix = table.pivot(index="train_seed", columns="task", values=score)
+    if matrix.isna().any().any():
+        seed, name = next((s, t) for t in matrix for s in matrix.index if pd.isna(matrix.at[s, t]))
+        raise ValueError(f"score_matrix: no score of task {name!r}, train_seed {seed}; every run needs every task")
+    if not np.isfinite(matrix.to_numpy(float)).all():
+        raise ValueError("score_matrix: scores must be finite")
+    return matrix
+
+
+def aggregate(
+    table: pd.DataFrame,
+    *,
+    score: str = "score",
+    over: str = "runs",
+    reps: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Aggregate]:
+    """All `AGGREGATES` of a tidy table, each with a percentile bootstrap interval.
+
+    over="runs" resamples training runs within each task: the uncertainty of training again. over="tasks" resamples whole tasks, all runs
+    of a task together: the uncertainty of the choice of tasks (of its runs too, since another task comes with runs of its own). With one
+    run, or one task, that is not defined and no interval is given.
+    Scores should be normalised to about [0, 1]; the optimality gap is measured to 1.
+    """
+    from arch.bootstrap import IIDBootstrap
+    from rliable import library, metrics
+
+    if over not in ("runs", "tasks"):
+        raise ValueError(f"aggregate: over must be 'runs' or 'tasks', got {over!r}")
+    scores = score_matrix(table, score).to_numpy(float)
+    runs, tasks = scores.shape
+    functions = {
+        "iqm": metrics.aggregate_iqm,
+        "mean": metrics.aggregate_mean,
+        "median": metrics.aggregate_median,
+        "optimality_gap": metrics.aggregate_optimality_gap,
+    }
+
+    def all_of(x: np.ndarray) -> np.ndarray:
+        return np.array([f(x) for f in functions.values()])
+
+    values, resampled = all_of(scores), f"resampled over {over}, {reps} draws"
+    if (runs if over == "runs" else tasks) < 2:
+        reason = f"no interval: one {over[:-1]} cannot be resampled"
+        return {n: Aggregate(n, float(v), None, None, runs, tasks, reason) for n, v in zip(functions, values, strict=True)}
+    if over == "runs":
+        _, found = _seeded(seed, library.get_interval_estimates, {"": scores}, all_of, reps=reps, confidence_interval_size=confidence)
+        ends = found[""]
+    else:  # rliable's own task_bootstrap draws runs again within the drawn tasks and so counts their spread twice
+        whole = IIDBootstrap(scores.T, seed=seed)
+        ends = whole.conf_int(lambda x: all_of(x.T), reps=reps, method="percentile", size=confidence)
+    return {
+        name: Aggregate(name, float(v), float(low), float(high), runs, tasks, resampled)
+        for name, v, low, high in zip(functions, values, *ends, strict=True)
+    }
+
+
+def multitask_aggregates(table: pd.DataFrame) -> dict[str, Aggregate]:
+    """IQM of a multi-task table's policies, with an interval over training runs, and of random behaviour, which has no runs.
+
+    table: columns task, train_seed, score and random_score, both in [0, 100].
+    """
+    normalised = table.assign(score=table["score"] / 100, random_score=table["random_score"] / 100)
+    once = normalised.drop_duplicates("task")
+    return {"PWM": aggregate(normalised)["iqm"], "random": aggregate(once, score="random_score")["iqm"]}
+
+
+def performance_profile(
+    table: pd.DataFrame, thresholds: np.ndarray, *, score: str = "score", reps: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Fraction of (run, task) scores above each threshold, with intervals over runs (NaN with one run).
+
+    Returns columns threshold, fraction, low, high.
+    """
+    from rliable import library
+
+    scores = score_matrix(table, score).to_numpy(float)
+    if scores.shape[0] < 2:
+        fraction = (scores[None] > thresholds[:, None, None]).mean((1, 2))
+        return pd.DataFrame({"threshold": thresholds, "fraction": fraction, "low": np.nan, "high": np.nan})
+    profile, interval = _seeded(seed, library.create_performance_profile, {"": scores}, thresholds, reps=reps)
+    return pd.DataFrame({"threshold": thresholds, "fraction": profile[""], "low": interval[""][0], "high": interval[""][1]})
+
+
+def _seeded(seed: int, function, *args, **kwargs):
+    """Call with numpy's global generator seeded (rliable 1.2 draws from it whatever random_state it is given), then restore it."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        return function(*args, **kwargs)
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number computed from a table, with the interval (95 %, if it has one) and what it rests on."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    rests_on: str = ""
+    """E.g. "5 seeds"."""
+
+
+def _iqm(runs: np.ndarray, axis: int = -1) -> np.ndarray:
+    return stats.trim_mean(runs, 0.25, axis=axis)
+
+
+def iqm_cell(runs: Sequence[float]) -> Cell:
+    """IQM of one score a run; the interval resamples runs."""
+    values = np.asarray(runs, float)
+    rests_on = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
+    if len(values) < 2:
+        return Cell(float(_iqm(values)), rests_on=rests_on)
+    low, high = _interval((values,), _iqm)
+    return Cell(float(_iqm(values)), low, high, rests_on)
+
+
+def iqm_ratio(above: Sequence[float], below: Sequence[float]) -> Cell:
+    """IQM of the first runs in units of that of the second; the interval resamples both, each by itself."""
+    return _of_two(above, below, np.divide)
+
+
+def iqm_gain(above: Sequence[float], below: Sequence[float]) -> Cell:
+    """IQM of the first runs less that of the second, where the second may be near 0; the interval resamples both, each by itself."""
+    return _of_two(above, below, np.subtract)
+
+
+def _of_two(above: Sequence[float], below: Sequence[float], compare: Callable) -> Cell:
+    a, b = np.asarray(above, float), np.asarray(below, float)
+
+    def compared(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+        return compare(_iqm(x, axis), _iqm(y, axis))
+
+    rests_on = f"{len(a)} and {len(b)} seeds"
+    if min(len(a), len(b)) < 2:
+        return Cell(float(compared(a, b)), rests_on=rests_on)
+    low, high = _interval((a, b), compared)
+    return Cell(float(compared(a, b)), low, high, rests_on)
+
+
+def _interval(samples: tuple[np.ndarray, ...], statistic) -> tuple[float, float]:
+    found = stats.bootstrap(samples, statistic, n_resamples=DRAWS, method="percentile", vectorized=True, rng=np.random.default_rng(SEED))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

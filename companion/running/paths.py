@@ -1,0 +1,41 @@
+"""Where things lie: the project's folders, whatever the working directory of the notebook."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from pwmlib.errors import ExplainedError
+
+__all__ = ["PROJECT", "OutputFolderError", "resolve", "writable_folder"]
+
+PROJECT = Path(__file__).resolve().parents[2]
+"""The repository root in an editable install (what `make` sets up)."""
+
+
+class OutputFolderError(ExplainedError):
+    """A folder that results should go to cannot be written."""
+
+
+def resolve(path: str | Path) -> Path:
+    """Absolute path; relative ones are taken from the repository root, so that notebooks agree wherever they are started."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else PROJECT / path
+
+
+def writable_folder(path: str | Path, parameter: str) -> Path:
+    """The folder, created if needed. Raises OutputFolderError naming the notebook parameter when files cannot be written there."""
+    folder = resolve(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".write-test-") as file:
+            file.write(b"x")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OutputFolderError(
+            f"{parameter}={str(path)!r}: files cannot be written in {folder} ({error.strerror or error}). Allowed is any folder that "
+            f"you can create files in; set it with -p {parameter} FOLDER or in the notebook's parameters cell."
+        ) from None
+    return folder

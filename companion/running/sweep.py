@@ -1,0 +1,104 @@
+"""What a sweep has done, does and still has to do: one line a stage with its runs and their cost, then each failed run and why.
+
+    python -m companion.running.sweep status [--runs-dir runs]
+
+A sweep is any set of runs that a notebook has planned; it can be stopped at any time, and the same command continues it: finished
+runs are skipped, failed and interrupted ones begin again at their last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pwmlib.data.checkpoints import locked, read_json, write_json
+
+from .paths import resolve
+from .runs import Run, digest, read_record
+
+__all__ = ["main", "note_plan", "status", "summary"]
+
+
+def note_plan(runs_dir: str | Path, title: str, runs: Iterable[Run]) -> None:
+    """Write down the runs of one stage of a sweep, for `status`; the same stage planned again replaces it."""
+    runs = list(runs)
+    plan = {"title": title, "runs": [{"stage": r.stage, "name": r.name, "folder": str(r.folder.relative_to(runs_dir))} for r in runs]}
+    with locked(Path(runs_dir) / "plans"):
+        write_json(Path(runs_dir) / "plans" / f"{title}-{digest([r.folder.name for r in runs])}.json", plan)
+
+
+def status(runs_dir: str | Path) -> pd.DataFrame:
+    """One line for every planned run: stage, name, status, reason, cpu_s so far.
+
+    status: missing, running, interrupted (its process is gone), failed, damaged (see `read_record`) or finished.
+    """
+    rows, seen = [], set()
+    for path in sorted((Path(runs_dir) / "plans").glob("*.json")):
+        for run in read_json(path)["runs"]:
+            if run["folder"] in seen:
+                continue
+            seen.add(run["folder"])
+            rows.append({"stage": run["stage"], "name": run["name"], **_state(read_record(Path(runs_dir) / run["folder"]))})
+    return pd.DataFrame(rows, columns=["stage", "name", "status", "reason", "cpu_s"])
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One line a stage: runs by status, CPU-seconds so far up to each run's last checkpoint, and left if every run costs what the finished
+    ones did on average."""
+    rows = []
+    for stage, group in table.groupby("stage", sort=False):
+        counts = group["status"].value_counts()
+        finished = group.loc[group["status"] == "finished", "cpu_s"]
+        begun = group.loc[group["status"] != "finished", "cpu_s"].fillna(0.0)
+        rows.append(
+            {"stage": stage, **{s: int(counts.get(s, 0)) for s in ("finished", "running", "interrupted", "failed", "damaged", "missing")},
+             "cpu_s": finished.sum() + begun.sum(), "cpu_s_left": (finished.mean() - begun).clip(lower=0).sum(min_count=len(begun))}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _state(record: Mapping[str, Any]) -> dict[str, Any]:
+    state = record["status"]
+    if state == "running" and not _alive(record):
+        state = "interrupted"
+    return {"status": state, "reason": record.get("reason", ""), "cpu_s": record.get("cpu_s", float("nan"))}
+
+
+def _alive(record: Mapping[str, Any]) -> bool:
+    """Whether the run's process still exists; on another machine nothing can be said, so yes."""
+    if record.get("host") != platform.node():
+        return True
+    try:
+        os.kill(int(record["pid"]), 0)
+    except (ProcessLookupError, KeyError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def main() -> None:
+    """Print the status."""
+    formatting = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser("python -m companion.running.sweep", **formatting)
+    parser.add_argument("command", choices=["status"], help="print the table")
+    parser.add_argument("--runs-dir", default="runs", help="the notebook's runs_dir, from the project's folder (default: runs)")
+    arguments = parser.parse_args()
+    runs_dir = resolve(arguments.runs_dir)
+    table = status(runs_dir)
+    if table.empty:
+        sys.exit(f"{runs_dir}: no sweep was planned there")
+    print(summary(table).to_string(index=False, float_format="%.0f"))
+    for row in table[table["status"].isin(["failed", "damaged"])].itertuples():
+        print(f"{row.status}: {row.stage} {row.name}: {row.reason}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Algorithms x tasks x seeds as jobs: their table, their curves, and what is about to be spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from pydantic import Field
+
+from companion.running.job import Job
+from companion.running.jobs import Engine, devices, run_jobs
+from companion.running.runs import digest
+from companion.running.sweep import note_plan
+from pwmlib.data.checkpoints import write_atomic
+from pwmlib.settings import NUMBER, Count, settings
+
+from .cost import cost_line
+from .runner import Algorithm, SingleTaskSettings, load_policy, run_single_task, single_task_run
+
+__all__ = ["SingleTaskExperiment", "curves_table", "results_table", "train_together"]
+
+
+@settings
+class SingleTaskExperiment:
+    """Every method does only what is missing."""
+
+    tasks: tuple[str, ...]
+    algorithms: tuple[Algorithm, ...]
+    settings: dict[str, SingleTaskSettings]
+    """Task -> sizes."""
+    train_seeds: Count
+    runs_dir: Path
+    stiffness: Annotated[float, Field(gt=0, le=1000), NUMBER] = 1.0
+    device: str = "cpu"
+    workers: Count = 2
+    engine: Engine = "local"
+    progress: bool = True
+
+    def runs(self) -> list[dict[str, object]]:
+        """The arguments of each run."""
+        return [
+            {
+                "algorithm": a,
+                "task": t,
+                "seed": s,
+                "settings": self.settings[t],
+                "stiffness": self.stiffness,
+                "runs_dir": str(self.runs_dir),
+            }
+            for t in self.tasks
+            for a in self.algorithms
+            for s in range(self.train_seeds)
+        ]
+
+    def cost(self) -> str:
+        """`cost_line` of all runs."""
+        return cost_line(self.tasks, self.algorithms, self.train_seeds, self.settings, workers=self.workers, device=self.device)
+
+    def save(self, name: str, table: pd.DataFrame) -> Path:
+        """Write a table into the experiment's folder, named by what was run; returns its path."""
+        folder = self.runs_dir / f"single_task-{digest(self.runs())}"
+        path = folder / f"{name}.csv"
+        write_atomic(path, table.to_csv(index=False))
+        return path
+
+    def policy(self, algorithm: Algorithm, task: str, seed: int):
+        """The last policy of one of the runs, on the CPU: (observations, None) -> actions."""
+        return load_policy(algorithm, task, seed, self.settings[task], self.runs_dir, stiffness=self.stiffness)
+
+    def train(self) -> list[dict[str, object]]:
+        """All runs; a diverged one is among them with its reason, and one whose job crashed is listed as failed."""
+        return train_together([self])[0]
+
+    def results(self) -> pd.DataFrame:
+        """`results_table` of all runs."""
+        return results_table(self.train())
+
+    def curves(self) -> pd.DataFrame:
+        """`curves_table` of all runs."""
+        return curves_table(self.train())
+
+
+def train_together(experiments: Sequence[SingleTaskExperiment]) -> list[list[dict[str, object]]]:
+    """The runs of several experiments in one pool, so that no process idles between them; what each experiment's `train` returns.
+
+    They share the first one's folder, device, workers and engine. A run that stands in several is done once.
+    """
+    first = experiments[0]
+    each = [run for e in experiments for run in e.runs()]
+    runs = {single_task_run(**arguments).folder: arguments for arguments in each}
+    note_plan(first.runs_dir, "single tasks", [single_task_run(**arguments) for arguments in runs.values()])
+    each_its_own = devices(first.device, len(runs), engine=first.engine)
+    jobs = [
+        Job(f"{a['task']} {a['algorithm']} seed {a['seed']}", run_single_task, {**a, "device": device})
+        for a, device in zip(runs.values(), each_its_own, strict=True)
+    ]
+    gpus = "even" if first.device.startswith("cuda") else 0.0
+    done = run_jobs(jobs, workers=first.workers, progress=first.progress, description="runs", engine=first.engine, gpus=gpus)
+    lines = dict(zip(runs, (r.value or _failed(a, r.error) for a, r in zip(runs.values(), done, strict=True)), strict=True))
+    return [[lines[single_task_run(**arguments).folder] for arguments in e.runs()] for e in experiments]
+
+
+def _failed(run: dict[str, object], error: str | None) -> dict[str, object]:
+    nothing = {"last": float("nan"), "best": float("nan"), "updates": 0, "curve": []}
+    head = {"task": run["task"], "algorithm": run["algorithm"], "train_seed": run["seed"], "stiffness": run["stiffness"]}
+    return {**head, "status": "failed", "reason": error, **nothing}
+
+
+def results_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
+    """One line a run: task, algorithm, train_seed, status, reason, last, best, updates, and what it cost."""
+    cost = ("gradient_steps", "env_steps", "wall_s", "cpu_s")
+    ends = [line["curve"][-1] if line["curve"] else {} for line in lines]
+    return pd.DataFrame(
+        [
+            {**{k: v for k, v in line.items() if k != "curve"}, **{name: end.get(name) for name in cost}}
+            for line, end in zip(lines, ends, strict=True)
+        ]
+    )
+
+
+def curves_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
+    """One line an evaluation: task, algorithm, train_seed, updates (of the policy), gradient_steps (of all networks), env_steps, wall_s,
+    cpu_s, mean_return, training_return and more; see `run_single_task`."""
+    cost, scores = ("gradient_steps", "env_steps", "wall_s", "cpu_s"), ("mean_return", "training_return", "std_over_episodes")
+    columns = (*cost, *scores, "gradient_cosine", "gradient_batch_cosine", "gradient_norm_ratio", "reward_rmse")
+    return pd.DataFrame(
+        [
+            {**{k: line[k] for k in ("task", "algorithm", "train_seed")}, "updates": row["step"], **{k: row.get(k) for k in columns}}
+            for line in lines
+            for row in line["curve"]
+        ]
+    )

@@ -1,0 +1,177 @@
+"""Figures of Section 4.1: learning curves (Fig. 13), aggregates and profile (Fig. 5), in our numbers."""
+
+from __future__ import annotations
+
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from companion.reporting.colours import colours_of
+from companion.reporting.statistics import aggregate, performance_profile
+from pwmlib.sim.env import DifferentiableEnv
+from pwmlib.sim.render import render_frames
+
+from .experiment import SingleTaskExperiment
+from .tables import NAMES, iqm
+
+__all__ = ["aggregates_and_profile", "gaits", "learning_curves", "training_curves"]
+
+_COLOURS = colours_of(NAMES.values())
+
+
+def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Return of the deterministic policy against environment steps and against training time, and what the world model's gradient is
+    worth meanwhile; a row a task.
+
+    Lines are IQMs over seeds with 95 % bootstrap intervals over seeds, where there are several. Dotted: published final IQM of PWM.
+    """
+    tasks = list(dict.fromkeys(curves["task"]))
+    learned = curves["gradient_cosine"].notna().any()
+    size = {"figsize": (9.5 if learned else 7.0, 2.7 * len(tasks)), "layout": "constrained", "squeeze": False}
+    figure, axes = plt.subplots(len(tasks), 3 if learned else 2, **size)
+    shown = curves.assign(algorithm=curves["algorithm"].map(NAMES), minutes=curves["cpu_s"] / 60)
+    # Seeds take slightly different times: the mean time of each evaluation.
+    shown["evaluation"] = shown.groupby(["task", "algorithm", "train_seed"]).cumcount()
+    shown["minutes"] = shown.groupby(["task", "algorithm", "evaluation"])["minutes"].transform("mean")
+    present = list(dict.fromkeys(shown["algorithm"]))
+    panels = [
+        ("env_steps", "mean_return", "environment steps, millions", "return"),
+        ("minutes", "mean_return", "CPU-minutes of training", "return"),
+        ("minutes", "gradient_cosine", "CPU-minutes of training", "cosine of the model's gradient\nto the simulator's"),
+    ]
+    for row, task in zip(axes, tasks, strict=True):
+        for ax, (x, y, x_label, y_label) in zip(row, panels, strict=False):
+            part = shown[(shown["task"] == task) & shown[y].notna()]
+            if part.empty:  # nobody has a world model here
+                ax.set_axis_off()
+                continue
+            if x == "env_steps":  # a learner without steps of its own has no curve against them
+                part = part[part.groupby("algorithm")[x].transform("nunique") > 1].assign(env_steps=lambda table: table["env_steps"] / 1e6)
+            sns.lineplot(
+                part, x=x, y=y, hue="algorithm", hue_order=present, palette=_COLOURS, estimator=iqm, errorbar=("ci", 95), seed=0, ax=ax,
+                legend=ax is axes[0, 1],
+            )  # fmt: skip
+            if x == "env_steps":
+                _logarithmic(ax)
+            ax.set(xlabel=x_label, ylabel=f"{task}\n{y_label}" if ax is row[0] else y_label)
+            ax.grid(alpha=0.3)
+            level = published.query("algorithm == 'pwm' and task == @task")["final_iqm"]
+            if y == "mean_return" and len(level) and np.isfinite(level.iloc[0]):
+                ax.axhline(level.iloc[0], color="0.5", ls=":", lw=1, label="PWM, published")
+        row[1].sharey(row[0])
+        if learned:
+            row[2].set_ylim(-0.3, 1.02)
+    handles, labels = axes[0, 1].get_legend_handles_labels()
+    axes[0, 1].get_legend().remove()
+    handles, labels = zip(*{label: (handle, label) for handle, label in zip(handles, labels, strict=True)}.values(), strict=True)
+    figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(labels) // (1 + len(labels) // 6)), fontsize=8)
+    return figure
+
+
+def _logarithmic(ax: Axes) -> None:
+    """Of what is drawn already; where that is less than a decade, a few even ticks."""
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)) if high > 10 * low else MaxNLocator(3))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def training_curves(curves: pd.DataFrame) -> Figure:
+    """Return against gradient steps, of all networks; and against environment steps beside the training return that the paper plots (mean
+    of the episodes that ended since the last evaluation, noise included; dashed). A row a task, IQM over seeds."""
+    tasks, kinds = list(dict.fromkeys(curves["task"])), {"mean_return": "deterministic", "training_return": "in training, with noise"}
+    size = {"figsize": (7.0, 2.7 * len(tasks)), "layout": "constrained", "squeeze": False, "sharey": "row"}
+    figure, axes = plt.subplots(len(tasks), 2, **size)
+    names = ["task", "algorithm", "train_seed", "gradient_steps", "env_steps"]
+    units = {"gradient_steps": curves["gradient_steps"] / 1e3, "env_steps": curves["env_steps"] / 1e6}
+    shown = curves.assign(algorithm=curves["algorithm"].map(NAMES), **units)
+    shown = shown.melt(names, list(kinds), "policy", "return").dropna(subset="return").replace({"policy": kinds})
+    present = list(dict.fromkeys(shown["algorithm"]))
+    common = {"y": "return", "hue": "algorithm", "hue_order": present, "palette": _COLOURS, "estimator": iqm}
+    for row, task in zip(axes, tasks, strict=True):
+        part = shown[shown["task"] == task]
+        own = part.groupby("algorithm")["env_steps"].transform("nunique") > 1  # else it takes no steps of its own
+        evaluated = part[part["policy"] == kinds["mean_return"]]
+        sns.lineplot(evaluated, x="gradient_steps", **common, errorbar=("ci", 95), seed=0, ax=row[0], legend=False)
+        sns.lineplot(part[own], x="env_steps", style="policy", style_order=list(kinds.values()), **common, errorbar=None, ax=row[1])
+        row[0].set(xlabel="gradient steps, all networks, thousands", ylabel=f"{task}\nreturn")
+        row[1].set(xlabel="environment steps, millions")
+        for ax in row:
+            _logarithmic(ax)
+            ax.grid(alpha=0.3)
+    handles, labels = axes[0, 1].get_legend_handles_labels()
+    kept = [(h, name) for h, name in zip(handles, labels, strict=True) if name not in ("algorithm", "policy")]
+    for ax in axes[:, 1]:
+        ax.get_legend().remove()
+    figure.legend(*zip(*kept, strict=True), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Fig. 5: IQM of returns over the published score of PPO and the profile of the runs, each at the end of training and at its peak.
+
+    results: one line a run with `last` and `best`; a diverged run counts with what it had, one without a return with 0.
+    """
+    ppo = published[published["algorithm"] == "ppo"].set_index("task")["ppo_norm"]
+    scored = results.assign(**{point: (results[point] / results["task"].map(ppo)).fillna(0.0) for point in ("last", "best")})
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.3), layout="constrained")
+    algorithms = list(dict.fromkeys(results["algorithm"]))
+    for i, name in enumerate(algorithms):
+        part = scored[scored["algorithm"] == name]
+        for point, shift, solid in (("last", -0.2, True), ("best", 0.2, False)):
+            a = aggregate(part, score=point)["iqm"]
+            colour = _COLOURS[NAMES[name]]
+            left.bar(i + shift, a.value, width=0.38, facecolor=colour if solid else "none", edgecolor=colour, lw=1.5)
+            if a.low is not None:
+                left.errorbar(i + shift, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=3, lw=1)
+        for point, line in (("last", "-"), ("best", ":")):
+            profile = performance_profile(part, np.linspace(0, 1.5, 61), score=point)
+            right.plot(profile["threshold"], profile["fraction"], line, color=_COLOURS[NAMES[name]])
+            if point == "last":
+                right.fill_between(profile["threshold"], profile["low"], profile["high"], color=_COLOURS[NAMES[name]], alpha=0.15, lw=0)
+    left.set_xticks(
+        range(len(algorithms)),
+        [textwrap.fill(NAMES[a], 18) for a in algorithms],
+        fontsize=8,
+        rotation=35,
+        ha="right",
+        rotation_mode="anchor",
+    )
+    left.set(ylabel="return / published PPO", title="IQM: at the end (filled), at the peak (hollow)")
+    right.set(
+        xlabel="return / published PPO",
+        ylabel="share of runs above",
+        title="profile of the runs: at the end (lines), at the peak (dotted)",
+        ylim=(-0.02, 1.02),
+    )
+    for ax in (left, right):
+        ax.title.set_fontsize(9)
+        ax.grid(axis="y", alpha=0.3)
+    return figure
+
+
+def gaits(experiment: SingleTaskExperiment, task: str, *, frames: int = 8, seed: int = 0) -> Figure:
+    """Frames, an eighth of a second apart, of the last policy of each algorithm on a task; three seconds after the episode's start."""
+    figure, axes = plt.subplots(
+        len(experiment.algorithms), 1, figsize=(9.5, 1.45 * len(experiment.algorithms)), layout="constrained", squeeze=False
+    )
+    for ax, algorithm in zip(axes[:, 0], experiment.algorithms, strict=True):
+        env = DifferentiableEnv(task, 1, seed=20_000, stiffness=experiment.stiffness)
+        policy, obs, states = experiment.policy(algorithm, task, seed), env.reset(), []
+        for _ in range(180 + 8 * frames):
+            states.append(env.state[0].detach().clone())
+            with torch.no_grad():
+                obs = env.step(policy(obs, None)).obs
+        images = render_frames(env.model, torch.stack(states[180:]), stride=8, size=(2.4, 1.9))[:frames]
+        ax.imshow(np.concatenate(list(images), 1))
+        ax.set_axis_off()
+        ax.set_title(NAMES[algorithm], loc="left", fontsize=9)
+    return figure

@@ -1,0 +1,68 @@
+"""Parameters of notebook 02."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from companion.running.jobs import Engine, default_workers
+from companion.running.notebook import Names, Robots, all_of
+from companion.running.parameters import override
+
+from .experiment import SingleTaskExperiment
+from .runner import Algorithm, SingleTaskSettings
+from .scales import DEFAULT_ALGORITHMS, DEFAULT_TASKS, SINGLE_TASKS, settings_for
+
+__all__ = ["SingleTaskParameters"]
+
+
+class SingleTaskParameters(Robots):
+    """notebooks/02_single_task.ipynb."""
+
+    notebook = "02_single_task"
+    in_the_name = frozenset({"tasks"})
+    tasks: Names = Field([], description='environments of the simulator, e.g. ["hopper", "ant"]; empty means what the scale affords')
+    algorithms: Names = Field([], description='learners, e.g. ["shac", "pwm"]; empty means what the scale affords')
+    train_seeds: int = Field(
+        0, ge=0, le=100, description="the number of training seeds of each; 0 means 2 at scale quick, 3 at laptop, else 5"
+    )
+    stiffness: float = Field(1.0, gt=0, le=1000, description="factor on the stiffness and damping of contacts (Fig. 7a), in (0, 1000]")
+    engine: Engine = Field("local", description="where jobs run: local or ray")
+    workers: int = Field(0, ge=0, le=1024, description="the number of processes; 0 means one per core")
+
+    @field_validator("tasks")
+    @classmethod
+    def _environments(cls, value: list[str]) -> list[str]:
+        return all_of(value, SINGLE_TASKS, "environment") if value else []
+
+    @field_validator("algorithms")
+    @classmethod
+    def _learners(cls, value: list[str]) -> list[str]:
+        return all_of(value, get_args(Algorithm), "algorithm") if value else []
+
+    @model_validator(mode="after")
+    def _overrides_exist(self) -> SingleTaskParameters:
+        self.settings()
+        return self
+
+    def settings(self) -> dict[str, SingleTaskSettings]:
+        """The sizes on each task with this notebook's changes."""
+        tasks = self.tasks or DEFAULT_TASKS[self.scale]
+        return {name: override(settings_for(self.scale, name), self.overrides) for name in tasks}
+
+    def experiment(self, *, progress: bool = True) -> SingleTaskExperiment:
+        """The experiment of these parameters, its folder checked."""
+        settings = self.settings()
+        return SingleTaskExperiment(
+            tasks=tuple(settings),
+            algorithms=tuple(self.algorithms) or DEFAULT_ALGORITHMS[self.scale],
+            settings=settings,
+            train_seeds=self.train_seeds or {"quick": 2, "laptop": 3, "paper": 5}[self.scale],
+            runs_dir=self.runs_folder(),
+            stiffness=self.stiffness,
+            device=self.device_name(),
+            workers=self.workers or default_workers(),
+            engine=self.engine,
+            progress=progress,
+        )

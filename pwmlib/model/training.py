@@ -1,0 +1,209 @@
+"""Pre-training of a world model on offline slices (Algorithm 1, first stage; Eq. 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pwmlib.errors import NonFiniteError, check_finite
+from pwmlib.model.world_model import WorldModelLossConfig
+from pwmlib.settings import Count, NonNegative, Positive, settings
+
+from .world_model import WorldModel, world_model_loss
+
+__all__ = ["SliceSource", "Variant", "WorldModelTrainer", "WorldModelTraining", "held_out_fit", "pretrain_world_model"]
+
+
+class SliceSource(Protocol):
+    """Anything that gives training slices; `pwmlib.data.SliceSampler` does."""
+
+    def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch], task [batch]. Where slices may run into the
+        end of an episode also valid [horizon, batch], 0 where it has ended before, and terminated [horizon, batch], boolean."""
+        ...
+
+
+class WorldModelTrainer:
+    """Adam on Eq. 10 over random slices; `update` is one step. `state_dict` continues it bit-identically."""
+
+    def __init__(
+        self, model: WorldModel, data: SliceSource, config: WorldModelTraining | None = None, *, seed: int = 0, decay_from: int = 0
+    ):
+        """decay_from: updates before the learning rate begins to fall, where `final_lr` says that it does."""
+        self.model, self.data, self.config, self.decay_from = model, data, config or WorldModelTraining(), decay_from
+        c = self.config
+        encoder = list(model.encoder.parameters()) if model.encoder is not None else []
+        embedding = list(model.task_embedding.parameters()) if model.task_embedding is not None else []
+        special = {id(p) for p in encoder + embedding}
+        groups = [{"params": [p for p in model.parameters() if id(p) not in special], "scale": 1.0}]
+        if encoder:
+            groups.append({"params": encoder, "scale": c.encoder_lr_scale})
+        if embedding and c.train_task_embedding:
+            groups.append({"params": embedding, "scale": 1.0})
+        self.parameters = [p for g in groups for p in g["params"]]
+        self.optimiser = torch.optim.Adam(groups, lr=c.lr, fused=True)
+        self.rng = np.random.default_rng(seed)
+        self.step = 0
+
+    def update(self) -> dict[str, float]:
+        """One gradient step. Returns scalars to log; raises NonFiniteError, then nothing of the model has changed."""
+        c = self.config
+        device = self.model.obs_mean.device
+        rng_state, touched = self.rng.bit_generator.state, {x: x.detach().clone() for x in self._touched()}
+        batch = [x.to(device) for x in self.data.slices(c.batch, c.horizon, self.rng)]
+        batch, ends = batch[:4], dict(zip(("valid", "terminated"), batch[4:], strict=False))
+        with torch.autocast(device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
+            loss, parts = world_model_loss(self.model, *batch, c.loss, **ends)
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        for p, g in zip(self.parameters, gradients, strict=True):
+            p.grad = g
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+        try:
+            check_finite(self.step + 1, **{f"world_model_{k}_loss": v for k, v in parts.items()}, world_model_gradient_norm=norm)
+        except NonFiniteError as error:
+            self.rng.bit_generator.state = rng_state
+            with torch.no_grad():
+                for x, before in touched.items():
+                    x.copy_(before)
+            raise NonFiniteError(f"{error}; the world model is back in the state before it") from error
+        torch.nn.utils.clip_grads_with_norm_(self.parameters, c.grad_norm, norm)
+        done = max(0, self.step - self.decay_from) / max(1, c.updates - self.decay_from)
+        lr = c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, done)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr * group["scale"]
+        self.optimiser.step()
+        self.step += 1
+        return {"loss": float(loss.detach()), "grad_norm": float(norm), **{f"{k}_loss": float(v) for k, v in parts.items()}}
+
+    def _touched(self) -> list[Tensor]:
+        """What computing the loss may change: a spectral norm's vectors, an embedding longer than its norm allows."""
+        embedding = self.model.task_embedding
+        return [*self.model.buffers(), *([embedding.weight] if embedding is not None else [])]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.rng.bit_generator.state = state["rng"]
+        self.step = int(state["step"])
+
+
+def pretrain_world_model(
+    model: WorldModel,
+    data: SliceSource,
+    config: WorldModelTraining | None = None,
+    *,
+    seed: int = 0,
+    callback: Callable[[WorldModelTrainer, dict[str, float]], None] | None = None,
+) -> WorldModelTrainer:
+    """Train a world model on offline data in `config.updates` updates of Eq. 10 (Algorithm 1, first stage).
+
+    Args:
+        model: changed in place.
+        data: gives the slices.
+        config: the numbers of the training; by default Table 1's.
+        seed: of the slices that are drawn.
+        callback: called with the trainer and its scalars after each update.
+
+    Returns:
+        The trainer; `.model` is the world model.
+
+    Raises:
+        NonFiniteError: a loss or gradient was NaN or infinite.
+    """
+    trainer = WorldModelTrainer(model, data, config, seed=seed)
+    while trainer.step < trainer.config.updates:
+        metrics = trainer.update()
+        if callback:
+            callback(trainer, metrics)
+    return trainer
+
+
+@torch.no_grad()
+def held_out_fit(model: WorldModel, data: SliceSource, *, horizon: int = 16, batch: int = 512, seed: int = 0) -> dict[str, float]:
+    """How predicted rewards follow recorded ones at the first and the last of `horizon` open-loop steps.
+
+    correlation_first, correlation_last: in symlog space. slope_first, slope_last: least-squares slope of predicted over recorded rewards in
+    their own units; gradients are off by about the same factor, which no correlation shows.
+    data should hold episodes that were not trained on; steps after an episode's end are left out. NaN where the recorded
+    rewards do not vary.
+    """
+    found_slices = data.slices(batch, horizon, np.random.default_rng(seed))
+    obs, action, reward, task, *ends = (x.to(model.obs_mean.device) for x in found_slices)
+    happened = ends[0].bool() if ends else torch.ones_like(reward, dtype=torch.bool)
+    z = model.encode(obs[0], task)
+    found = {}
+    for t in range(horizon):
+        if t in (0, horizon - 1):
+            predicted = model.reward(z, action[t], task, symexp=True)
+            pair = torch.stack([predicted, reward[t]])[:, happened[t]]
+            end = "first" if t == 0 else "last"
+            found[f"correlation_{end}"] = float(torch.corrcoef(torch.sign(pair) * torch.log1p(pair.abs()))[0, 1])
+            covariance = torch.cov(pair)
+            found[f"slope_{end}"] = float(covariance[0, 1] / covariance[1, 1])
+        z = model.next(z, action[t], task)
+    return found
+
+
+Variant = Literal["paper", "released"]
+
+
+@settings
+class WorldModelTraining:
+    """Pre-training of the world model on offline data (Eq. 10, Table 1)."""
+
+    updates: Count = 100_000
+    horizon: Count = 16
+    batch: Count = 1024
+    lr: Positive = 3e-4
+    final_lr: NonNegative | None = None
+    """Linear decay to this value over `updates`; None keeps lr constant."""
+    encoder_lr_scale: NonNegative = 1.0
+    """TD-MPC2 pre-training: 0.3."""
+    train_task_embedding: bool = True
+    """Released fine-tuning: the optimiser is never given the embedding."""
+    grad_norm: Positive = 20.0
+    standardise_obs: bool = False
+    """Standardise observations per task with the data's statistics (paper and released multi-task code: no)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the matrix products; parameters, normalisation, losses and the optimiser stay float32."""
+    loss: WorldModelLossConfig = WorldModelLossConfig()
+
+    def standardisation(self, mean: Tensor, std: Tensor, reward_mean: float, reward_std: float) -> tuple[Tensor, Tensor, float, float]:
+        """Of the data's moments (of observations mean and std) those that the model is to standardise with; else 0 and 1."""
+        obs = (mean, std) if self.standardise_obs else (torch.zeros_like(mean), torch.ones_like(std))
+        return (*obs, *((reward_mean, reward_std) if self.loss.normalise_reward else (0.0, 1.0)))
+
+    @classmethod
+    def variant(cls, name: Variant | Literal["released_fine_tuning"], **overrides: object) -> WorldModelTraining:
+        """The paper's or the released code's choices; keyword arguments override single fields.
+
+        "released": the pre-training behind the released multi-task runs, TD-MPC2's; `MultitaskScale.pretraining` adds the Q-functions
+        that shape the latents too. "released_fine_tuning": what the released code itself trains models with, see
+        `WorldModelLossConfig.released`; its multi-task runs did not. Raises ValueError for another name.
+        """
+        released: dict[str, dict[str, object]] = {
+            "paper": {},
+            "released": {"encoder_lr_scale": 0.3, "loss": WorldModelLossConfig().tdmpc2()},
+            "released_fine_tuning": {
+                "batch": 256,
+                "final_lr": 1e-5,
+                "train_task_embedding": False,
+                "loss": WorldModelLossConfig().released(),
+            },
+        }
+        if name not in released:
+            raise ValueError(f"variant must be 'paper', 'released' or 'released_fine_tuning', got {name!r}")
+        return replace(cls(), **{**released[name], **overrides})

@@ -1,0 +1,85 @@
+"""Actor and critics (Sec. 3.3, Table 1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pwmlib.model.layers import Activation, MLPEnsemble, NormOrder, mlp
+
+__all__ = ["MIN_LOG_STD", "Actor", "Critics"]
+
+MIN_LOG_STD = -1.427
+"""Floor of the log standard deviation, exp(-1.427) = 0.24 (Table 1: minimum policy std 0.24)."""
+
+
+class Actor(nn.Module):
+    """Gaussian policy with a state-independent standard deviation, squashed by tanh.
+
+    Called with (state [..., state_dim], noise [..., action_dim] or None); returns tanh(mu(state) + std noise), in [-1, 1].
+    noise None gives the deterministic policy tanh(mu), which is what is evaluated.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        *,
+        hidden: tuple[int, ...] = (400, 200, 100),
+        activation: Activation = "mish",
+        norm: NormOrder = "before_activation",
+        log_std_init: float = -1.0,
+        min_log_std: float = MIN_LOG_STD,
+    ):
+        super().__init__()
+        self.state_dim, self.action_dim, self.min_log_std = state_dim, action_dim, min_log_std
+        self.mean = mlp(state_dim, hidden, action_dim, activation=activation, norm=norm)
+        self.log_std = nn.Parameter(torch.full((action_dim,), log_std_init))
+
+    def clamp_log_std_(self) -> None:
+        """Move log_std up to its floor, in place. Run after each optimiser step, so that the parameter itself cannot sink."""
+        with torch.no_grad():
+            self.log_std.clamp_(min=self.min_log_std)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation before tanh, shape [action_dim]."""
+        return self.log_std.clamp(min=self.min_log_std).exp()
+
+    def forward(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
+        mean = self.mean(state)
+        return torch.tanh(mean if noise is None else mean + self.std * noise)
+
+
+class Critics(nn.Module):
+    """An ensemble of state-value functions (Table 1: 3 of sizes 400, 200), evaluated in one batched product.
+
+    forward: state [..., state_dim] -> values [members, ...]. `value` reduces the members.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        *,
+        members: int = 3,
+        hidden: tuple[int, ...] = (400, 200),
+        activation: Activation = "mish",
+        norm: NormOrder = "before_activation",
+        reduction: Literal["mean", "min"] = "mean",
+        dtype: Literal["float32", "bfloat16"] = "float32",
+    ):
+        super().__init__()
+        if reduction not in ("mean", "min"):
+            raise ValueError(f"Critics: reduction must be 'mean' or 'min', got {reduction!r}")
+        self.reduction = reduction
+        self.net = MLPEnsemble(members, state_dim, hidden, 1, activation=activation, norm=norm, dtype=dtype)
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.net(state).squeeze(-1)
+
+    def value(self, state: Tensor) -> Tensor:
+        """One value per state, shape [...]: mean over members, or their minimum (released code)."""
+        values = self(state)
+        return values.mean(0) if self.reduction == "mean" else values.min(0).values

@@ -1,0 +1,106 @@
+"""Scores of a policy in the real task, beside what the model believes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pwmlib.data import Episode
+from pwmlib.data.store import record, record_together
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.twohot import symlog
+from pwmlib.tasks import Environment
+
+from .actor_critic import Actor, Critics
+from .planning import MPPI, PlannerConfig
+
+__all__ = ["EVALUATION_SEED", "Evaluation", "evaluate_planner", "evaluate_policy", "policy_actor", "summarise"]
+
+EVALUATION_SEED = 10_000_000
+"""First seed of evaluation episodes; training episodes use smaller or hashed ones."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean over episodes of the deterministic policy."""
+
+    score: float
+    """0 to 100: return / 10 (dm_control), last-step success x 100 (MetaWorld)."""
+    mean_return: float
+    success: float
+    touched: float
+    """Fraction of episodes with success at the last, at any step."""
+    episodes: int
+
+    def row(self) -> dict[str, Any]:
+        """As columns of a tidy table."""
+        return asdict(self)
+
+
+def summarise(env: Environment, episodes: list[Episode]) -> Evaluation:
+    """Average episodes into an Evaluation."""
+    mean_return = float(np.mean([e.total_reward for e in episodes]))
+    success = float(np.mean([e.success for e in episodes]))
+    touched = float(np.mean([e.touched for e in episodes]))
+    return Evaluation(env.task.score(mean_return, success), mean_return, success, touched, len(episodes))
+
+
+def evaluate_policy(envs: Sequence[Environment], actor: Actor, view: FrozenWorldModel) -> tuple[Evaluation, list[Episode]]:
+    """Run the deterministic policy tanh(mu) for an episode in each environment of one task, in lock-step, from EVALUATION_SEED on."""
+    act = policy_actor(actor, view, envs[0])
+    seeds = [EVALUATION_SEED + i for i in range(len(envs))]
+    played = record_together(envs, act, seeds=seeds, behaviour="evaluation")
+    return summarise(envs[0], played), played
+
+
+def evaluate_planner(env: Environment, view: FrozenWorldModel, *, episodes: int = 1, config: PlannerConfig | None = None) -> Evaluation:
+    """Run MPPI inside the model, acting in the real task: the gate of the world model."""
+    played = []
+    for i in range(episodes):
+        planner = MPPI(view, env.task.obs_dim, env.task.action_dim, config, seed=i)
+        played.append(record(env, planner, seed=EVALUATION_SEED + i, behaviour="planner"))
+    return summarise(env, played)
+
+
+@torch.no_grad()
+def believed_and_real_value(
+    critics: Critics, view: FrozenWorldModel, episodes: list[Episode], *, obs_dim: int, gamma: float
+) -> tuple[float, float]:
+    """V(E(s_0)) and the discounted return that really followed, both in the units that the critics learn (symlog rewards unless
+    the view inverts them); means over episodes. The first far above the second is a model that is being exploited."""
+    padded = torch.zeros(len(episodes), view.obs_dim)
+    rewards = torch.from_numpy(np.stack([e.rows[1:, -1] for e in episodes]))
+    for row, e in zip(padded, episodes, strict=True):
+        row[:obs_dim] = torch.from_numpy(e.rows[0, :obs_dim])
+    believed = critics.value(view.encode(padded.to(view.model.obs_mean.device))).mean()
+    if view.model.config.two_hot is not None and not view.reward_symexp:
+        rewards = symlog(rewards)
+    weight = gamma ** torch.arange(rewards.shape[1], dtype=rewards.dtype)
+    return float(believed), float((rewards * weight).sum(1).mean())
+
+
+def policy_actor(
+    actor: Actor, view: FrozenWorldModel, env: Environment, rng: np.random.Generator | None = None, *, noise_scale: np.ndarray | None = None
+):
+    """act function of a policy in the real task: pad, encode, tanh(mu) (plus the policy's noise with an rng), unpad.
+
+    It takes observations [obs_dim] of one episode or [n, obs_dim] of several in lock-step. noise_scale: factors on the noise, [n, 1].
+    """
+    obs_dim, action_dim = env.task.obs_dim, env.task.action_dim
+    device = view.model.obs_mean.device
+
+    @torch.no_grad()
+    def act(obs: np.ndarray, step: int) -> np.ndarray:
+        padded = torch.zeros(*obs.shape[:-1], view.obs_dim)
+        padded[..., :obs_dim] = torch.from_numpy(obs)
+        noise = None
+        if rng is not None:
+            drawn = rng.standard_normal((*obs.shape[:-1], actor.action_dim)) * (1.0 if noise_scale is None else noise_scale)
+            noise = torch.from_numpy(drawn.astype(np.float32)).to(device)
+        return actor(view.encode(padded.to(device)), noise)[..., :action_dim].cpu().numpy()
+
+    return act

@@ -1,0 +1,155 @@
+"""PWM online (App. C.4): collect with the noisy policy, train the world model further, improve the policy, repeat.
+
+It is also how a fresh machine gets data of mixed quality: the episodes of a run are the replay of a learning agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pwmlib.data import Episode, SliceSampler, make_behaviour
+from pwmlib.data.store import record
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
+from pwmlib.model.world_model import WorldModel, WorldModelConfig
+from pwmlib.optimizer.evaluation import policy_actor
+from pwmlib.optimizer.pwm import replay_starts
+from pwmlib.settings import Count, Whole, settings
+from pwmlib.tasks import Environment
+
+from .config import PWMConfig
+from .pwm import PolicyLearner
+
+__all__ = ["OnlineAgent", "OnlineConfig"]
+
+
+@settings
+class OnlineConfig:
+    """One task, online. Updates per episode are after each collected episode."""
+
+    episodes: Count = 60
+    """Episodes of the learning agent, after the random ones."""
+    random_episodes: Whole = 5
+    """Before the first update; of the given policy where there is one."""
+    model_updates: Whole = 100
+    policy_updates: Whole = 60
+    first_model_updates: Whole = 300
+    """World-model updates on the random episodes, before the first policy update."""
+    model: WorldModelConfig = WorldModelConfig()
+    training: WorldModelTraining = WorldModelTraining()
+    policy: PWMConfig = PWMConfig()
+
+
+class OnlineAgent:
+    """The loop of App. C.4 on one real task, resumable after any episode.
+
+    `advance` adds one episode and the updates that follow it. `episodes` holds all episodes so far, in order.
+    With `model` (a trained single-task world model), `actor_state` and `critics_state` (a policy's and its critics' state_dict) it
+    fine-tunes those online instead of starting anew; config.model is ignored then. replay: shards of earlier episodes, as
+    `EpisodeStore.arrays` gives them, that it learns from besides its own.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        config: OnlineConfig | None = None,
+        *,
+        model: WorldModel | None = None,
+        actor_state: dict[str, Tensor] | None = None,
+        critics_state: dict[str, Tensor] | None = None,
+        replay: Sequence[np.ndarray] = (),
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ):
+        self.env, self.config, self.seed = env, config or OnlineConfig(), seed
+        c, t = self.config, env.task
+        self.episodes: list[Episode] = []
+        self._given_model, self._given_policy, self._replay = model is not None, actor_state is not None, tuple(replay)
+        if model is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model = WorldModel(t.obs_dim, t.action_dim, config=c.model)
+        if (model.tasks, model.obs_dim, model.action_dim) != (1, t.obs_dim, t.action_dim):
+            raise ValueError(
+                f"OnlineAgent: {t.name} needs a model of 1 task, {t.obs_dim} observations and {t.action_dim} actions, got {model}"
+            )
+        self.model = model.to(device)
+        self.data = SliceSampler([t], [self._replay])
+        self.trainer = WorldModelTrainer(self.model, self.data, c.training, seed=seed)
+        self.view = self._freeze()
+        starts = replay_starts(lambda: self.view, self.data, 0, margin=c.policy.start_margin)
+        self.learner = PolicyLearner(self.view, starts, c.policy, seed=seed, device=device)
+        if actor_state is not None:
+            self.learner.actor.load_state_dict(actor_state)
+        if critics_state is not None:
+            self.learner.critics.load_state_dict(critics_state)
+            self.learner.critic_optimiser.refresh()
+
+    @property
+    def finished(self) -> bool:
+        return len(self.episodes) >= self.config.random_episodes + self.config.episodes
+
+    def advance(self) -> dict[str, float]:
+        """Collect one episode, then update model and policy. Returns scalars to log."""
+        c, index = self.config, len(self.episodes)
+        rng = np.random.default_rng([self.seed, index])
+        episode_seed = int(rng.integers(2**31))
+        if index < c.random_episodes and not self._given_policy:
+            behaviour = ("uniform_random", "correlated_random")[index % 2]
+            act = make_behaviour(behaviour, self.env, rng)
+        else:
+            behaviour, act = "learning_agent", policy_actor(self.learner.actor, self.view, self.env, rng)
+        self._add(record(self.env, act, seed=episode_seed, behaviour=behaviour))
+        metrics = {"episode": float(index + 1), "return": self.episodes[-1].total_reward}
+        if index + 1 < c.random_episodes:
+            return metrics
+        first = index + 1 == max(1, c.random_episodes)
+        if first and c.training.standardise_obs and not self._given_model:
+            mean, std, *_ = self.data.statistics()
+            self.model.set_statistics(mean, std)
+        model_metrics, policy_metrics = {}, {}
+        for _ in range(c.first_model_updates if first else c.model_updates):
+            model_metrics = self.trainer.update()
+        self._refresh()
+        for _ in range(c.policy_updates):
+            policy_metrics = self.learner.update()
+        return metrics | {f"model_{k}": v for k, v in model_metrics.items()} | policy_metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the configuration; episodes included."""
+        return {
+            "trainer": self.trainer.state_dict(),
+            "learner": self.learner.state_dict(),
+            "episodes": [
+                {"rows": torch.from_numpy(e.rows), "behaviour": e.behaviour, "seed": e.seed, "success": e.success, "touched": e.touched}
+                for e in self.episodes
+            ],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.episodes = []
+        self.data.clear(0)
+        for shard in self._replay:
+            self.data.add(0, shard)
+        for e in state["episodes"]:
+            self._add(Episode(e["rows"].numpy(), e["behaviour"], e["seed"], e["success"], e["touched"]))
+        self.trainer.load_state_dict(state["trainer"])
+        self.learner.load_state_dict(state["learner"])
+        self._refresh()
+
+    def _add(self, episode: Episode) -> None:
+        self.episodes.append(episode)
+        self.data.add(0, episode.rows[None])
+
+    def _freeze(self) -> FrozenWorldModel:
+        policy = self.config.policy
+        return FrozenWorldModel(self.model, precision=policy.precision, reward_symexp=policy.reward_symexp)
+
+    def _refresh(self) -> None:
+        self.view = self._freeze()
+        self.learner.dynamics = self.view

@@ -1,0 +1,53 @@
+"""The six environments by name, with the numbers of their control step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from pwmlib.sim.engine.rules import StepRules
+from pwmlib.sim.robots.ant import AntRules
+from pwmlib.sim.robots.anymal import AnymalRules
+from pwmlib.sim.robots.double_pendulum import DoublePendulumRules
+from pwmlib.sim.robots.hopper import HopperRules
+from pwmlib.sim.robots.humanoid import HumanoidRules
+from pwmlib.sim.robots.snu_like import SNULikeRules
+
+__all__ = ["ENVS", "EnvSpec", "env_spec"]
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """One environment: `rules(variant)` builds model, observation and reward; substeps of a 1/60 s control step; substeps between
+    updates of the mass matrix; control steps of an episode; environments that the paper trains with at once."""
+
+    rules: Callable[[str], StepRules]
+    substeps: int
+    interval: int
+    episode_length: int = 1000
+    count: int = 64
+
+
+ENVS = {
+    "double_pendulum": EnvSpec(DoublePendulumRules, substeps=4, interval=4, episode_length=240, count=1024),
+    "hopper": EnvSpec(HopperRules, substeps=16, interval=16),
+    "ant": EnvSpec(AntRules, substeps=16, interval=16),
+    "anymal": EnvSpec(AnymalRules, substeps=16, interval=16),
+    "humanoid": EnvSpec(HumanoidRules, substeps=48, interval=48),
+    "snu_like": EnvSpec(SNULikeRules, substeps=48, interval=8),
+}
+"""Name -> specification (App. D; the released double pendulum updates its mass matrix every 8 of 4 substeps, that is once a step)."""
+
+
+def env_spec(name: str | EnvSpec, **changes: object) -> EnvSpec:
+    """The specification of an environment, with some numbers changed; None leaves a number as it is.
+
+    Fewer substeps than lie between two updates of the mass matrix mean one update a step, unless an interval is given as well.
+    """
+    if not isinstance(name, EnvSpec) and name not in ENVS:
+        raise ValueError(f"unknown environment {name!r}; known: {sorted(ENVS)}")
+    spec = name if isinstance(name, EnvSpec) else ENVS[name]
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if "substeps" in changes:
+        changes.setdefault("interval", min(spec.interval, changes["substeps"]))
+    return replace(spec, **changes)

@@ -1,0 +1,1 @@
+"""The robots: their tables, observations, rewards and ends of episodes (Table 2)."""
