@@ -21,7 +21,7 @@ from companion.running.runs import Run
 from companion.running.sweep import note_plan, status, summary
 from pwmlib.data.checkpoints import CheckpointError
 from pwmlib.model.frozen import FrozenWorldModel
-from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.optimizer.pwm import PWM
 from pwmlib.tasks import select_tasks, task
 
 TINY = {
@@ -160,7 +160,7 @@ def test_an_experiment_starts_from_shipped_artefacts(whole, tmp_path):
     artefacts = ship(
         tmp_path / "models", model, [experiment.store(t) for t in tasks], settings=experiment.scale, command="test",
         tables={"data": experiment.data(), "quality": quality, "behaviours": experiment.data_by_behaviour()},
-        policies={"mw-reach": {3: PolicyLearner(FrozenWorldModel(model, 1), None, experiment.scale.policy).actor}},
+        policies={"mw-reach": {3: PWM(FrozenWorldModel(model, 1), None, experiment.scale.policy).actor}},
         states=20,
     )  # fmt: skip
     again = Artefacts(tmp_path / "models")

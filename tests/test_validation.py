@@ -31,11 +31,11 @@ from pwmlib.data import BEHAVIOURS, EpisodeStore, make_behaviour
 from pwmlib.model.training import WorldModelTraining
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
-from pwmlib.optimizer.config import PWMConfig
 from pwmlib.optimizer.offline_robots import OfflinePWMConfig
 from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
 from pwmlib.optimizer.planning import PlannerConfig
+from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.optimizer.shac import SHACConfig
 from pwmlib.settings import SettingError
 from pwmlib.sim.closed_form import CartpoleSwingup, PendulumSwingup

@@ -361,51 +361,74 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
     return [(t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy() for t in tensors]
 
 
-class _NormMish(torch.autograd.Function):
+class _Layer(torch.autograd.Function):
+    """What both layers share: many modules at once (torch.func.vmap) are more members in one call."""
+
+    @classmethod
+    def vmap(cls, info, in_dims, x: Tensor, weight: Tensor, bias: Tensor, option: int):
+        x, weight, bias = (
+            t.unsqueeze(0).expand(info.batch_size, *t.shape) if at is None else t.movedim(at, 0)
+            for t, at in zip((x, weight, bias), in_dims, strict=False)
+        )
+        y, moments = cls.apply(x, weight.flatten(0, 1), bias.flatten(0, 1), option)
+        return (y, moments.view(info.batch_size, -1, 2)), (0, 0)
+
+
+class _NormMish(_Layer):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, mish_first: bool) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, mish_first: int) -> tuple[Tensor, Tensor]:
         rows, w, b, moments, y = _prepare(x, weight, bias)
         (_mish_norm if mish_first else _norm_mish)(*_arrays(rows, w, b, moments, y), f32(EPS))
-        ctx.mish_first = mish_first
-        ctx.save_for_backward(rows, w, b, moments)
-        return y.view(x.shape)
+        return y.view(x.shape), moments
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, bias, ctx.mish_first = inputs
+        ctx.save_for_backward(x, weight, bias, output[1])
+        ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
-        rows, w, b, moments = ctx.saved_tensors
-        g = grad.reshape(rows.shape).contiguous()
+    def backward(ctx, grad: Tensor, _: Tensor):
+        x, w, b, moments = ctx.saved_tensors
+        rows, g = x.reshape(-1, x.shape[-1]).contiguous(), grad.reshape(-1, x.shape[-1]).contiguous()
+        w, b = w.contiguous(), b.contiguous()
         gx, gw, gb = _gradients(ctx, rows, w)
         (_mish_norm_backward if ctx.mish_first else _norm_mish_backward)(*_arrays(g, rows, w, b, moments, gx, gw, gb))
         return gx.view(grad.shape), gw if gw.numel() else None, gb if gb.numel() else None, None
 
 
-class _NormSimNorm(torch.autograd.Function):
+class _NormSimNorm(_Layer):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, group: int) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, group: int) -> tuple[Tensor, Tensor]:
         rows, w, b, moments, y = _prepare(x, weight, bias)
         _norm_simnorm(*_arrays(rows, w, b, moments, y), f32(EPS), group)
-        ctx.group = group
-        ctx.save_for_backward(rows, y, w, moments)
-        return y.view(x.shape)
+        return y.view(x.shape), moments
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, _, ctx.group = inputs
+        ctx.save_for_backward(x, output[0], weight, output[1])
+        ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
-        rows, y, w, moments = ctx.saved_tensors
-        g = grad.reshape(rows.shape).contiguous()
+    def backward(ctx, grad: Tensor, _: Tensor):
+        x, y, w, moments = ctx.saved_tensors
+        rows, results, g = (t.reshape(-1, x.shape[-1]).contiguous() for t in (x, y, grad))
+        w = w.contiguous()
         gx, gw, gb = _gradients(ctx, rows, w)
-        _norm_simnorm_backward(*_arrays(g, rows, y, w, moments, gx, gw, gb), ctx.group)
+        _norm_simnorm_backward(*_arrays(g, rows, results, w, moments, gx, gw, gb), ctx.group)
         return gx.view(grad.shape), gw if gw.numel() else None, gb if gb.numel() else None, None
 
 
 def norm_mish(x: Tensor, weight: Tensor, bias: Tensor, *, mish_first: bool = False) -> Tensor:
     """mish(LayerNorm(x)), or LayerNorm(mish(x)) with mish_first. float32 or bfloat16 on the CPU; shapes as in the module's."""
-    return _NormMish.apply(x, weight, bias, mish_first)
+    return _NormMish.apply(x, weight, bias, mish_first)[0]
 
 
 def norm_simnorm(x: Tensor, weight: Tensor, bias: Tensor, *, group: int = 8) -> Tensor:
     """SimNorm(LayerNorm(x)) with groups of `group` consecutive entries. float32 or bfloat16 on the CPU."""
     if x.shape[-1] % group:
         raise ValueError(f"norm_simnorm: the last dimension must be a multiple of group={group}, got shape {tuple(x.shape)}")
-    return _NormSimNorm.apply(x, weight, bias, group)
+    return _NormSimNorm.apply(x, weight, bias, group)[0]
