@@ -77,7 +77,7 @@ def norm_and_activation(
         return x if function is None else function(x)
     fusible = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and weight.dtype == torch.float32
     if fusible and (activation == "mish" or (isinstance(activation, SimNorm) and norm == "before_activation")):
-        from . import cpu_kernels as fused  # Numba takes half a second to import
+        from pwmlib.kernels import functions as fused  # Numba takes half a second to import
 
         w, b = weight.reshape(-1, weight.shape[-1]), bias.reshape(-1, bias.shape[-1])
         if isinstance(activation, SimNorm):
