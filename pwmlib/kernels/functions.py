@@ -3,7 +3,7 @@
 On a CPU these element-wise layers cost more than the matrix products of a small model: torch runs LayerNorm, Mish and their
 backward as a dozen passes over memory with a slow exponential. Here each is one Numba kernel per direction (compiled once, cached
 on disk), with the single-exponential form of Mish: tanh(softplus(a)) = q / (q + 2), q = e^a (e^a + 2). Errors against a float64
-computation are those of torch's own float32 kernels (tests/test_nets.py). x may be bfloat16: it is read and written as such and
+computation are those of torch's own float32 kernels (tests/model/test_nets.py). x may be bfloat16: it is read and written as such and
 computed in float32. Everything else (GPUs, float64) goes through torch.
 
 x: shape [..., n]; weight, bias: shape [members, n] with the rows of x in `members` equal consecutive parts.

@@ -262,7 +262,7 @@ def errata_switches():
 
 
 def test_the_errata_page_lists_every_switch_with_the_variant_that_sets_it():
-    sources = {path.stem: path.read_text() for path in (PROJECT / "tests").glob("test_*.py")}
+    sources = {path.stem: path.read_text() for path in (PROJECT / "tests").rglob("test_*.py")}
     listed = set()
     for topic, kind, name, value, variants, tests in errata_switches():
         set_by = {v: RELEASED[v][0][kind] for v in variants if kind in RELEASED[v][0]}

@@ -48,7 +48,7 @@ NAN, INF = float("nan"), float("inf")
 FINITE = "must be a finite number"
 ONE, TWO, ZERO = (f"must be greater than or equal to {least}" for least in (1, 2, 0))
 POSITIVE = "must be greater than 0"
-FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def cell(number):

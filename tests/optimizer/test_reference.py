@@ -1,4 +1,4 @@
-"""The library against the readable reference (tests/reference_pwm.py) and the released modules' arrays."""
+"""The library against the readable reference (reference_pwm.py) and the released modules' arrays."""
 
 from dataclasses import replace
 

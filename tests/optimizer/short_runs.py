@@ -1,6 +1,6 @@
 """Short seeded runs of each learner, as numbers: what a rebuilt optimiser must give again.
 
-python tests/short_runs.py writes tests/short_runs.json.
+python tests/optimizer/short_runs.py writes short_runs.json beside it.
 """
 
 from __future__ import annotations
