@@ -14,6 +14,11 @@ __all__ = ["printed_settings", "published_aggregates", "published_scores", "publ
 PUBLISHED = PROJECT / "data" / "published"
 
 
+def published_table(name: str) -> pd.DataFrame:
+    """A table of data/published."""
+    return pd.read_csv(PUBLISHED / f"{name}.csv")
+
+
 def printed_settings(pipeline: Literal["multitask", "single_task", "offline"]) -> dict[str, Any]:
     """The paper's hyper-parameters by the dotted names of a pipeline's settings."""
     table = pd.read_csv(PUBLISHED / "hyperparameters.csv").dropna(subset=pipeline)
