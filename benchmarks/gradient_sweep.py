@@ -22,7 +22,7 @@ from pwmlib.estimators import first_order_along, horizon_table
 from pwmlib.model.dynamics import Dynamics
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.world_model import WorldModel
-from pwmlib.optimizer.shac import NormalisedActor
+from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.sim.env import EnvDynamics
 
 SAMPLES, HORIZONS = 100, 50
@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    true, policy = EnvDynamics("double_pendulum", SAMPLES), NormalisedActor(6, 1, hidden=(64, 64))
+    true, policy = EnvDynamics("double_pendulum", SAMPLES), Actor(6, 1, hidden=(64, 64), standardise=True)
     single = EnvDynamics("double_pendulum", 1)
     start, noise = true.reset(), torch.randn(HORIZONS, SAMPLES, 1)
     seen, actions = followed(true, policy, start, noise)

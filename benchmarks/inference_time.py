@@ -21,7 +21,7 @@ from pwmlib.data.checkpoints import write_atomic
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModel
 from pwmlib.optimizer.actor_critic import Actor
-from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.pwm import PWMConfig
 
 OBS, ACTION, TASKS = 39, 6, 80
 

@@ -42,9 +42,9 @@ from pwmlib.data import EpisodeStore
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WorldModelConfig
-from pwmlib.optimizer.config import PWMConfig
 from pwmlib.optimizer.offline_robots import OfflinePWMConfig
 from pwmlib.optimizer.online_robots import OnlinePWMConfig
+from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.optimizer.shac import SHACConfig
 from pwmlib.sim.closed_form.ball_wall import BallWall
 from pwmlib.tasks import select_tasks

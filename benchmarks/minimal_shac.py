@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from companion.running.results import save_table
-from pwmlib.optimizer.returns import td_lambda
+from pwmlib.optimizer.imagination import td_lambda
 from pwmlib.sim.env import DifferentiableEnv
 
 

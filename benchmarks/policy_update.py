@@ -4,7 +4,7 @@ Both run in this process, interleaved, with the same sizes, batch 64, H = 16 and
 
 * baseline: rewards and critic values inside the time loop, gradients of the frozen model's weights computed and thrown away,
   torch's own Mish and softmax, critics vectorised with vmap, 32 critic steps each with its own clip and Adam step;
-* ours: `pwmlib.optimizer.pwm.PolicyLearner`, in float32 and with bfloat16 matrix products.
+* ours: `pwmlib.optimizer.pwm.PWM`, in float32 and with bfloat16 matrix products.
 
 The first actor loss of both is compared, so that they are known to compute the same thing.
 Run: python benchmarks/policy_update.py [--sizes 1M 5M 48M] [--repeats 7] [--device cpu] [--csv data/results/benchmarks/policy_update.csv]
@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModel
-from pwmlib.optimizer.config import PWMConfig
-from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.optimizer.imagination import imagine
+from pwmlib.optimizer.pwm import PWM, PWMConfig
 
 OBS, ACTION, TASKS = 39, 6, 80
 
@@ -45,7 +45,7 @@ class _Layer(nn.Linear):
 class Baseline:
     """One update computed step by step, sharing the learner's weights at the start."""
 
-    def __init__(self, model: WorldModel, learner: PolicyLearner):
+    def __init__(self, model: WorldModel, learner: PWM):
         self.model, self.config, self.actor = model, learner.config, learner.actor
         self.task = torch.zeros(learner.config.batch, dtype=torch.long, device=model.obs_mean.device)
         net, self.critics = learner.critics.net, {}
@@ -133,12 +133,12 @@ def measure(size: str, repeats: int, device: torch.device) -> list[dict[str, obj
     obs = torch.randn(config.batch, OBS, device=device)
     noises = torch.randn(repeats + 1, config.horizon, config.batch, ACTION, device=device)
 
-    def learner(**changes: object) -> PolicyLearner:
+    def learner(**changes: object) -> PWM:
         changed = replace(config, **changes)
         view = FrozenWorldModel(model, 0, precision=changed.precision)
         with torch.no_grad():
             start = view.encode(obs)
-        return PolicyLearner(view, lambda batch, generator: start, changed, seed=0, device=device)
+        return PWM(view, lambda batch, generator: start, changed, seed=0, device=device)
 
     ways = {
         "ours, float32": learner(),
@@ -170,14 +170,13 @@ def measure(size: str, repeats: int, device: torch.device) -> list[dict[str, obj
     ]
 
 
-def _with_noise(learner: PolicyLearner, noise: Tensor):
-    from pwmlib.model.dynamics import rollout
+def _with_noise(learner: PWM, noise: Tensor):
 
-    def imagine():
+    def imagined():
         start = learner.starts(learner.config.batch, learner.generator)
-        return rollout(learner.dynamics, learner.actor, start, noise=noise, detach_policy_input=learner.config.detach_policy_input)
+        return imagine(learner.dynamics, learner.actor, start, noise=noise, detach_policy_input=learner.config.detach_policy_input)
 
-    return imagine
+    return imagined
 
 
 def _device_name(device: torch.device) -> str:

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from companion.reporting.style import WIDTH
 from companion.running.runs import Run, train
-from pwmlib.model.dynamics import rollout
-from pwmlib.optimizer.config import PWMConfig
-from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.optimizer.imagination import imagine
+from pwmlib.optimizer.pwm import PWM, PWMConfig
 from pwmlib.sim.closed_form import CartpoleSwingup, PendulumSwingup
 
 __all__ = ["SETTINGS", "Setting", "evaluate", "gradient_reach", "perfect_model_curves", "run_setting"]
@@ -98,7 +97,7 @@ def run_setting(name: str, seed: int, runs_dir: str, *, updates: int | None = No
     params = {"setting": replace(setting, policy=config), "seed": seed, "evaluate_every": evaluate_every}
 
     def work(run: Run) -> list[dict[str, Any]]:
-        learner = PolicyLearner(world, start_states(world, setting.starts, seed=seed), config, seed=seed)
+        learner = PWM(world, start_states(world, setting.starts, seed=seed), config, seed=seed)
         first = {"setting": name, "train_seed": seed, "step": 0, "return": evaluate(world, learner.actor, setting.evaluation_start)}
         train(
             run,
@@ -132,7 +131,7 @@ def gradient_reach(*, horizon: int = 16, samples: int = 256, seed: int = 0) -> p
             noise = torch.randn(horizon, samples, 1, generator=generator)
             actions = torch.zeros(horizon, samples, 1, requires_grad=True)
             step = iter(actions)
-            rewards = rollout(world, lambda s, eps, step=step: torch.tanh(next(step) + 0.3 * eps), state, noise=noise).rewards
+            rewards = imagine(world, lambda s, eps, step=step: torch.tanh(next(step) + 0.3 * eps), state, noise=noise).rewards
             (gradient,) = torch.autograd.grad(rewards.sum(), actions)
             rows.append({"reward": shape, "angle_deg": degrees, "gradient_norm": float(gradient.square().sum((0, 2)).sqrt().mean())})
     return pd.DataFrame(rows)

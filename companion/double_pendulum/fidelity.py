@@ -13,7 +13,7 @@ from companion.running.runs import Run, single_thread
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.estimators import gradient_fidelity
 from pwmlib.estimators.trajectories import open_loop, sample_trajectories
-from pwmlib.optimizer.shac import NormalisedActor
+from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.sim.env import EnvDynamics
 
 from .study import ENV, DoublePendulumScale, ObservingPolicy, Study, load_model, load_policy, milestone_updates
@@ -49,7 +49,7 @@ def fidelity_study(scale: DoublePendulumScale, study: Study, runs_dir: str | Pat
     return pd.read_csv(run.folder / "table.csv")
 
 
-def _measure(scale: DoublePendulumScale, policy: NormalisedActor, folders: dict[int, str], replays: list[str]) -> pd.DataFrame:
+def _measure(scale: DoublePendulumScale, policy: Actor, folders: dict[int, str], replays: list[str]) -> pd.DataFrame:
     true = EnvDynamics(ENV, scale.samples, seed=2)
     rollouts = {kind: _states_and_actions(true, policy, kind, scale.horizons) for kind in KINDS}
     horizons = [h for h in HORIZONS if h <= scale.horizons]
@@ -64,7 +64,7 @@ def _measure(scale: DoublePendulumScale, policy: NormalisedActor, folders: dict[
     return pd.concat(tables, ignore_index=True)
 
 
-def _states_and_actions(true: EnvDynamics, policy: NormalisedActor, kind: str, steps: int, seed: int = 3) -> tuple[Tensor, Tensor]:
+def _states_and_actions(true: EnvDynamics, policy: Actor, kind: str, steps: int, seed: int = 3) -> tuple[Tensor, Tensor]:
     """N states of a kind, [N, 4], and the actions of the rollout from them, [steps, N, 1]."""
     g = torch.Generator().manual_seed(seed)
     start, on_states = true.reset(), ObservingPolicy(true, policy)

@@ -28,7 +28,8 @@ from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining, held_out_fit
 from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig
 from pwmlib.optimizer.actor_critic import Actor
-from pwmlib.optimizer.shac import SHAC, NormalisedActor, SHACConfig, evaluate_policy
+from pwmlib.optimizer.imagination import Rollout
+from pwmlib.optimizer.shac import SHAC, SHACConfig, evaluate_policy
 from pwmlib.settings import Count, Counts, Fraction, Several, settings
 from pwmlib.sim.env import DifferentiableEnv, EnvDynamics
 from pwmlib.sim.registry import ENVS
@@ -102,8 +103,8 @@ class _RecordedSHAC:
         env = DifferentiableEnv(ENV, scale.envs, seed=seed)
         self.learner = SHAC(env, scale.shac, seed=seed, spread=False, record=self._record)
 
-    def _record(self, obs: Tensor, action: Tensor, reward: Tensor, final_obs: Tensor, *ends: Tensor) -> None:
-        self.stream.append(torch.cat([obs, final_obs, action, reward[..., None]], -1))
+    def _record(self, roll: Rollout) -> None:
+        self.stream.append(torch.cat([roll.states, roll.reached, roll.actions, roll.rewards[..., None]], -1))
 
     @property
     def step(self) -> int:
@@ -271,9 +272,9 @@ def _values(results: list) -> list[dict[str, Any]]:
     return [result.value for result in results]
 
 
-def load_policy(scale: DoublePendulumScale, folder: str) -> NormalisedActor:
+def load_policy(scale: DoublePendulumScale, folder: str) -> Actor:
     """The SHAC policy of a run's folder."""
-    actor = NormalisedActor(6, 1, hidden=scale.shac.actor_hidden)
+    actor = Actor(6, 1, hidden=scale.shac.actor_hidden, standardise=True)
     actor.load_state_dict(Run.checkpoint_in(folder)["learner"]["actor"])
     return actor
 
@@ -348,9 +349,7 @@ def random_policy(world: FrozenWorldModel, hidden: tuple[int, ...], seed: int = 
         return Actor(world.state_dim, 1, hidden=hidden)
 
 
-def clone_policy(
-    policy: NormalisedActor, world: FrozenWorldModel, data: SliceSampler, hidden: tuple[int, ...], updates: int = 400
-) -> Actor:
+def clone_policy(policy: Actor, world: FrozenWorldModel, data: SliceSampler, hidden: tuple[int, ...], updates: int = 400) -> Actor:
     """A policy on latents that acts like the given one on observations (regression of the means on replay states)."""
     copy, rng = random_policy(world, hidden), np.random.default_rng(0)
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pwmlib.model.training import WorldModelTraining
-from pwmlib.optimizer.config import PWMConfig
+from pwmlib.optimizer.pwm import PWMConfig
 
 if TYPE_CHECKING:
     from .experiment import MultitaskExperiment

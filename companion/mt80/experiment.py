@@ -27,7 +27,8 @@ from pwmlib.errors import ExplainedError
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer, held_out_fit
 from pwmlib.model.world_model import WorldModel
-from pwmlib.optimizer.pwm import StartStates, replay_starts
+from pwmlib.optimizer.evaluation import replay_starts
+from pwmlib.optimizer.pwm import StartStates
 from pwmlib.settings import Count, settings
 from pwmlib.tasks import Task
 

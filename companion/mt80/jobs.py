@@ -13,7 +13,7 @@ from pwmlib.data.store import record, record_together
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.optimizer.actor_critic import Actor, Critics
 from pwmlib.optimizer.evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_planner, evaluate_policy, policy_actor, summarise
-from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.optimizer.pwm import PWM
 from pwmlib.optimizer.stacked import Member, StackedPolicies
 from pwmlib.tasks import Task, make
 from pwmlib.tasks import task as find_task
@@ -48,7 +48,7 @@ def collection_job(experiment: MultitaskExperiment, index: int) -> list[dict[str
         device = resolve_device(experiment.device)
         model, c = experiment.load_world_model(), plan.policy
         view = FrozenWorldModel(model, experiment.model_index(index), precision=c.precision, reward_symexp=c.reward_symexp)
-        learner = PolicyLearner(view, experiment.starts(index, view), c, seed=COLLECTION_SEED + number, device=device)
+        learner = PWM(view, experiment.starts(index, view), c, seed=COLLECTION_SEED + number, device=device)
         parts = np.array_split(np.arange(plan.episodes), plan.stages)
         envs = [make(t) for _ in parts[0]]
         episodes, lines = [], []
@@ -103,7 +103,7 @@ def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[s
         starts = experiment.starts(index, view)
         envs = [make(t) for _ in range(scale.eval_episodes)]
 
-        learner = PolicyLearner(view, starts, scale.policy, seed=seed, device=device)
+        learner = PWM(view, starts, scale.policy, seed=seed, device=device)
 
         def evaluate(step: int) -> dict[str, Any]:
             evaluation, episodes = evaluate_policy(envs, learner.actor, view)

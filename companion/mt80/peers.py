@@ -20,7 +20,7 @@ from pwmlib.baselines.tdmpc2_planner import TDMPC2Planner, prior_actor
 from pwmlib.data.store import record, record_together
 from pwmlib.model.frozen import FrozenMultiTaskModel
 from pwmlib.optimizer.evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_policy, summarise
-from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.optimizer.pwm import PWM
 from pwmlib.tasks import make
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def one_policy_job(peers: MultitaskPeers, index: int) -> list[dict[str, Any]]:
     def work(run: Run) -> list[dict[str, Any]]:
         device, c = resolve_device(e.device), e.scale.one_policy
         dynamics = FrozenMultiTaskModel(e.load_world_model(), reward_symexp=c.reward_symexp)
-        learner = PolicyLearner(dynamics, peers_starts(peers, dynamics), c, seed=seed, device=device)
+        learner = PWM(dynamics, peers_starts(peers, dynamics), c, seed=seed, device=device)
         train(run, learner, c.updates, checkpoint_every=e.scale.checkpoint_every)
         lines = []
         for i in peers.tasks:

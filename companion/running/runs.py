@@ -49,7 +49,7 @@ __all__ = ["Resumable", "Run", "digest", "environment_stamp", "plain", "read_rec
 
 
 class Resumable(Protocol):
-    """What `train` drives: PolicyLearner, WorldModelTrainer."""
+    """What `train` drives: PWM, WorldModelTrainer."""
 
     step: int
 

@@ -17,6 +17,7 @@ from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config
 from pwmlib.data.replay import Replay
 from pwmlib.errors import ExplainedError, NonFiniteError
+from pwmlib.optimizer.imagination import Rollout
 from pwmlib.optimizer.offline_robots import OfflinePWM, OfflinePWMConfig
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
 from pwmlib.optimizer.shac import SHAC, SHACConfig, evaluate_policy
@@ -213,8 +214,8 @@ class _Recording:
     def update(self) -> dict[str, float]:
         return self.shac.update()
 
-    def _record(self, obs: Tensor, action: Tensor, reward: Tensor, final_obs: Tensor, terminated: Tensor, truncated: Tensor) -> None:
-        for row in zip(obs, action, reward, final_obs, terminated, truncated, strict=True):
+    def _record(self, roll: Rollout) -> None:
+        for row in zip(roll.states, roll.actions, roll.rewards, roll.reached, roll.terminated, roll.truncated, strict=True):
             self.replay.add(*(x.cpu() for x in row))
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from pwmlib.model.training import WorldModelTraining
 from pwmlib.model.world_model import WorldModelConfig
-from pwmlib.optimizer.config import PWMConfig
 from pwmlib.optimizer.offline_robots import OfflinePWMConfig
 from pwmlib.optimizer.online_robots import OnlinePWMConfig
+from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.optimizer.shac import SHACConfig
 
 from .runner import Algorithm, SingleTaskSettings, parts_of

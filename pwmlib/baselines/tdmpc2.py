@@ -178,7 +178,7 @@ class TDMPC2Trainer:
     def _set_gradients(self, loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
         """Put the gradient of the loss into these parameters, clipped. Returns its norm before that."""
         for p, g in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
-            p.grad = g
+            p.grad = None if g is None else g.contiguous()  # fused Adam reads memory in the parameter's order
         return torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_norm)
 
     def _model_losses(self) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor | float]:

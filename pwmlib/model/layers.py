@@ -77,7 +77,7 @@ def norm_and_activation(
         return x if function is None else function(x)
     fusible = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and weight.dtype == torch.float32
     if fusible and (activation == "mish" or (isinstance(activation, SimNorm) and norm == "before_activation")):
-        from . import cpu_kernels as fused  # Numba takes half a second to import
+        from pwmlib.kernels import functions as fused  # Numba takes half a second to import
 
         w, b = weight.reshape(-1, weight.shape[-1]), bias.reshape(-1, bias.shape[-1])
         if isinstance(activation, SimNorm):
@@ -153,7 +153,6 @@ def mlp(
 class MLPEnsemble(nn.Module):
     """`members` MLPs of the same shape evaluated in batched matrix products; no Python loop over members.
 
-    dtype "bfloat16" runs the matrix products in bfloat16; parameters stay float32, LayerNorm and activations are computed in it.
     x: shape [..., in_features], shared by all members. Returns shape [members, ..., out_features].
     Weights start orthogonal with gain sqrt(2) and zero bias, the output layer too (as in the released critics; the paper is silent).
     """
@@ -167,12 +166,9 @@ class MLPEnsemble(nn.Module):
         *,
         activation: Activation = "mish",
         norm: NormOrder = "before_activation",
-        dtype: Literal["float32", "bfloat16"] = "float32",
     ):
         super().__init__()
         self.members, self.in_features, self.norm = members, in_features, norm
-        self.bfloat16 = dtype == "bfloat16"
-        self._copies: dict[nn.Parameter, Tensor] = {}
         self.activation = activation
         sizes = [in_features, *hidden, out_features]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
@@ -188,33 +184,19 @@ class MLPEnsemble(nn.Module):
                 self.ln_weights.append(nn.Parameter(torch.ones(members, 1, b)))
                 self.ln_biases.append(nn.Parameter(torch.zeros(members, 1, b)))
 
-    def product_copies(self) -> dict[nn.Parameter, Tensor]:
-        """In bfloat16: the copies of weights and biases that products use from now on, by parameter; nothing in float32.
-
-        Whoever moves the parameters refreshes the copies, and asks for gradients with respect to them: one cast a step instead of
-        one a product and one a gradient.
-        """
-        if self.bfloat16:
-            parameters = [*self.weights, *self.biases]
-            self._copies = {p: p.detach().to(torch.bfloat16).requires_grad_() for p in parameters}
-        return self._copies
-
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """keep: factors [members, rows, hidden[0]] on the first layer's output before it is normalised (dropout), or None."""
         if x.shape[-1] != self.in_features:
             raise ValueError(f"MLPEnsemble: expected {self.in_features} input features, got shape {tuple(x.shape)}")
         lead = x.shape[:-1]
-        h = x.reshape(-1, self.in_features)
-        cast = torch.bfloat16 if self.bfloat16 else x.dtype
-        h = h.to(cast).expand(self.members, -1, -1)
+        h = x.reshape(-1, self.in_features).expand(self.members, -1, -1)
         last = len(self.weights) - 1
         for i in range(last + 1):
-            weight, bias = (self._copies.get(p, p) for p in (self.weights[i], self.biases[i]))
-            h = torch.baddbmm(bias.to(cast), h, weight.to(cast))
+            h = torch.baddbmm(self.biases[i], h, self.weights[i])
             if i == last:
                 break
             if i == 0 and keep is not None:
                 h = h * keep
             weight, bias = (None, None) if self.norm == "none" else (self.ln_weights[i], self.ln_biases[i])
             h = norm_and_activation(h, weight, bias, self.activation, self.norm)
-        return h.to(x.dtype).reshape(self.members, *lead, h.shape[-1])
+        return h.reshape(self.members, *lead, h.shape[-1])

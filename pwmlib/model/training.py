@@ -16,7 +16,7 @@ from pwmlib.settings import Count, NonNegative, Positive, settings
 
 from .world_model import WorldModel, world_model_loss
 
-__all__ = ["SliceSource", "Variant", "WorldModelTrainer", "WorldModelTraining", "held_out_fit", "pretrain_world_model"]
+__all__ = ["SliceSource", "Variant", "WorldModelTrainer", "WorldModelTraining", "gradient_step", "held_out_fit", "pretrain_world_model"]
 
 
 class SliceSource(Protocol):
@@ -26,6 +26,35 @@ class SliceSource(Protocol):
         """obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch], task [batch]. Where slices may run into the
         end of an episode also valid [horizon, batch], 0 where it has ended before, and terminated [horizon, batch], boolean."""
         ...
+
+
+def gradient_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, lr: float, max_norm: float, update: int, name: str) -> float:
+    """Differentiate a loss, clip the gradient and take one step of an optimiser with one group of parameters.
+
+    Args:
+        optimiser: its parameters are those that the loss is differentiated by.
+        loss: a scalar.
+        lr: the learning rate of this step.
+        max_norm: what the gradient's norm is clipped to.
+        update: the learner's update, for the error.
+        name: whose loss it is, for the error.
+
+    Returns:
+        The norm of the gradient before it was clipped.
+
+    Raises:
+        NonFiniteError: the loss or its gradient is NaN or infinite; nothing has moved.
+    """
+    (group,) = optimiser.param_groups
+    gradients = torch.autograd.grad(loss, group["params"])
+    norm = torch.nn.utils.get_total_norm(gradients)
+    check_finite(update, **{f"{name}_loss": loss, f"{name}_gradient_norm": norm})
+    for p, g in zip(group["params"], gradients, strict=True):
+        p.grad = g.contiguous()  # fused Adam reads memory in the parameter's order
+    torch.nn.utils.clip_grads_with_norm_(group["params"], max_norm, norm)
+    group["lr"] = lr
+    optimiser.step()
+    return float(norm)
 
 
 class WorldModelTrainer:
@@ -61,7 +90,7 @@ class WorldModelTrainer:
             loss, parts = world_model_loss(self.model, *batch, c.loss, **ends)
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         for p, g in zip(self.parameters, gradients, strict=True):
-            p.grad = g
+            p.grad = None if g is None else g.contiguous()
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
         try:
             check_finite(self.step + 1, **{f"world_model_{k}_loss": v for k, v in parts.items()}, world_model_gradient_norm=norm)

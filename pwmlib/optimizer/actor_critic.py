@@ -1,4 +1,4 @@
-"""Actor and critics (Sec. 3.3, Table 1)."""
+"""Actor, critics, and the running moments that they are given (Sec. 3.3, Table 1)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,39 @@ from torch import Tensor, nn
 
 from pwmlib.model.layers import Activation, MLPEnsemble, NormOrder, mlp
 
-__all__ = ["MIN_LOG_STD", "Actor", "Critics"]
+__all__ = ["MIN_LOG_STD", "Actor", "Critics", "RunningMoments"]
 
 MIN_LOG_STD = -1.427
 """Floor of the log standard deviation, exp(-1.427) = 0.24 (Table 1: minimum policy std 0.24)."""
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance of everything seen so far, a batch at a time (Chan et al. 1979); as a layer it standardises its input."""
+
+    def __init__(self, *shape: int, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape, dtype=dtype))
+        self.register_buffer("variance", torch.ones(shape, dtype=dtype))
+        self.register_buffer("count", torch.tensor(1e-4, dtype=dtype))  # what it begins with has almost no weight
+
+    @torch.no_grad()
+    def add(self, batch: Tensor) -> None:
+        """Fold in a batch, shape [..., *shape]."""
+        values = batch.to(self.mean.dtype).reshape(-1, *self.mean.shape)
+        n, delta = len(values), values.mean(0) - self.mean
+        total = self.count + n
+        squares = self.variance * self.count + values.var(0, unbiased=False) * n + delta.square() * self.count * n / total
+        self.variance.copy_(squares / total)
+        self.mean.add_(delta * n / total)
+        self.count.copy_(total)
+
+    @property
+    def std(self) -> Tensor:
+        """sqrt(variance + 1e-5)."""
+        return (self.variance + 1e-5).sqrt()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
 
 
 class Actor(nn.Module):
@@ -32,11 +61,20 @@ class Actor(nn.Module):
         norm: NormOrder = "before_activation",
         log_std_init: float = -1.0,
         min_log_std: float = MIN_LOG_STD,
+        standardise: bool = False,
     ):
+        """standardise: let `mean` begin with the running moments of what it reads (`normalise`)."""
         super().__init__()
         self.state_dim, self.action_dim, self.min_log_std = state_dim, action_dim, min_log_std
         self.mean = mlp(state_dim, hidden, action_dim, activation=activation, norm=norm)
         self.log_std = nn.Parameter(torch.full((action_dim,), log_std_init))
+        self.moments = RunningMoments(state_dim) if standardise else None
+        if self.moments is not None:
+            self.mean = nn.Sequential(self.moments, *self.mean)
+
+    def normalise(self, state: Tensor) -> Tensor:
+        """The state as the networks see it: standardised by its moments so far, or as it is."""
+        return state if self.moments is None else self.moments(state)
 
     def clamp_log_std_(self) -> None:
         """Move log_std up to its floor, in place. Run after each optimiser step, so that the parameter itself cannot sink."""
@@ -68,16 +106,18 @@ class Critics(nn.Module):
         activation: Activation = "mish",
         norm: NormOrder = "before_activation",
         reduction: Literal["mean", "min"] = "mean",
-        dtype: Literal["float32", "bfloat16"] = "float32",
+        precision: Literal["float32", "bfloat16"] = "float32",
     ):
+        """precision: of the matrix products; parameters, LayerNorm and activations stay float32."""
         super().__init__()
         if reduction not in ("mean", "min"):
             raise ValueError(f"Critics: reduction must be 'mean' or 'min', got {reduction!r}")
-        self.reduction = reduction
-        self.net = MLPEnsemble(members, state_dim, hidden, 1, activation=activation, norm=norm, dtype=dtype)
+        self.reduction, self.bfloat16 = reduction, precision == "bfloat16"
+        self.net = MLPEnsemble(members, state_dim, hidden, 1, activation=activation, norm=norm)
 
     def forward(self, state: Tensor) -> Tensor:
-        return self.net(state).squeeze(-1)
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return self.net(state).squeeze(-1).to(state.dtype)
 
     def value(self, state: Tensor) -> Tensor:
         """One value per state, shape [...]: mean over members, or their minimum (released code)."""

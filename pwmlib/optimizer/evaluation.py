@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pwmlib.data import Episode
+from pwmlib.data import Episode, SliceSampler
 from pwmlib.data.store import record, record_together
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.twohot import symlog
@@ -18,7 +19,7 @@ from pwmlib.tasks import Environment
 from .actor_critic import Actor, Critics
 from .planning import MPPI, PlannerConfig
 
-__all__ = ["EVALUATION_SEED", "Evaluation", "evaluate_planner", "evaluate_policy", "policy_actor", "summarise"]
+__all__ = ["EVALUATION_SEED", "Evaluation", "evaluate_planner", "evaluate_policy", "policy_actor", "replay_starts", "summarise"]
 
 EVALUATION_SEED = 10_000_000
 """First seed of evaluation episodes; training episodes use smaller or hashed ones."""
@@ -104,3 +105,18 @@ def policy_actor(
         return actor(view.encode(padded.to(device)), noise)[..., :action_dim].cpu().numpy()
 
     return act
+
+
+def replay_starts(
+    view: Callable[[], FrozenWorldModel], data: SliceSampler, task_index: int, *, margin: int = 0
+) -> Callable[[int, torch.Generator], Tensor]:
+    """Start states z = E(s) of random replay states; the randomness comes from the learner's generator."""
+
+    def draw(batch: int, generator: torch.Generator) -> Tensor:
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        obs = data.start_observations(task_index, batch, np.random.default_rng(seed), margin=margin)
+        frozen = view()
+        with torch.no_grad():
+            return frozen.encode(obs.to(frozen.model.obs_mean.device))
+
+    return draw

@@ -1,4 +1,4 @@
-"""A world model in the place of a simulator's gradients: environments for `SHAC` whose states are latents."""
+"""A world model in the place of a simulator's gradients: environments whose states are latents."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class ModelEnv:
         return Step(real.state, self._latent, final, reward, real.terminated, real.truncated)
 
     def keep(self, *_: Tensor) -> None:
-        """Add the real steps since the last call to the replay; what `SHAC` calls as `record` when an update has succeeded."""
+        """Add the real steps since the last call to the replay; what `PWM` calls as `record` when an update has succeeded."""
         for row in self._window:
             self.replay.add(*row)
         self._window.clear()

@@ -16,9 +16,8 @@ from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.settings import Count, Fraction, NonNegative, settings
 
-from .config import PWMConfig
 from .online_robots import OnlinePWMConfig
-from .pwm import PolicyLearner
+from .pwm import PWM, PWMConfig
 
 __all__ = ["OfflinePWM", "OfflinePWMConfig"]
 
@@ -60,7 +59,7 @@ class OfflinePWM:
             model.set_statistics(*statistics)
             how = training if i == 0 else replace(training, encoder_lr_scale=0.0)
             self.trainers.append(WorldModelTrainer(model, given, how, seed=seed + 1000 * i))
-        self.learner = PolicyLearner(FrozenWorldModel(self.model), self._starts, c.policy, seed=seed, device=self.device)
+        self.learner = PWM(FrozenWorldModel(self.model), self._starts, c.policy, seed=seed, device=self.device)
 
     @property
     def model(self) -> WorldModel:

@@ -17,13 +17,11 @@ from pwmlib.data.store import record
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
-from pwmlib.optimizer.evaluation import policy_actor
-from pwmlib.optimizer.pwm import replay_starts
+from pwmlib.optimizer.evaluation import policy_actor, replay_starts
 from pwmlib.settings import Count, Whole, settings
 from pwmlib.tasks import Environment
 
-from .config import PWMConfig
-from .pwm import PolicyLearner
+from .pwm import PWM, PWMConfig
 
 __all__ = ["OnlineAgent", "OnlineConfig"]
 
@@ -83,7 +81,7 @@ class OnlineAgent:
         self.trainer = WorldModelTrainer(self.model, self.data, c.training, seed=seed)
         self.view = self._freeze()
         starts = replay_starts(lambda: self.view, self.data, 0, margin=c.policy.start_margin)
-        self.learner = PolicyLearner(self.view, starts, c.policy, seed=seed, device=device)
+        self.learner = PWM(self.view, starts, c.policy, seed=seed, device=device)
         if actor_state is not None:
             self.learner.actor.load_state_dict(actor_state)
         if critics_state is not None:

@@ -1,4 +1,4 @@
-"""PWM on one task of the differentiable simulator: the actor-critic of SHAC on a world model's gradients, the model trained as it goes."""
+"""PWM on one task of the differentiable simulator: Algorithm 1 on a world model's gradients, the model trained as it goes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pwmlib.settings import Count, Fraction, Whole, settings
 from pwmlib.sim.env import DifferentiableEnv
 
 from .model_env import Imagination, ModelEnv
-from .shac import SHAC, SHACConfig
+from .pwm import PWM
+from .shac import SHACConfig
 
 __all__ = ["OnlinePWM", "OnlinePWMConfig"]
 
@@ -117,17 +118,19 @@ class OnlinePWM:
         self.world = ModelEnv(
             env, self.model, self.replay, imagination=c.imagination, real_reward=c.real_reward, reward_symexp=c.reward_symexp
         )
-        self.shac = SHAC(self.world, c.actor_critic, seed=seed, record=self.world.keep)
+        device = env.simulator.device
+        self.learner = PWM(self.world, None, c.actor_critic, seed=seed, device=device, record=self.world.keep)
+        self.world.reset(seed=seed, spread=True)
 
     @property
     def step(self) -> int:
         """Updates so far: those of the world model alone count from minus `updates_before` to 0."""
-        return self.shac.step if self.trainer.step >= self.updates_before else self.trainer.step - self.updates_before
+        return self.learner.step if self.trainer.step >= self.updates_before else self.trainer.step - self.updates_before
 
     @property
     def actor(self):
         """Policy on observations, as `pwmlib.optimizer.shac.evaluate_policy` wants it."""
-        return lambda obs, noise=None: self.shac.actor(self.world.encode(obs), noise)
+        return lambda obs, noise=None: self.learner.actor(self.world.encode(obs), noise)
 
     def update(self) -> dict[str, float]:
         """One update of the world model alone while it is being pre-trained, then one of everything."""
@@ -137,7 +140,7 @@ class OnlinePWM:
                 self.world.refresh()
                 self.world.reset(spread=True)
             return {f"model_{k}": v for k, v in metrics.items()}
-        metrics, model_metrics = self.shac.update(), {}
+        metrics, model_metrics = self.learner.update(), {}
         if self.config.statistics == "running":
             self._standardise()
         for _ in range(self.config.model_updates):
@@ -159,7 +162,7 @@ class OnlinePWM:
         self.model.set_statistics(*self.config.training.standardisation(*self.replay.statistics()))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"shac": self.shac.state_dict(), "trainer": self.trainer.state_dict(), "replay": self.replay.state_dict()}
+        return {"learner": self.learner.state_dict(), "trainer": self.trainer.state_dict(), "replay": self.replay.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there; without a "replay" (of a run that is over) the policy can act, but nothing can be learned."""
@@ -167,4 +170,4 @@ class OnlinePWM:
             self.replay.load_state_dict(state["replay"])
         self.trainer.load_state_dict(state["trainer"])
         self.world.refresh()
-        self.shac.load_state_dict(state["shac"])
+        self.learner.load_state_dict(state["learner"])

@@ -10,8 +10,6 @@ from torch import Tensor
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.settings import Count, Fraction, NonNegative, Positive, SettingError, settings
 
-from .returns import discounted_sum
-
 __all__ = ["MPPI", "PlannerConfig"]
 
 
@@ -75,4 +73,5 @@ class MPPI:
         states = [state]
         for action in actions:
             states.append(self.view.advance(states[-1], action))
-        return discounted_sum(self.view.reward(torch.stack(states[:-1]), actions), gamma=self.config.gamma)
+        rewards = self.view.reward(torch.stack(states[:-1]), actions)
+        return torch.tensordot(self.config.gamma ** torch.arange(len(rewards), device=rewards.device, dtype=rewards.dtype), rewards, dims=1)

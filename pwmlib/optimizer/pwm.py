@@ -1,133 +1,212 @@
-"""Algorithm 1: policy extraction by first-order gradients through frozen dynamics (Eq. 6-9)."""
+"""Algorithm 1: a policy by first-order gradients through frozen dynamics (Eq. 6-9)."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import field, replace
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pwmlib.data import SliceSampler
 from pwmlib.errors import check_finite, restored_on_failure
-from pwmlib.model.dynamics import Dynamics, Rollout, rollout
-from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.dynamics import Dynamics, Episodes
+from pwmlib.model.layers import Activation, NormOrder
+from pwmlib.model.training import Variant, gradient_step
+from pwmlib.settings import Beta, Count, Fraction, NonNegative, Positive, Real, SettingError, settings
 
-from .actor_critic import Actor, Critics
-from .config import PWMConfig
-from .moments import RunningMoments
-from .returns import td_lambda
+from .actor_critic import MIN_LOG_STD, Actor, Critics, RunningMoments
+from .imagination import Rollout, actor_returns, critic_targets, imagine
 
-__all__ = ["PolicyLearner", "StartStates", "actor_returns", "critic_targets", "extract_policy", "replay_starts"]
+__all__ = ["PWM", "PWMConfig", "StartStates", "extract_policy"]
 
 StartStates = Callable[[int, torch.Generator], Tensor]
 """(batch, generator) -> start states [batch, state_dim]."""
 
+LATER = {"later": True}  # at their default such fields change no run's name
 
-def actor_returns(roll: Rollout, value: Callable[[Tensor], Tensor], config: PWMConfig) -> Tensor:
-    """Return of each imagined trajectory that the actor maximises (Eq. 6), shape [batch].
 
-    sum_{h<H} gamma^h r_h + gamma^H V(z_H), with nothing counted after a termination; or the lambda-return of the first state.
+@settings
+class PWMConfig:
+    """Policy extraction. The defaults are the paper's; `PWMConfig.variant("released")` sets every switch to the public code's choice.
+
+    Where the paper is silent (Adam's betas, learning-rate decay, initial standard deviation) the default is the released value.
     """
-    if config.actor_objective == "td_lambda":
-        next_value = value(roll.reached)
-        return td_lambda(roll.rewards, next_value, gamma=config.gamma, lam=config.lam, terminated=roll.terminated)[0]
-    horizon = roll.rewards.shape[0]
-    weight = config.gamma ** torch.arange(horizon, device=roll.rewards.device, dtype=roll.rewards.dtype).unsqueeze(1)
-    exponent = horizon + (config.terminal_discount == "gamma^(H+1)")
-    terminal = config.gamma**exponent * value(roll.reached[-1])
-    if roll.terminated is None:
-        return (weight * roll.rewards).sum(0) + terminal
-    return (weight * roll.rewards.masked_fill(~roll.happened, 0.0)).sum(0) + terminal.masked_fill(roll.terminated.any(0), 0.0)
+
+    updates: Count = 10_000
+    """Policy updates N; learning rates decay over them."""
+    horizon: Count = 16
+    batch: Count = 64
+    """Imagined trajectories per update (Table 1). Released multi-task configuration: 512."""
+    gamma: Fraction = 0.99
+    lam: Fraction = 0.95
+    actor_lr: Positive = 5e-4
+    critic_lr: Positive = 5e-4
+    final_lr: NonNegative = 1e-5
+    lr_schedule: Literal["linear", "constant"] = "linear"
+    betas: tuple[Beta, Beta] = (0.7, 0.95)
+    actor_grad_norm: Positive = 1.0
+    critic_grad_norm: Positive = 100.0
+    actor_hidden: tuple[Count, ...] = (400, 200, 100)
+    critic_hidden: tuple[Count, ...] = (400, 200)
+    critics: Count = 3
+    activation: Activation = "mish"
+    norm_order: NormOrder = "before_activation"
+    """"LayerNorm and Mish" (paper). Released actor and critics: Linear-Mish-LayerNorm, "after_activation"."""
+    log_std_init: Real = -1.0
+    min_log_std: Real = MIN_LOG_STD
+    actor_objective: Literal["n_step", "td_lambda"] = "n_step"
+    """Eq. 6, or the lambda-return of Fig. 19."""
+    terminal_discount: Literal["gamma^H", "gamma^(H+1)"] = "gamma^H"
+    """Weight of V(z_H) in Eq. 6. Released: gamma^(H+1), because gamma is advanced once too often."""
+    detach_policy_input: bool = False
+    """Full first-order gradient (Eq. 3). Released: the actor sees sg(z), which drops da/dz."""
+    actor_loss_scale: Literal["none", "horizon"] = "none"
+    """Released: the mean return is divided by H."""
+    return_scaling: Literal["none", "running_std"] = "none"
+    """Released: returns divided by a cumulative running standard deviation (ret_rms), instead of by H."""
+    reward_symexp: bool = False
+    """Optimise rewards in their own units instead of symlog space. The paper omits SymExp "since it is not differentiable"; it is."""
+    critic_target: Literal["td_lambda", "td0"] = "td_lambda"
+    """Eq. 7-8. Released multi-task code: one-step targets, since its done mask is all ones."""
+    critic_value: Literal["mean", "min"] = "mean"
+    """How 3 critics give one value: "to reduce variance" (paper), or the minimum (released)."""
+    critic_loss: Literal["sum", "mean"] = "sum"
+    """Eq. 9 sums over time and critics; released: mean over both."""
+    critic_iterations: Count = 8
+    critic_minibatches: Count = 4
+    critic_sampling: Literal["uniform", "time_blocks", "shuffled"] = "uniform"
+    """8 gradient steps, each on a uniform sample of a quarter of the data (paper); or 8 passes over 4 unshuffled blocks of time steps,
+    32 gradient steps (released); or passes over the shuffled data in parts (SHAC)."""
+    continued: Fraction = 0.0
+    """Share of the imagined trajectories that go on from where those of the last update ended, instead of from replay states (paper)."""
+    start_states: Literal["all", "slice_start"] = "all"
+    """Which replay states start imagined rollouts: all (s_1 ~ B), or none of an episode's last H (released: first of a slice)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the matrix products of the frozen model and the critics; parameters, sums and the actor stay float32."""
+
+    normalise_obs: bool = field(default=False, metadata=LATER)
+    """Running statistics of what actor and critics see (SHAC)."""
+    reward_scale: Positive = field(default=1.0, metadata=LATER)
+    """Multiplies the rewards that are learned from, so that values are of order 1 to 100. Reported returns are unscaled."""
+    target_kept: Fraction = field(default=0.0, metadata=LATER)
+    """Share of the old target critics that stays after an update (SHAC); at 0 the critics are their own target (Eq. 7-8)."""
+
+    def __post_init__(self) -> None:
+        if self.critic_sampling == "time_blocks" and self.horizon % self.critic_minibatches:
+            said = f"critic_sampling='time_blocks' needs a divisor of horizon={self.horizon}"
+            raise SettingError("critic_minibatches", self.critic_minibatches, said)
+
+    @property
+    def critic_steps(self) -> int:
+        """Gradient steps of the critics per update."""
+        return self.critic_iterations * (1 if self.critic_sampling == "uniform" else self.critic_minibatches)
+
+    @property
+    def start_margin(self) -> int:
+        """Last steps of an episode whose states start no imagined rollout."""
+        return self.horizon if self.start_states == "slice_start" else 0
+
+    @classmethod
+    def variant(cls, name: Variant, **overrides: object) -> PWMConfig:
+        """The paper's or the released code's choices; keyword arguments override single fields."""
+        if name == "paper":
+            return replace(cls(), **overrides)
+        if name != "released":
+            raise ValueError(f"variant must be 'paper' or 'released', got {name!r}")
+        released: dict[str, object] = {
+            "batch": 512, "norm_order": "after_activation", "terminal_discount": "gamma^(H+1)", "detach_policy_input": True,
+            "actor_loss_scale": "horizon", "return_scaling": "running_std", "critic_target": "td0", "critic_value": "min",
+            "critic_loss": "mean", "critic_sampling": "time_blocks", "start_states": "slice_start",
+        }  # fmt: skip
+        return replace(cls(), **{**released, **overrides})
 
 
-@torch.no_grad()
-def critic_targets(roll: Rollout, value: Callable[[Tensor], Tensor], config: PWMConfig) -> Tensor:
-    """Targets of V(z_0) ... V(z_{H-1}), shape [horizon, batch] (Eq. 7-8); those of steps that did not happen mean nothing."""
-    lam = config.lam if config.critic_target == "td_lambda" else 0.0
-    return td_lambda(roll.rewards, value(roll.reached), gamma=config.gamma, lam=lam, terminated=roll.terminated)
+class PWM:
+    """Actor, critics and their optimisers in one world; `update` is one iteration of Algorithm 1.
 
-
-class PolicyLearner:
-    """Actor, critics and their optimisers on frozen dynamics; `update` is one iteration of Algorithm 1.
-
-    dynamics: anything with the `Dynamics` protocol; it is used, never trained, and may be replaced between updates.
-    starts: draws start states of imagined rollouts.
+    The world is frozen dynamics (PWM), or environments that a simulator differentiates (SHAC) or a world model does (PWM online).
     All randomness comes from one generator, so that `state_dict` holds all that a bit-identical continuation needs.
     """
 
     def __init__(
         self,
-        dynamics: Dynamics,
-        starts: StartStates,
+        dynamics: Dynamics | Episodes,
+        starts: StartStates | None,
         config: PWMConfig | None = None,
         *,
         seed: int = 0,
         device: str | torch.device = "cpu",
-        input_dim: int | None = None,
+        record: Callable[[Rollout], None] | None = None,
     ):
-        self.dynamics, self.starts, self.config = dynamics, starts, config or PWMConfig()
+        """Build the networks.
+
+        Args:
+            dynamics: the world; it is used, never trained, and may be replaced between updates.
+            starts: draws start states of imagined rollouts; None with `Episodes`, which go on where they are.
+            config: the numbers.
+            seed: of weights and of all that is drawn.
+            device: of the networks.
+            record: called with each update's rollout, without graph and with unscaled rewards, once the update has succeeded.
+        """
+        self.dynamics, self.starts, self.config, self.record = dynamics, starts, config or PWMConfig(), record
         self.device = torch.device(device)
-        c = self.config
-        state_dim = input_dim or dynamics.state_dim
+        c, state_dim = self.config, dynamics.obs_dim if isinstance(dynamics, Episodes) else dynamics.state_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             common = {"activation": c.activation, "norm": c.norm_order}
-            self.actor = Actor(
-                state_dim,
-                dynamics.action_dim,
-                hidden=c.actor_hidden,
-                log_std_init=c.log_std_init,
-                min_log_std=c.min_log_std,
-                **common,
-            ).to(self.device)
-            self.critics = Critics(
-                state_dim, members=c.critics, hidden=c.critic_hidden, reduction=c.critic_value, dtype=c.precision, **common
-            ).to(self.device)
-        self.actor_optimiser = _FlatAdam(self.actor, c.actor_lr, c.betas)
-        self.critic_optimiser = _FlatAdam(self.critics, c.critic_lr, c.betas)
+            std = {"log_std_init": c.log_std_init, "min_log_std": c.min_log_std, "standardise": c.normalise_obs}
+            critics = {"members": c.critics, "hidden": c.critic_hidden, "reduction": c.critic_value, "precision": c.precision}
+            self.actor = Actor(state_dim, dynamics.action_dim, hidden=c.actor_hidden, **std, **common).to(self.device)
+            self.critics = Critics(state_dim, **critics, **common).to(self.device)
+        self.target = copy.deepcopy(self.critics) if c.target_kept else self.critics
+        self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=c.actor_lr, betas=c.betas, fused=True)
+        self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), lr=c.critic_lr, betas=c.betas, fused=True)
         self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.return_moments = RunningMoments(dtype=torch.float64)
         self.step = 0
         self._ends: tuple[Tensor, Tensor] | None = None
-        self.return_moments = RunningMoments()
 
     def update(self) -> dict[str, float]:
-        """One update: imagine, improve the actor, fit the critics. Returns scalars to log; raises NonFiniteError."""
-        self.actor_optimiser.check("actor")
-        self.critic_optimiser.check("critics")
+        """One update: imagine, improve the actor, fit the critics. Returns scalars to log.
+
+        Raises:
+            NonFiniteError: a loss or gradient was NaN or infinite; the learner, environments included, is back in the state before.
+        """
+        c = self.config
         with restored_on_failure(self):
-            roll = self.imagine()
+            lived = self.imagine()
+            roll = lived if c.reward_scale == 1.0 else replace(lived, rewards=c.reward_scale * lived.rewards)
             metrics = self._improve_actor(roll)
-            detached = roll.detach()
-            metrics |= self._fit_critics(detached)
-            if self.config.continued:
-                self._ends = last_states(detached)
+            metrics |= self._fit_critics(roll.detach())
+        lived = lived.detach()
+        if c.continued:
+            self._ends = lived.ends
+        if self.actor.moments is not None:
+            self.actor.moments.add(lived.states)
+        if self.record is not None:
+            self.record(lived)
         self.step += 1
-        return metrics
+        return metrics | {"reward": float(lived.rewards[lived.happened].mean())}
 
     def imagine(self) -> Rollout:
         """A batch of rollouts of the current policy, differentiable in the actor's parameters."""
         start, noise = self._draw()
-        return rollout(self.dynamics, self.actor, start, noise=noise, detach_policy_input=self.config.detach_policy_input)
+        return imagine(self.dynamics, self.actor, start, noise=noise, detach_policy_input=self.config.detach_policy_input)
 
-    def _draw(self) -> tuple[Tensor, Tensor]:
-        """Start states [batch, state_dim] and the policy's noise [horizon, batch, action_dim] of an imagined batch."""
-        c = self.config
-        start = self.starts(c.batch, self.generator)
-        if self._ends is not None:
-            states, alive = self._ends
-            goes_on = alive & (torch.rand(c.batch, generator=self.generator, device=self.device) < c.continued)
-            start = torch.where(goes_on[:, None], states, start)
-        return start, torch.randn(c.horizon, c.batch, self.actor.action_dim, generator=self.generator, device=self.device)
+    def value(self, state: Tensor) -> Tensor:
+        """V of states [..., state_dim] as returns and targets use it, [...]."""
+        return self.target.value(self.actor.normalise(state))
 
     def actor_loss(self, roll: Rollout) -> Tensor:
         """Minus the (scaled) mean return, a scalar (Eq. 6)."""
         c = self.config
-        returns = actor_returns(roll, self.critics.value, c)
+        lam = c.lam if c.actor_objective == "td_lambda" else None
+        returns = actor_returns(roll, self.value, gamma=c.gamma, lam=lam, discounts_at_end=1 + (c.terminal_discount == "gamma^(H+1)"))
         if c.return_scaling == "running_std":
             self.return_moments.add(returns.detach())
-            return -(returns / self.return_moments.std).mean()
+            return -returns.mean() / float(self.return_moments.std)
         return -returns.mean() / (c.horizon if c.actor_loss_scale == "horizon" else 1)
 
     def critic_loss(self, states: Tensor, targets: Tensor, steps: float | None = None) -> Tensor:
@@ -138,64 +217,71 @@ class PolicyLearner:
         return squared.sum(0).mean() * (self.config.horizon if steps is None else steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that continues the run bit-identically: parameters, optimisers, moments, step and random state."""
-        return {
-            "actor": self.actor.state_dict(),
-            "critics": self.critics.state_dict(),
-            "actor_optimiser": self.actor_optimiser.adam.state_dict(),
-            "critic_optimiser": self.critic_optimiser.adam.state_dict(),
-            "return_moments": self.return_moments.tensor,
-            "generator": self.generator.get_state(),
-            "step": self.step,
-            **({} if self._ends is None else {"ends": list(self._ends)}),
-        }
+        """All that continues the run bit-identically: parameters, optimisers, moments, step, random state, environments."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        ends = {} if self._ends is None else {"ends": list(self._ends)}
+        return {**parts, "generator": self.generator.get_state(), "step": self.step, **ends}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
-        self.actor.load_state_dict(state["actor"])
-        self.critics.load_state_dict(state["critics"])
-        self.actor_optimiser.adam.load_state_dict(state["actor_optimiser"])
-        self.critic_optimiser.adam.load_state_dict(state["critic_optimiser"])
-        self.critic_optimiser.refresh()
-        self.return_moments.tensor = state["return_moments"].clone()
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())
         self._ends = tuple(x.to(self.device) for x in state["ends"]) if "ends" in state else None
         self.step = int(state["step"])
 
+    def _parts(self) -> dict[str, Any]:
+        parts = {name: getattr(self, name) for name in ("actor", "critics", "actor_optimiser", "critic_optimiser", "return_moments")}
+        parts |= {"target": self.target} if self.config.target_kept else {}
+        return parts | ({"env": self.dynamics} if isinstance(self.dynamics, Episodes) else {})
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """Start states [batch, state_dim] and the policy's noise [horizon, batch, action_dim] of a batch of rollouts."""
+        c, generator = self.config, self.generator
+        start = self.dynamics.detach() if self.starts is None else self.starts(c.batch, generator)
+        if self._ends is not None:
+            states, alive = self._ends
+            goes_on = alive & (torch.rand(c.batch, generator=generator, device=self.device) < c.continued)
+            start = torch.where(goes_on[:, None], states, start)
+        return start, torch.randn(c.horizon, len(start), self.actor.action_dim, generator=generator, device=self.device)
+
     def _improve_actor(self, roll: Rollout) -> dict[str, float]:
         c = self.config
         loss = self.actor_loss(roll)
-        lr = self._learning_rate(c.actor_lr)
-        norm = self.actor_optimiser.step(loss, lr=lr, max_norm=c.actor_grad_norm, update=self.step + 1, name="actor")
+        rate = {"lr": self._learning_rate(c.actor_lr), "max_norm": c.actor_grad_norm}
+        norm = gradient_step(self.actor_optimiser, loss, **rate, update=self.step + 1, name="actor")
         self.actor.clamp_log_std_()
-        return {
-            "actor_loss": float(loss.detach()),
-            "actor_grad_norm": norm,
-            "reward": float(roll.rewards.detach()[roll.happened].mean()),
-            "saturation": float((roll.actions.detach()[roll.happened].abs() > 0.97).float().mean()),
-        }
+        saturated = (roll.actions.detach()[roll.happened].abs() > 0.97).float().mean()
+        return {"actor_loss": float(loss.detach()), "actor_grad_norm": norm, "saturation": float(saturated)}
 
     def _fit_critics(self, roll: Rollout) -> dict[str, float]:
-        c = self.config
-        happened = roll.happened
-        targets, states = critic_targets(roll, self.critics.value, c)[happened], roll.states[:-1][happened]
+        c, happened = self.config, roll.happened
+        lam = c.lam if c.critic_target == "td_lambda" else 0.0
+        targets = critic_targets(roll, self.value, gamma=c.gamma, lam=lam)[happened]
+        states = self.actor.normalise(roll.states[happened])
         check_finite(self.step + 1, critic_targets=targets.sum())
-        lr = self._learning_rate(c.critic_lr)
+        rate = {"lr": self._learning_rate(c.critic_lr), "max_norm": c.critic_grad_norm}
         losses, norm = [], 0.0
-        for index in self._minibatches(len(targets)):
-            loss = self.critic_loss(states[index], targets[index], len(targets) / c.batch)
-            norm = self.critic_optimiser.step(loss, lr=lr, max_norm=c.critic_grad_norm, update=self.step + 1, name="critic")
+        for rows in self._minibatches(len(targets)):
+            loss = self.critic_loss(states[rows], targets[rows], len(targets) / happened.shape[1])
+            norm = gradient_step(self.critic_optimiser, loss, **rate, update=self.step + 1, name="critic")
             losses.append(loss.detach())
+        if c.target_kept:
+            with torch.no_grad():
+                for slow, fast in zip(self.target.parameters(), self.critics.parameters(), strict=True):
+                    slow.lerp_(fast, 1 - c.target_kept)
         return {"critic_loss": float(torch.stack(losses).mean()), "critic_grad_norm": norm, "value": float(targets.mean())}
 
     def _minibatches(self, count: int) -> Iterator[Tensor]:
         """Indices of the rows of each critic step, of `count` in the order of time; as many steps whatever `count` is."""
-        c = self.config
+        c, where = self.config, {"device": self.device}
         for _ in range(c.critic_iterations):
             if c.critic_sampling == "uniform":
-                yield torch.randint(count, (max(1, count // c.critic_minibatches),), generator=self.generator, device=self.device)
+                yield torch.randint(count, (max(1, count // c.critic_minibatches),), generator=self.generator, **where)
+            elif c.critic_sampling == "shuffled":
+                yield from torch.randperm(count, generator=self.generator, **where).chunk(c.critic_minibatches)
             else:
-                rows = torch.arange(max(count, c.critic_minibatches), device=self.device) % count
+                rows = torch.arange(max(count, c.critic_minibatches), **where) % count
                 yield from rows.tensor_split(c.critic_minibatches)
 
     def _learning_rate(self, start: float) -> float:
@@ -211,8 +297,8 @@ def extract_policy(
     *,
     seed: int = 0,
     device: str | torch.device = "cpu",
-    callback: Callable[[PolicyLearner, dict[str, float]], None] | None = None,
-) -> PolicyLearner:
+    callback: Callable[[PWM, dict[str, float]], None] | None = None,
+) -> PWM:
     """Extract a policy from frozen dynamics in `config.updates` updates (Algorithm 1, second stage).
 
     Args:
@@ -229,73 +315,9 @@ def extract_policy(
     Raises:
         NonFiniteError: a loss or gradient was NaN or infinite.
     """
-    learner = PolicyLearner(dynamics, starts, config, seed=seed, device=device)
+    learner = PWM(dynamics, starts, config, seed=seed, device=device)
     while learner.step < learner.config.updates:
         metrics = learner.update()
         if callback:
             callback(learner, metrics)
     return learner
-
-
-def last_states(roll: Rollout) -> tuple[Tensor, Tensor]:
-    """Last states [batch, state_dim] of trajectories, and whether they go on from there [batch]."""
-    return roll.states[-1], roll.happened[-1] if roll.terminated is None else ~roll.terminated.any(0)
-
-
-class _FlatAdam:
-    """Adam with gradient clipping on a module whose parameters become views of one vector: one fused call instead of one a tensor."""
-
-    def __init__(self, module: torch.nn.Module, lr: float, betas: tuple[float, float]):
-        self.parameters = list(module.parameters())
-        flat = torch.cat([p.detach().reshape(-1) for p in self.parameters])
-        self.vector = torch.nn.Parameter(flat)
-        self.vector.grad = torch.zeros_like(flat)
-        sizes = [p.numel() for p in self.parameters]
-        for p, part in zip(self.parameters, flat.split(sizes), strict=True):
-            p.data = part.view(p.shape)
-        self.gradients = [g.view(p.shape) for g, p in zip(self.vector.grad.split(sizes), self.parameters, strict=True)]
-        self.adam = torch.optim.Adam([self.vector], lr=lr, betas=betas, fused=True)
-        self.copies = module.net.product_copies() if isinstance(module, Critics) else {}
-        self.leaves = [self.copies.get(p, p) for p in self.parameters]
-
-    def check(self, name: str) -> None:
-        """Raise ValueError where the module has been moved or cast, so that its parameters are no longer views of the vector."""
-        for p in self.parameters:
-            if p.untyped_storage().data_ptr() != self.vector.untyped_storage().data_ptr():
-                raise ValueError(
-                    f"PolicyLearner: parameters of the {name}, now {p.dtype} on {p.device}, are not those that its optimiser moves, "
-                    f"{self.vector.dtype} on {self.vector.device}; cast or move a copy of the {name}, or build the learner with device="
-                )
-
-    def step(self, loss: Tensor, *, lr: float, max_norm: float, update: int, name: str) -> float:
-        """Differentiate, check, clip, move. Returns the gradient norm before clipping; raises NonFiniteError before moving."""
-        torch._foreach_copy_(self.gradients, torch.autograd.grad(loss, self.leaves))
-        norm = float(torch.linalg.vector_norm(self.vector.grad))
-        check_finite(update, **{f"{name}_loss": loss.detach(), f"{name}_gradient_norm": norm})
-        if norm > max_norm:
-            self.vector.grad.mul_(max_norm / (norm + 1e-6))
-        self.adam.param_groups[0]["lr"] = lr
-        self.adam.step()
-        self.refresh()
-        return norm
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Bring the bfloat16 copies in line with the parameters; after anything that moves those."""
-        for parameter, half in self.copies.items():
-            half.copy_(parameter)
-
-
-def replay_starts(
-    view: Callable[[], FrozenWorldModel], data: SliceSampler, task_index: int, *, margin: int = 0
-) -> Callable[[int, torch.Generator], Tensor]:
-    """Start states z = E(s) of random replay states; the randomness comes from the learner's generator."""
-
-    def draw(batch: int, generator: torch.Generator) -> Tensor:
-        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        obs = data.start_observations(task_index, batch, np.random.default_rng(seed), margin=margin)
-        frozen = view()
-        with torch.no_grad():
-            return frozen.encode(obs.to(frozen.model.obs_mean.device))
-
-    return draw

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pwmlib.errors import NonFiniteError
-from pwmlib.optimizer.shac import SHAC, NormalisedActor, SHACConfig, evaluate_policy
+from pwmlib.optimizer.actor_critic import Actor
+from pwmlib.optimizer.shac import SHAC, SHACConfig, evaluate_policy
 from pwmlib.sim.env import DifferentiableEnv
 
 SMALL = SHACConfig(updates=8, horizon=6, actor_hidden=(16,), critic_hidden=(16,))
@@ -30,14 +31,15 @@ def test_continues_bit_identically_from_its_state():
     assert found == expected
     for a, b in zip(whole.actor.state_dict().values(), second.actor.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    assert torch.equal(whole.env.state, second.env.state)
+    assert torch.equal(whole.dynamics.state, second.dynamics.state)
 
 
 def test_actor_loss_is_the_discounted_reward_with_values_only_where_an_episode_goes_on():
     agent, seen = learner(), {}
     for _ in range(4):
-        loss, kept = agent._actor_loss()
-    seen.update(reward=kept["reward"], final_obs=kept["final_obs"], ended=kept["terminated"] | kept["truncated"])
+        roll = agent.imagine()
+    loss, kept = agent.actor_loss(roll), {"truncated": roll.truncated, "terminated": roll.terminated}
+    seen.update(reward=roll.rewards.detach(), final_obs=roll.reached.detach(), ended=roll.terminated | roll.truncated)
     gamma, expected = SMALL.gamma, torch.zeros(8)
     for e in range(8):
         discount = 1.0
@@ -59,15 +61,15 @@ def test_a_terminal_state_that_is_nan_changes_nothing(objective):
         agent = SHAC(
             DifferentiableEnv("hopper", 8, seed=0, episode_length=20), dataclasses.replace(SMALL, actor_objective=objective), seed=0
         )
-        inner, ends = agent.env.step, iter(torch.rand(SMALL.horizon, 8, generator=torch.Generator().manual_seed(0)) < 0.2)
+        inner, ends = agent.dynamics.step, iter(torch.rand(SMALL.horizon, 8, generator=torch.Generator().manual_seed(0)) < 0.2)
 
         def step(action, inner=inner, fill=fill, ends=ends):
             found, over = inner(action), next(ends)
             return found._replace(terminated=over, final_obs=found.final_obs + torch.where(over, fill, 0.0)[:, None])
 
-        agent.env.step = step
+        agent.dynamics.step = step
         metrics = agent.update()
-        results.append((metrics, agent.actor.state_dict(), agent.critic.state_dict()))
+        results.append((metrics, agent.actor.state_dict(), agent.critics.state_dict()))
     torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
@@ -80,17 +82,16 @@ def test_a_failed_update_puts_everything_back(fails):
     for _ in range(2):
         twin.update()
         agent.update()
-        before, step, fit = copy.deepcopy(agent.state_dict()), agent.env.step, agent._fit_critic
+        before, step, fit = copy.deepcopy(agent.state_dict()), agent.dynamics.step, agent._fit_critics
         if fails == "actor":
-            agent.env.step = lambda a, step=step: (lambda found: found._replace(reward=found.reward * torch.nan))(step(a))
+            agent.dynamics.step = lambda a, step=step: (lambda found: found._replace(reward=found.reward * torch.nan))(step(a))
         else:
-            agent._fit_critic = lambda seen, fit=fit: fit({**seen, "obs": seen["obs"] * torch.inf})
+            agent._fit_critics = lambda roll, fit=fit: fit(dataclasses.replace(roll, states=roll.states * torch.inf))
         with pytest.raises(NonFiniteError, match=f"the {fails} loss is nan; the learner is back in the state before it"):
             agent.update()
         after = agent.state_dict()
-        assert after.pop("config") == before.pop("config")
         torch.testing.assert_close(after, before, rtol=0, atol=0)
-        agent.env.step, agent._fit_critic = step, fit
+        agent.dynamics.step, agent._fit_critics = step, fit
     assert len(recorded) == 2
     assert agent.update() == twin.update()
 
@@ -99,19 +100,19 @@ def test_reward_scale_scales_what_is_learned_and_not_what_is_recorded():
     rewards = []
     for scale in (1.0, 0.01):
         agent = SHAC(DifferentiableEnv("hopper", 8), SHACConfig(updates=2, horizon=4, reward_scale=scale), seed=0)
-        agent.record = lambda obs, action, reward, *rest: rewards.append(reward)
+        agent.record = lambda roll: rewards.append(roll.rewards)
         agent.update()
     torch.testing.assert_close(rewards[0], rewards[1])
 
 
 def test_observation_statistics_are_those_of_all_observations():
-    actor, g = NormalisedActor(3, 1, hidden=(4,)), torch.Generator().manual_seed(0)
+    actor, g = Actor(3, 1, hidden=(4,), standardise=True), torch.Generator().manual_seed(0)
     batches = [5 + 2 * torch.randn(n, 3, generator=g) for n in (10, 200, 50)]
     for batch in batches:
-        actor.watch(batch)
+        actor.moments.add(batch)
     everything = torch.cat(batches)
-    torch.testing.assert_close(actor.obs_mean, everything.mean(0), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(actor.obs_var, everything.var(0, unbiased=False), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(actor.moments.mean, everything.mean(0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(actor.moments.variance, everything.var(0, unbiased=False), rtol=1e-3, atol=1e-3)
 
 
 def test_evaluation_stops_counting_when_an_episode_ends():

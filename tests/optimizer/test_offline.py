@@ -12,9 +12,8 @@ from pwmlib.model.ensemble import EnsembleDynamics
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer, held_out_fit
 from pwmlib.model.world_model import WorldModel, world_model_loss
-from pwmlib.optimizer.config import PWMConfig
 from pwmlib.optimizer.offline_robots import OfflinePWM, OfflinePWMConfig
-from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.optimizer.pwm import PWM, PWMConfig
 
 ENDING = dataclasses.replace(SMALL, termination=True)
 
@@ -105,7 +104,7 @@ class Line:
 
 def test_imagined_trajectories_go_on_where_they_ended_unless_they_terminated():
     config = PWMConfig(updates=9, horizon=2, batch=200, continued=0.75, actor_hidden=(8,), critic_hidden=(8,))
-    learner = PolicyLearner(Line(), lambda n, generator: torch.zeros(n, 1), config)
+    learner = PWM(Line(), lambda n, generator: torch.zeros(n, 1), config)
     begun = []
     whole = learner.imagine
 
@@ -122,7 +121,7 @@ def test_imagined_trajectories_go_on_where_they_ended_unless_they_terminated():
     assert shares[1][1] == pytest.approx(0.75, abs=0.1), "three quarters go on from 2"
     assert all(s[2] == 0 for s in shares), "beyond 3 they had ended"
     assert shares[2][1] == pytest.approx(0.75 * shares[1][0], abs=0.1)
-    again = PolicyLearner(Line(), learner.starts, config)
+    again = PWM(Line(), learner.starts, config)
     again.load_state_dict(learner.state_dict())
     a, b = (x.imagine().states for x in (learner, again))
     assert torch.equal(a, b)

@@ -24,8 +24,8 @@ from pwmlib.baselines.tdmpc2 import TDMPC2Trainer
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining, held_out_fit
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WorldModel, WorldModelConfig, WorldModelLossConfig, world_model_loss
-from pwmlib.optimizer.config import PWMConfig
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
+from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.sim.env import DifferentiableEnv
 
 SMALL = WorldModelConfig(latent_dim=16, encoder_hidden=(32,), dynamics_hidden=(32,), reward_hidden=(32,), task_dim=4)
@@ -262,7 +262,7 @@ def errata_switches():
 
 
 def test_the_errata_page_lists_every_switch_with_the_variant_that_sets_it():
-    sources = {path.stem: path.read_text() for path in (PROJECT / "tests").glob("test_*.py")}
+    sources = {path.stem: path.read_text() for path in (PROJECT / "tests").rglob("test_*.py")}
     listed = set()
     for topic, kind, name, value, variants, tests in errata_switches():
         set_by = {v: RELEASED[v][0][kind] for v in variants if kind in RELEASED[v][0]}

@@ -31,11 +31,11 @@ from pwmlib.data import BEHAVIOURS, EpisodeStore, make_behaviour
 from pwmlib.model.training import WorldModelTraining
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
-from pwmlib.optimizer.config import PWMConfig
 from pwmlib.optimizer.offline_robots import OfflinePWMConfig
 from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
 from pwmlib.optimizer.planning import PlannerConfig
+from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.optimizer.shac import SHACConfig
 from pwmlib.settings import SettingError
 from pwmlib.sim.closed_form import CartpoleSwingup, PendulumSwingup
@@ -48,7 +48,7 @@ NAN, INF = float("nan"), float("inf")
 FINITE = "must be a finite number"
 ONE, TWO, ZERO = (f"must be greater than or equal to {least}" for least in (1, 2, 0))
 POSITIVE = "must be greater than 0"
-FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 def cell(number):

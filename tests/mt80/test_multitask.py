@@ -17,11 +17,12 @@ from companion.mt80.experiment import MultitaskExperiment, StageFailedError
 from companion.mt80.scales import MULTITASK_SCALES, CollectionPlan
 from companion.mt80.shipped_model import Artefacts, ship
 from companion.running.parameters import override
+from companion.running.paths import PROJECT
 from companion.running.runs import Run
 from companion.running.sweep import note_plan, status, summary
 from pwmlib.data.checkpoints import CheckpointError
 from pwmlib.model.frozen import FrozenWorldModel
-from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.optimizer.pwm import PWM
 from pwmlib.tasks import select_tasks, task
 
 TINY = {
@@ -160,7 +161,7 @@ def test_an_experiment_starts_from_shipped_artefacts(whole, tmp_path):
     artefacts = ship(
         tmp_path / "models", model, [experiment.store(t) for t in tasks], settings=experiment.scale, command="test",
         tables={"data": experiment.data(), "quality": quality, "behaviours": experiment.data_by_behaviour()},
-        policies={"mw-reach": {3: PolicyLearner(FrozenWorldModel(model, 1), None, experiment.scale.policy).actor}},
+        policies={"mw-reach": {3: PWM(FrozenWorldModel(model, 1), None, experiment.scale.policy).actor}},
         states=20,
     )  # fmt: skip
     again = Artefacts(tmp_path / "models")
@@ -208,7 +209,7 @@ def test_status_tells_what_is_left_and_why(tmp_path):
 def test_ray_gives_the_same_table(whole, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="the 'cluster' extra is not installed")
     experiment, _ = whole
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(os.path.dirname(__file__)))
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     on_ray = dataclasses.replace(experiment, runs_dir=tmp_path / "runs", engine="ray")
     on_ray = dataclasses.replace(on_ray, scale=override(experiment.scale, {"policy.updates": 6, "evaluate_every": 6}))
     local = dataclasses.replace(on_ray, runs_dir=tmp_path / "local", engine="local")

@@ -20,8 +20,7 @@ from companion.running.ray import _even_share
 from companion.running.runs import Run, resolve_device, train
 from companion.running.sweep import note_plan, status, summary
 from pwmlib.errors import ExplainedError
-from pwmlib.optimizer.config import PWMConfig
-from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.optimizer.pwm import PWM, PWMConfig
 from pwmlib.sim.closed_form import CartpoleSwingup
 
 CONFIG = PWMConfig(updates=30, horizon=4, batch=8, actor_hidden=(8,), critic_hidden=(8,))
@@ -32,7 +31,7 @@ def policy_run(root, updates=30):
     world = CartpoleSwingup()
 
     def work(run):
-        learner = PolicyLearner(world, lambda b, g: world.reset(b, g), CONFIG)
+        learner = PWM(world, lambda b, g: world.reset(b, g), CONFIG)
         train(run, learner, updates, checkpoint_every=3, log_every=5)
         return {"log_std": learner.actor.log_std.tolist(), "weights": float(learner.actor.mean[0].weight.detach().double().sum())}
 
@@ -80,7 +79,7 @@ def test_failed_runs_say_why_keep_their_state_and_can_continue(tmp_path):
             state = world.reset(b, g)
             return state * float("nan") if calls[0] == 11 else state
 
-        train(run, PolicyLearner(world, starts, CONFIG), 30, checkpoint_every=100, log_every=5)
+        train(run, PWM(world, starts, CONFIG), 30, checkpoint_every=100, log_every=5)
 
     with pytest.raises(Exception, match="update 11: the actor loss is nan"):
         run.execute(failing)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pwmlib.model import cpu_kernels as fused
+from pwmlib.kernels import functions as fused
 from pwmlib.model.layers import MLPEnsemble, NormedLinear, SimNorm, mlp, simnorm
 from pwmlib.optimizer.actor_critic import Critics
 
@@ -54,7 +54,7 @@ def test_fused_layers_are_as_exact_as_torch(kind, scale, members):
 def test_fused_layers_give_the_same_bits_from_a_cold_a_warm_and_a_half_filled_cache(tmp_path):
     """Exact resume rests on it: a process that compiles and one that loads from the cache must agree."""
     code = (
-        "import hashlib, sys, torch; torch.manual_seed(0); torch.set_num_threads(1); from pwmlib import fused\n"
+        "import hashlib, sys, torch; torch.manual_seed(0); torch.set_num_threads(1); from pwmlib.kernels import functions as fused\n"
         "x = torch.randn(24, 64, requires_grad=True); w, b = torch.rand(1, 64, requires_grad=True), torch.rand(1, 64)\n"
         "layers = [fused.norm_mish, lambda *a: fused.norm_mish(*a, mish_first=True), fused.norm_simnorm]\n"
         "ys = [layer(x, w, b) for layer in layers[:int(sys.argv[1])]]\n"

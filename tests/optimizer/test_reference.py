@@ -1,4 +1,4 @@
-"""The library against the readable reference (tests/reference_pwm.py) and the released modules' arrays."""
+"""The library against the readable reference (reference_pwm.py) and the released modules' arrays."""
 
 from dataclasses import replace
 
@@ -6,12 +6,11 @@ import pytest
 import reference_pwm as reference
 import torch
 
-from pwmlib.model.dynamics import rollout
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WorldModel, WorldModelConfig, WorldModelLossConfig, world_model_loss
-from pwmlib.optimizer.config import PWMConfig
-from pwmlib.optimizer.pwm import PolicyLearner, critic_targets
+from pwmlib.optimizer.imagination import imagine
+from pwmlib.optimizer.pwm import PWM, PWMConfig, critic_targets
 
 OBS, ACTION, BATCH, HORIZON = 11, 3, 5, 6
 CONFIG = WorldModelConfig(
@@ -75,14 +74,14 @@ def test_one_update_agrees_with_the_reference(dtype, task, changes):
     config = replace(PWMConfig(horizon=HORIZON, batch=BATCH, actor_hidden=(14, 12), critic_hidden=(14, 10)), **changes)
     view = FrozenWorldModel(model, task)
     obs, noise = torch.randn(BATCH, OBS, dtype=dtype), torch.randn(HORIZON, BATCH, ACTION, dtype=dtype)
-    learner = PolicyLearner(view, lambda b, g: view.encode(obs).detach(), config, seed=3)
+    learner = PWM(view, lambda b, g: view.encode(obs).detach(), config, seed=3)
     learner.actor.to(dtype)
     learner.critics.to(dtype)
-    roll = rollout(view, learner.actor, view.encode(obs).detach(), noise=noise, detach_policy_input=config.detach_policy_input)
+    roll = imagine(view, learner.actor, view.encode(obs).detach(), noise=noise, detach_policy_input=config.detach_policy_input)
     loss = learner.actor_loss(roll)
     gradients = torch.autograd.grad(loss, list(learner.actor.parameters()), retain_graph=True)
-    targets = critic_targets(roll, learner.critics.value, config)
-    critic_loss = learner.critic_loss(roll.states[:-1].flatten(0, 1).detach(), targets.flatten())
+    targets = critic_targets(roll, learner.critics.value, gamma=config.gamma, lam=config.lam)
+    critic_loss = learner.critic_loss(roll.states.flatten(0, 1).detach(), targets.flatten())
     critic_gradients = torch.autograd.grad(critic_loss, list(learner.critics.parameters()))
 
     norm = {"before_activation": "before", "after_activation": "after"}[config.norm_order]
@@ -188,7 +187,7 @@ def test_policy_update_matches_released_code(golden):
         def done(self, next_state):
             return None
 
-    learner = PolicyLearner(ManyTasks(), lambda b, gen: start, config)
+    learner = PWM(ManyTasks(), lambda b, gen: start, config)
     with torch.no_grad():
         for k in range(4):
             learner.actor.mean[k].weight.copy_(g[f"actor.mu_net.{3 * k}.weight"])
@@ -204,17 +203,17 @@ def test_policy_update_matches_released_code(golden):
             if i < 2:
                 net.ln_weights[i].copy_(g[f"critic_stacked.{(2, 6)[i]}"].unsqueeze(1))
                 net.ln_biases[i].copy_(g[f"critic_stacked.{(3, 7)[i]}"].unsqueeze(1))
-    roll = rollout(learner.dynamics, learner.actor, start, noise=g["eps"])
-    torch.testing.assert_close(roll.states[:-1], g["z"], rtol=2e-5, atol=2e-6)
+    roll = imagine(learner.dynamics, learner.actor, start, noise=g["eps"])
+    torch.testing.assert_close(roll.states, g["z"], rtol=2e-5, atol=2e-6)
     torch.testing.assert_close(roll.rewards, g["reward"], rtol=2e-4, atol=2e-6)
-    torch.testing.assert_close(learner.critics.value(roll.states[1:]), g["next_values"], rtol=2e-5, atol=2e-6)
+    torch.testing.assert_close(learner.critics.value(roll.reached), g["next_values"], rtol=2e-5, atol=2e-6)
     loss = learner.actor_loss(roll)
     torch.testing.assert_close(loss, g["actor_loss"], rtol=2e-5, atol=1e-7)
     loss.backward()
     for k in range(4):
         torch.testing.assert_close(learner.actor.mean[k].weight.grad, g[f"grad.actor.mu_net.{3 * k}.weight"], rtol=1e-3, atol=1e-7)
     torch.testing.assert_close(learner.actor.log_std.grad, g["grad.actor.logstd"], rtol=1e-3, atol=1e-7)
-    targets = critic_targets(roll, learner.critics.value, config)
+    targets = critic_targets(roll, learner.critics.value, gamma=config.gamma, lam=0.0)
     torch.testing.assert_close(targets, g["target_values"], rtol=2e-5, atol=2e-6)
-    critic_loss = learner.critic_loss(roll.states[:-1].flatten(0, 1).detach(), targets.flatten())
+    critic_loss = learner.critic_loss(roll.states.flatten(0, 1).detach(), targets.flatten())
     torch.testing.assert_close(critic_loss, g["critic_loss_full_batch"], rtol=2e-5, atol=1e-7)

@@ -26,8 +26,8 @@ from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config
 from pwmlib.model.training import WorldModelTraining
 from pwmlib.model.world_model import WorldModelConfig
-from pwmlib.optimizer.config import PWMConfig
 from pwmlib.optimizer.online_robots import OnlinePWMConfig
+from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.optimizer.shac import SHACConfig
 
 

@@ -24,10 +24,10 @@ from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from pwmlib.data.replay import Replay
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WorldModel, WorldModelConfig, world_model_loss
-from pwmlib.optimizer.config import PWMConfig
 from pwmlib.optimizer.model_env import ModelEnv
 from pwmlib.optimizer.offline_robots import OfflinePWMConfig
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
+from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.optimizer.shac import SHAC, SHACConfig, evaluate_policy
 from pwmlib.sim.env import DifferentiableEnv
 
@@ -346,7 +346,7 @@ def test_the_gradient_check_is_one_for_the_simulators_own_gradient(monkeypatch):
 
 def test_actor_objectives_are_the_ones_they_are_called():
     """By hand from the recorded rewards and values: n-step returns, the wrong exponent, and lambda-returns."""
-    from pwmlib.optimizer.returns import td_lambda
+    from pwmlib.optimizer.imagination import td_lambda
 
     losses, c = {}, SHACConfig(horizon=5, actor_hidden=(16,), critic_hidden=(16,))
     for name, changes in {

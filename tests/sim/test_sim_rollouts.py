@@ -1,6 +1,6 @@
 """Hopper, Ant and Humanoid against rollouts recorded with dflex (float32): trajectories, rewards, gradients, constants.
 
-And Humanoid, facing the released point, against 16 steps of our own float64 oracle: python tests/test_sim_rollouts.py records them.
+And Humanoid, facing the released point, against 16 steps of our own float64 oracle: python tests/sim/test_sim_rollouts.py records them.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Short seeded runs of each learner, as numbers: what a rebuilt optimiser must give again.
 
-python tests/short_runs.py writes tests/short_runs.json.
+python tests/optimizer/short_runs.py writes short_runs.json beside it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from pwmlib.data.replay import Replay
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
-from pwmlib.optimizer.config import PWMConfig
 from pwmlib.optimizer.offline_robots import OfflinePWM, OfflinePWMConfig
 from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
-from pwmlib.optimizer.pwm import PolicyLearner
+from pwmlib.optimizer.pwm import PWM, PWMConfig
 from pwmlib.optimizer.shac import SHAC, SHACConfig
 from pwmlib.optimizer.stacked import Member, StackedPolicies
 from pwmlib.sim.closed_form import CartpoleSwingup
@@ -61,7 +60,7 @@ def several(learner, updates, *modules):
 
 
 def policy(world, config, updates=5):
-    learner = PolicyLearner(*world, config, seed=1)
+    learner = PWM(*world, config, seed=1)
     return several(learner, updates, learner.actor, learner.critics)
 
 
@@ -90,7 +89,7 @@ def stacked(config, **changes):
 
 def shac(**changes):
     learner = SHAC(DifferentiableEnv("hopper", 8, seed=0, episode_length=20), replace(SHAC_SMALL, **changes), seed=0)
-    return several(learner, 3, learner.actor, learner.critic, learner.target)
+    return several(learner, 3, learner.actor, learner.critics, learner.target)
 
 
 def robot_config():
@@ -104,7 +103,7 @@ def robot_config():
 
 def robot_online(config):
     learner = OnlinePWM(DifferentiableEnv("hopper", 4, seed=0), config, seed=0)
-    return several(learner, 6, learner.shac.actor, learner.shac.critic, learner.model)
+    return several(learner, 6, learner.learner.actor, learner.learner.critics, learner.model)
 
 
 def lived(steps=20):

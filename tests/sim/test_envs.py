@@ -10,7 +10,8 @@ import torch
 
 from companion.running.paths import PROJECT
 from companion.single_task.runner import SingleTaskSettings, run_single_task, single_task_run
-from pwmlib.model.dynamics import Dynamics, rollout
+from pwmlib.model.dynamics import Dynamics
+from pwmlib.optimizer.imagination import imagine
 from pwmlib.optimizer.shac import SHACConfig
 from pwmlib.sim.engine.model import Material
 from pwmlib.sim.env import DifferentiableEnv, EnvDynamics
@@ -334,7 +335,7 @@ def test_dynamics_follow_the_common_protocol_and_carry_gradients():
     assert isinstance(world, Dynamics)
     weight = torch.zeros(world.state_dim, world.action_dim, requires_grad=True)
     noise = torch.randn(5, 8, world.action_dim)
-    result = rollout(world, lambda s, n: torch.tanh(s @ weight + 0.3 * n), world.reset(), noise=noise)
+    result = imagine(world, lambda s, n: torch.tanh(s @ weight + 0.3 * n), world.reset(), noise=noise)
     assert result.states.shape == (6, 8, 12) and result.rewards.shape == (5, 8) and result.terminated.shape == (5, 8)
     result.rewards.sum().backward()
     assert weight.grad.abs().sum() > 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pwmlib.model.twohot import TwoHot, symexp, symlog
-from pwmlib.optimizer.returns import discounted_sum, td_lambda
+from pwmlib.optimizer.imagination import td_lambda
 
 
 def test_symexp_inverts_symlog_with_the_right_slope():
@@ -73,7 +73,8 @@ def test_two_hot_matches_reference_arrays(golden):
 def test_lambda_zero_is_one_step_and_lambda_one_is_monte_carlo():
     r, v = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
     torch.testing.assert_close(td_lambda(r, v, gamma=0.9, lam=0.0), r + 0.9 * v)
-    full = torch.stack([discounted_sum(r[t:], gamma=0.9) + 0.9 ** (6 - t) * v[-1] for t in range(6)])
+    discount = 0.9 ** torch.arange(6, dtype=r.dtype)
+    full = torch.stack([torch.tensordot(discount[: 6 - t], r[t:], dims=1) + 0.9 ** (6 - t) * v[-1] for t in range(6)])
     torch.testing.assert_close(td_lambda(r, v, gamma=0.9, lam=1.0), full)
 
 

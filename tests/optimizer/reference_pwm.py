@@ -1,7 +1,7 @@
 """A readable reference of one PWM update, following the equations step by step.
 
 Plain loops over time, minibatches and critics, F.mish and F.softmax, every quantity named as in the paper. Slow on purpose.
-`pwmlib` must agree with it (tests/test_reference.py). It shares no code with the library: networks are lists of weights.
+`pwmlib` must agree with it (test_reference.py). It shares no code with the library: networks are lists of weights.
 
 A network is a list of layers; a layer is a dict with W [out, in], b [out], optional ln_w, ln_b [out], and what follows:
 "norm" ("before" or "after" the activation, or None) and "act" ("mish", "simnorm" or None).
