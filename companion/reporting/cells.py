@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,16 +90,16 @@ class Picked:
     rows: pd.DataFrame
     numbers: pd.Series
     take: str
+    ends: tuple[str, ...]
 
-    @property
-    def number(self) -> float:
-        """The one number of them all."""
-        return float(TAKEN[self.take](self.numbers))
+    def number(self, unit: float = 1.0) -> Cell:
+        """The one number of them all, with the interval that stands in the first row."""
+        return Cell(float(TAKEN[self.take](self.numbers)) / unit, *(float(self.rows[end].iloc[0]) / unit for end in self.ends))
 
 
 def _pick(
-    read: Callable[[str], pd.DataFrame], table: str, column: str, where: Mapping[str, Any] | None = None,
-    by: str = "", within: str = "first", take: str = "first",
+    read: Callable[[str], pd.DataFrame], *, table: str, column: str, where: Mapping[str, Any] | None = None,
+    by: str = "", within: str = "first", take: str = "first", ends: Sequence[str] = (),
 ) -> Picked:  # fmt: skip
     """Select from a table.
 
@@ -111,9 +111,10 @@ def _pick(
         by: Column that groups the rows; each group is one number.
         within: How that number is taken of the group, one of `TAKEN`.
         take: How one number is taken of them all, one of `TAKEN`.
+        ends: Columns with the ends of its interval.
     """
     rows, where = read(table), where or {}
-    for unknown in {*where, *([by] if by else [])} - set(rows.columns):
+    for unknown in {*where, *ends, by or table} - {*rows.columns, table}:
         raise StatisticError(f"table {table!r} has no column {unknown!r}; it has {', '.join(rows.columns)}")
     for unknown in {within, take} - set(TAKEN):
         raise StatisticError(f"a number is taken as one of {', '.join(TAKEN)}, not as {unknown!r}")
@@ -125,55 +126,36 @@ def _pick(
         numbers = rows[column] if column in rows else rows.eval(column)
     except (ValueError, SyntaxError, TypeError, NameError) as error:
         raise StatisticError(f"table {table!r}, column {column!r}: {error}; it has {', '.join(rows.columns)}") from None
-    return Picked(rows, numbers.groupby(rows[by], sort=False).agg(TAKEN[within]) if by else numbers, take)
+    return Picked(rows, numbers.groupby(rows[by], sort=False).agg(TAKEN[within]) if by else numbers, take, tuple(ends))
 
 
-def _value(of: Picked, *, rests_on: str, low: str = "", high: str = "", unit: float = 1.0) -> Cell:
-    """A number; low, high: columns with its interval."""
-    ends = [float(of.rows[name].iloc[0]) / unit if name else None for name in (low, high)]
-    return Cell(of.number / unit, *ends, rests_on)
-
-
-def _ratio(of: Picked, against: Picked, *, rests_on: str, low: str = "", high: str = "") -> Cell:
-    """The first number in units of the second, which counts as exact."""
-    return _value(of, rests_on=rests_on, low=low, high=high, unit=against.number)
-
-
-def _difference(of: Picked, against: Picked, *, low: str, high: str, joined: str, rests_on: str) -> Cell:
+def _difference(of: Picked, against: Picked, *, joined: str) -> Cell:
     """The first number less the second. joined: their intervals, as Newcombe does it for shares, or by their ends."""
     joins = {"newcombe": np.hypot, "ends": np.add}
     if joined not in joins:
         raise StatisticError(f"joined must be one of {', '.join(joins)}, got {joined!r}")
-    a, b = _value(of, low=low, high=high, rests_on=""), _value(against, low=low, high=high, rests_on="")
-    value, join = a.value - b.value, joins[joined]
-    return Cell(
-        value, value - float(join(a.value - a.low, b.high - b.value)), value + float(join(a.high - a.value, b.value - b.low)), rests_on
-    )
-
-
-def _share_above(of: Picked, against: Picked, *, rests_on: str) -> Cell:
-    """Share of the groups in which the first number is above the second."""
-    return Cell(float((of.numbers > against.numbers).mean()), rests_on=rests_on)
+    a, b, join = of.number(), against.number(), joins[joined]
+    below, above = join(a.value - a.low, b.high - b.value), join(a.high - a.value, b.value - b.low)
+    return Cell(a.value - b.value, a.value - b.value - float(below), a.value - b.value + float(above))
 
 
 def _iqm_ratio(of: Picked, against: Picked, *, no_more: str = "") -> Cell:
     """no_more: a column of which no run of the first may have more than any of the second."""
-    if no_more and of.rows[no_more].max() > against.rows[no_more].min():
+    if no_more and not of.rows[no_more].max() <= against.rows[no_more].min():
         raise StatisticError(f"a run of the first has more {no_more} than one of the second")
     return iqm_ratio(of.numbers, against.numbers)
 
 
 STATISTICS: dict[str, Callable[..., Cell]] = {
-    "value": _value,
-    "ratio": _ratio,
+    "value": lambda of: of.number(),
+    "ratio": lambda of, against: of.number(unit=against.number().value),
     "difference": _difference,
-    "share_above": _share_above,
+    "share_above": lambda of, against: Cell(float((of.numbers > against.numbers).mean())),
     "iqm": lambda of: iqm_cell(of.numbers),
     "iqm_ratio": _iqm_ratio,
     "iqm_gain": lambda of, against: iqm_gain(of.numbers, against.numbers),
 }
-"""By the name that a claim calls it."""
-_PICKING = [name for name in inspect.signature(_pick).parameters if name != "read"]
+"""By the name that a claim calls it: of one selection, or of one against another (share_above: group by group)."""
 
 
 def computed(call: Mapping[str, Any], read: Callable[[str], pd.DataFrame]) -> Cell | None:
@@ -181,30 +163,30 @@ def computed(call: Mapping[str, Any], read: Callable[[str], pd.DataFrame]) -> Ce
 
     Args:
         call: "statistic", one of `STATISTICS`; what of a table it is of (see `_pick`); "against", the same of the second number, where
-            what is not given is as in the first; the statistic's own arguments. "rests_on" may name columns of the first row in braces, of
-            the other's first row ("{other[runs]}"), the number of different values ("{unique[task]}") and sums ("{sum[rows]}").
+            what is not given is as in the first; the statistic's own arguments; "rests_on", which may name columns of the first row in
+            braces, of the other's ("{other[runs]}"), numbers of different values ("{unique[task]}") and sums ("{sum[rows]:.0f}").
         read: Gives the table of a name.
 
     Raises:
         StatisticError: Names what is unknown or missing.
     """
-    options = dict(call)
-    name = options.pop("statistic", None)
+    options, picking = dict(call), set(inspect.signature(_pick).parameters)
+    name, rests_on = options.pop("statistic", None), options.pop("rests_on", None)
     if name not in STATISTICS:
         raise StatisticError(f"unknown statistic {name!r}; known: {', '.join(STATISTICS)}")
-    first = {key: options.pop(key) for key in _PICKING if key in options}
+    first = {key: options.pop(key) for key in picking & set(options)}
     of, other = _called(_pick, name, read, **first), None
     if "against" in options:
         second = options["against"]
         where = {**({} if "table" in second else first.get("where", {})), **second.get("where", {})}
         options["against"] = other = _called(_pick, name, read, **{**first, **second, "where": where})
-    if "rests_on" in options:
+    cell = _called(STATISTICS[name], name, of, **options)
+    if rests_on is not None:
         words = {"other": other and other.rows.iloc[0], "unique": of.rows.nunique(), "sum": of.rows.sum(numeric_only=True)}
         try:
-            options["rests_on"] = options["rests_on"].format(**words, **of.rows.iloc[0])
+            cell = replace(cell, rests_on=rests_on.format(**words, **of.rows.iloc[0]))
         except (KeyError, ValueError) as error:
-            raise StatisticError(f"{name}: rests_on = {options['rests_on']!r}: {error} is no column") from None
-    cell = _called(STATISTICS[name], name, of, **options)
+            raise StatisticError(f"{name}: rests_on = {rests_on!r}: {error} is no column") from None
     return None if np.isnan(cell.value) else cell
 
 

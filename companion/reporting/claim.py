@@ -71,19 +71,17 @@ class Claim:
 
     def recomputed(self) -> Cell | None:
         """What the authors' files say; None where none was released. Raises ClaimError."""
-        return self._computed("files", published_table) if self.files else None
+        return _explained(self.files, published_table, f"{self.file}: claim {self.id!r}, files") if self.files else None
 
     def measured(self) -> Cell | None:
         """What our runs say; None where the experiment has no table yet. Raises ClaimError."""
+        place = f"{self.file}: claim {self.id!r}, ours"
         try:
-            return self._computed("ours", results_table) if self.ours else None
+            return _explained(self.ours, results_table, place) if self.ours else None
         except TableNotRecordedError as missing:
             if missing.filename in provenance() or self.command.rpartition(" ")[2] in missing.filename:
                 return None
-            raise ClaimError(f"{self.file}: claim {self.id!r}, ours: no table {missing.filename!r} in data/results") from None
-
-    def _computed(self, key: str, read) -> Cell | None:
-        return _explained(getattr(self, key), read, f"{self.file}: claim {self.id!r}, {key}")
+            raise ClaimError(f"{place}: no table {missing.filename!r} in data/results, and `command` does not name it") from None
 
     def verdict(self, ours: Cell) -> Verdict:
         """What our own number says."""

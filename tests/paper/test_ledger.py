@@ -162,10 +162,10 @@ def test_named_statistics_against_numbers_worked_out_by_hand():
     assert cell(statistic="ratio", **runs, take="sum", rests_on="{unique[seed]} seeds, {sum[cost]:.0f}") == Cell(
         6 / 9, rests_on="2 seeds, 3"
     )
-    assert cell(statistic="ratio", **ends, low="lo", high="hi", rests_on="{n} and {other[n]}") == Cell(2.0, 1.6, 2.8, "10 and 20")
+    assert cell(statistic="ratio", **ends, ends=["lo", "hi"], rests_on="{n} and {other[n]}") == Cell(2.0, 1.6, 2.8, "10 and 20")
     assert cell(statistic="value", table="runs", column="score > 2", take="mean", rests_on="").value == 0.6
     assert cell(statistic="share_above", **runs, by="seed", within="last", rests_on="").value == 1.0
-    options = {**ends, "low": "lo", "high": "hi", "rests_on": ""}
+    options = {**ends, "ends": ["lo", "hi"], "rests_on": ""}
     joined = {how: cell(statistic="difference", joined=how, **options) for how in ("ends", "newcombe")}
     assert (joined["ends"].low, joined["ends"].high) == pytest.approx((0.4 - 0.5, 0.7 - 0.2))
     assert joined["newcombe"].low == pytest.approx(0.25 - (0.1**2 + 0.25**2) ** 0.5)
@@ -232,9 +232,14 @@ def test_a_claim_is_read_for_each_of_its_entries(tmp_path):
             "claim 'one_shac', files: table 'single_task', column 'peek_iqm': .* it has ",
         ),
         ('task = "hopper"', 'tusk = "hopper"', "claim 'one_shac', files: table 'single_task' has no column 'tusk'; it has algorithm"),
+        (
+            'column = "last"',
+            'column = "last"\nends = ["lo", "high"]',
+            "claim 'one_shac', ours: table 'single_task_hopper_pwm' has no column '",
+        ),
         ('task = "hopper"', 'task = "moon"', "has task = 'moon', but .*'hopper', 'ant'"),
         ('column = "last"', 'column = "last"\ntake = "most"', "a number is taken as one of first, .* not as 'most'"),
-        ('column = "last"', 'column = "last"\nlow = "best"', "claim 'one_shac', ours: iqm: got an unexpected keyword argument 'low'"),
+        ('column = "last"', 'column = "last"\njoined = "ends"', "claim 'one_shac', ours: iqm: got an unexpected keyword argument 'joined'"),
         ('column = "last"', "", "claim 'one_shac', ours: iqm: missing a required argument: 'column'"),
         ("against = { where", "unlike = { where", "claim 'one_shac', files: ratio: missing a required argument: 'against'"),
         ("{n_runs:.0f}", "{n_rums}", "rests_on = '{n_rums} runs': 'n_rums' is no column"),
