@@ -8,94 +8,34 @@ A figure whose inputs are missing is a panel that says what is missing and which
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.ablations.figures import ablation_curves, extraction_curves
+from companion.ablations.figures import extraction_curves
 from companion.ablations.questions import ABLATIONS
-from companion.ball_wall.figures import landscapes, losses_and_descents
-from companion.double_pendulum.figures import gradient_curves, gradient_switches
-from companion.mt80.figures import aggregate_bars, compared_scores, many_task_scores
+from companion.mt80.figures import many_task_scores
 from companion.reporting.drawings import bars_figure, iqm_curves, message_panel, score_pairs
-from companion.reporting.published import PUBLISHED, published_aggregates, published_scores
+from companion.reporting.published import published_scores
 from companion.reporting.released import CURVES, ReleasedFilesError, planner_scores, training_runs
 from companion.reporting.released import many_task_scores as released_scores
-from companion.reporting.statistics import aggregate, multitask_aggregates
-from companion.running.results import TableNotRecordedError, results_path, results_paths
+from companion.reporting.statistics import aggregate
+from companion.running.results import results_paths
 from companion.single_task.figures import learning_curves
 from companion.single_task.scales import SINGLE_TASKS as ROBOTS
 from companion.single_task.tables import NAMES
-from pwmlib.errors import ExplainedError
 
+from .inputs import SOURCES, Inputs, NothingToDraw, Source
+from .recorded_figures import DRAWN, ablation_figure
 from .released_aggregates import many_task_aggregates
 
-__all__ = ["PAPER_FIGURES", "SOURCES", "Drawn", "Inputs", "PaperFigure", "Source", "paper_figure"]
+__all__ = ["PAPER_FIGURES", "Drawn", "PaperFigure", "paper_figure"]
 
-Source = Literal["published", "released", "ours"]
-SOURCES: tuple[Source, ...] = get_args(Source)
-MT80 = "papermill notebooks/03_mt80.ipynb out.ipynb -p tasks 80"
 NO_ROBOTS = "No robot has results. They are made by: python -m companion.record hopper_shac (and hopper_pwm, ant_shac, ...)"
-
-
-class NothingToDraw(ExplainedError):
-    """Why a figure cannot be drawn from a source."""
-
-
-def made_by(table: str) -> str:
-    """The command that makes a table of our results."""
-    if table.startswith("double_pendulum"):
-        return "papermill notebooks/01_double_pendulum.ipynb out.ipynb -p scale laptop"
-    if table.startswith("multitask_"):
-        what = table.removeprefix("multitask_")
-        return MT80 if what == "80" else f"{MT80} -p scale laptop -p comparisons '[\"{what}\"]'"
-    experiment = table.removeprefix("single_task_").removesuffix("_curves")
-    return f"python -m companion.record {'ball_wall' if experiment.startswith('ball_wall') else experiment}"
-
-
-@dataclass
-class Inputs:
-    """Where a figure's numbers come from; notes every file that is read."""
-
-    source: Source
-    released_dir: Path | None = None
-    paths: list[Path] = field(default_factory=list)
-
-    def ours(self, name: str) -> pd.DataFrame:
-        """A table of data/results."""
-        try:
-            return self._table(results_path(name))
-        except TableNotRecordedError:
-            raise NothingToDraw(f"{name}.csv is missing. Not run yet. It is made by: {made_by(name)}") from None
-
-    def published(self, name: str) -> pd.DataFrame:
-        """A table of data/published."""
-        return self._table(PUBLISHED / f"{name}.csv")
-
-    def released(self, name: str) -> Path:
-        """One of the authors' files."""
-        if self.released_dir is None:
-            raise NothingToDraw("released_dir is not given: the folder with the authors' result files (README, 'The released files').")
-        path = self.released_dir / name
-        if not path.is_file():
-            raise NothingToDraw(f"{name} is not in {self.released_dir}.")
-        self.paths.append(path)
-        return path
-
-    def only(self, *sources: Source, why: str) -> None:
-        """Raise NothingToDraw for the other sources."""
-        if self.source not in sources:
-            raise NothingToDraw(why)
-
-    def _table(self, path: Path) -> pd.DataFrame:
-        if not path.is_file():
-            raise NothingToDraw(f"{path.name} is missing. It comes with the project; restore it from version control.")
-        self.paths.append(path)
-        return pd.read_csv(path)
 
 
 @dataclass(frozen=True)
@@ -120,14 +60,14 @@ def paper_figure(number: str, source: Source, released_dir: Path | None = None) 
         return Drawn(message_panel(f"Fig. {number}, {source}", str(reason)), tuple(inputs.paths), str(reason))
 
 
-def _only_ours(draw: Callable[..., Figure], *tables: str, **options: str) -> Callable[[Inputs], Figure]:
-    """A figure of which no numbers were published or released, from tables of ours."""
+def _recorded(name: str, **options: str) -> Callable[[Inputs], Figure]:
+    """A figure of `DRAWN`; of what it shows no numbers were published or released."""
 
-    def drawing(inputs: Inputs) -> Figure:
+    def draw(inputs: Inputs) -> Figure:
         inputs.only("ours", why="No numbers of this figure were published or released.")
-        return draw(*map(inputs.ours, tables), **options)
+        return DRAWN[name].draw(*map(inputs.ours, DRAWN[name].tables), **options)
 
-    return drawing
+    return draw
 
 
 def _line(label: str, tick: str, scores: pd.Series, *, hollow: bool = False) -> dict[str, object]:
@@ -183,9 +123,9 @@ def _released_robot(inputs: Inputs, robot: str, unit: float) -> list[dict[str, o
 def _many_tasks(inputs: Inputs) -> Figure:
     """Fig. 6, left."""
     if inputs.source == "ours":
-        table = inputs.ours("multitask_80")
+        drawn = _recorded("fig06_multitask_80_tasks")(inputs)
         inputs.published("multitask_aggregate")
-        return aggregate_bars(multitask_aggregates(table), published_aggregates("mt80"))
+        return drawn
     panels, resampled = {}, {"tasks": "over tasks", "runs": "over episodes"}
     for name in ("mt30", "mt80"):
         if inputs.source == "published":
@@ -222,9 +162,6 @@ def _released_curves(inputs: Inputs, number: str) -> Figure:
 def _ablation(number: str, name: str) -> Callable[[Inputs], Figure]:
     """Fig. 7a, 7b, 8a, 17: bars as published, curves as released, and our variations of the question `name`; of Fig. 19 only these."""
 
-    tables = f"ablation_{name}", f"ablation_{name}_curves"
-    ours = _only_ours(ablation_curves, *tables, question=f"Fig. {number}, ours: {ABLATIONS[name].question}")
-
     def draw(inputs: Inputs) -> Figure:
         tasks = dict.fromkeys(c.task for c in CURVES if c.figure == number)
         if inputs.source == "published" and tasks:
@@ -233,7 +170,9 @@ def _ablation(number: str, name: str) -> Callable[[Inputs], Figure]:
             rows["tick"] = rows["label"] + " (" + rows["runs"] + ")"
             title = f"Fig. {number}, published: IQM at the end, intervals over runs (number of runs)"
             return bars_figure({task: rows[rows["task"] == task] for task in tasks}, "return / PPO's peak", title)
-        return _released_curves(inputs, number) if inputs.source == "released" and tasks else ours(inputs)
+        if inputs.source == "released" and tasks:
+            return _released_curves(inputs, number)
+        return _recorded(ablation_figure(name), question=f"Fig. {number}, ours: {ABLATIONS[name].question}")(inputs)
 
     return draw
 
@@ -278,7 +217,7 @@ def _learning(inputs: Inputs) -> Figure:
 def _horizons(inputs: Inputs) -> Figure:
     """Fig. 14."""
     if inputs.source == "ours":
-        return compared_scores(inputs.ours("multitask_horizon"), "Fig. 14, ours")
+        return _recorded("multitask_horizon", title="Fig. 14, ours")(inputs)
     if inputs.source == "published":
         inputs.published("multitask_per_task")
         table = published_scores("mt80")[["PWM, published", "PWM H = 3, published"]] / 100
@@ -316,29 +255,25 @@ class PaperFigure:
 
 
 PAPER_FIGURES: dict[str, PaperFigure] = {
-    "2": PaperFigure(
-        "ball and wall, the objective and gradient descent on its models", _only_ours(landscapes, "ball_wall_models", "ball_wall_ends")
-    ),
-    "3": PaperFigure("double pendulum, variance and ESNR of policy gradients", _only_ours(gradient_curves, "double_pendulum")),
+    "2": PaperFigure("ball and wall, the objective and gradient descent on its models", _recorded("fig02_ball_wall")),
+    "3": PaperFigure("double pendulum, variance and ESNR of policy gradients", _recorded("fig03_double_pendulum")),
     "5": PaperFigure("one robot at a time, aggregates", _robots),
     "6": PaperFigure("30 and 80 tasks, aggregates", _many_tasks),
     "7a": PaperFigure("stiff contact", _ablation("7a", "stiffness")),
     "7b": PaperFigure("batch of imagined trajectories", _ablation("7b", "batch")),
     "8a": PaperFigure("regularisation of the world model", _ablation("8a", "regularisation_ant")),
     "8b": PaperFigure("return against updates of the world model", _sample_efficiency),
-    "9": PaperFigure("ball and wall, the models", _only_ours(landscapes, "ball_wall_models", "ball_wall_ends")),
-    "10": PaperFigure(
-        "ball and wall, training losses and descents", _only_ours(losses_and_descents, "ball_wall_courses", "ball_wall_models")
-    ),
+    "9": PaperFigure("ball and wall, the models", _recorded("fig02_ball_wall")),
+    "10": PaperFigure("ball and wall, training losses and descents", _recorded("fig10_losses_and_descents")),
     "11": PaperFigure(
-        "double pendulum, what the units of the reward and the formula of the ESNR change", _only_ours(gradient_switches, "double_pendulum")
+        "double pendulum, what the units of the reward and the formula of the ESNR change", _recorded("double_pendulum_switches")
     ),
     "13": PaperFigure("one robot at a time, learning curves", _learning),
     "14": PaperFigure("world model trained over 3 and over 16 steps", _horizons),
     "15": PaperFigure("30 tasks, each score", _per_task("15", "mt30")),
     "16": PaperFigure("80 tasks, each score", _per_task("16", "mt80")),
     "17": PaperFigure("regularisation of the world model, other robots", _ablation("17", "regularisation")),
-    "18": PaperFigure("one policy for all tasks", _only_ours(compared_scores, "multitask_one_policy", title="Fig. 18, ours")),
+    "18": PaperFigure("one policy for all tasks", _recorded("multitask_one_policy", title="Fig. 18, ours")),
     "19": PaperFigure("lambda-return for the actor", _ablation("19", "td_lambda_actor")),
 }
 """Number in the paper -> what it shows and how it is drawn."""

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from companion.ball_wall.parameters import BallWallParameters
-from companion.paper.figures import PAPER_FIGURES, SOURCES, paper_figure
+from companion.paper.figures import PAPER_FIGURES, paper_figure
+from companion.paper.inputs import SOURCES
 from companion.paper.ledger import ledger_table
 from companion.paper.parameters import FiguresParameters
 from companion.paper.released_aggregates import released_aggregates
