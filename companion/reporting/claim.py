@@ -149,6 +149,8 @@ def _claim(given: dict[str, Any], words: Mapping[str, Any], file: str) -> Claim:
         raise ClaimError(f"{place}: {first['loc'][0]}: {first['msg']}") from None
     except KeyError as error:
         raise ClaimError(f"{place}: {error} is missing") from None
+    except ValueError as error:
+        raise ClaimError(f"{place}: {error}") from None
 
 
 def _filled(value: Any, words: Mapping[str, Any]) -> Any:

@@ -248,6 +248,7 @@ def test_a_claim_is_read_for_each_of_its_entries(tmp_path):
         ("printed = 2.0", 'printed = "much"', "claim 'one_shac': printed: .*valid number"),
         ('published = "{:.0f}"', "", "claim 'one_shac': published: "),
         ("on $robot", "on $planet", "claim 'one_\\$algorithm': 'planet' is missing"),
+        ('statement = "PWM', 'statement = "for 5 $ PWM', "claim 'one_.*': Invalid placeholder"),
         ('section = "Sec. 9: test"', "", "expected section, .words. and ..claim.., found words, claim"),
         ("[words]", "[words", "not a TOML file"),
     ],
