@@ -104,7 +104,8 @@ def copied(tmp_path, monkeypatch):
 
 
 def test_a_change_of_any_table_shows(copied):
-    before, unseen = as_stored(ledger_table()), []
+    claims, unseen = [claim for claims in LEDGER.values() for claim in claims], []
+    before = {claim.id: (claim.recomputed(), claim.measured()) for claim in claims}
     assert len(copied) > 12
     for path in copied:
         table, kept = pd.read_csv(path), path.read_bytes()
@@ -114,7 +115,8 @@ def test_a_change_of_any_table_shows(copied):
         factors = 1 + 0.3 * np.random.default_rng(0).random((len(table), 1))
         table[numbers] = table[numbers] * factors
         table.to_csv(path, index=False)
-        if as_stored(ledger_table()).equals(before):
+        resting = [claim for claim in claims if f"'{path.stem}'" in repr((claim.files, claim.ours))]
+        if all((claim.recomputed(), claim.measured()) == before[claim.id] for claim in resting):
             unseen.append(path.name)
         path.write_bytes(kept)
     assert not unseen
