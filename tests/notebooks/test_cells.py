@@ -51,7 +51,7 @@ class OneBatch:
     """The rows that the cell draws, as the trainer wants them."""
 
     def __init__(self, found):
-        i = torch.randint(512, (128,))
+        i = torch.randint(2048, (128,))
         self.batch = found["obs"][:, i], found["actions"][:, i], found["rewards"][:, i], torch.zeros(128, dtype=torch.long)
 
     def slices(self, batch, horizon, rng):
@@ -60,13 +60,13 @@ class OneBatch:
 
 def test_eq_10_in_the_cell_is_that_of_the_library():
     sources = cells("03")
-    few = {"open-model": {"150": "1"}}
+    few = {"open-model": {"400": "1"}}
     found = run(sources, "open-data", "open-model", **few)
     torch.nn.init.normal_(found["model"].reward_head[-1].weight, std=0.02)  # it begins at zero, with no gradient below it
     twin = WorldModel(3, 1, config=found["small"])
     twin.load_state_dict(found["model"].state_dict())
     torch.manual_seed(7)
-    trainer = WorldModelTrainer(twin, OneBatch(found), WorldModelTraining(lr=3e-3, horizon=16, batch=128))
+    trainer = WorldModelTrainer(twin, OneBatch(found), WorldModelTraining(lr=3e-3, horizon=8, batch=128))
     metrics = trainer.update()
     torch.manual_seed(7)
     before = weights(found["model"])
@@ -80,7 +80,7 @@ def test_algorithm_1_in_the_cell_is_that_of_the_library():
     sources = cells("03")
     found = run(sources, "open-data", "open-model", "open-policy", **{"open-policy": {"100\n": "1\n"}})
     torch.nn.init.normal_(found["model"].reward_head[-1].weight, std=0.5)
-    nets = {"actor_hidden": (64, 32), "critic_hidden": (64, 32), "actor_lr": 2e-3, "critic_lr": 2e-3}
+    nets = {"horizon": 8, "actor_hidden": (64, 32), "critic_hidden": (64, 32), "actor_lr": 2e-3, "critic_lr": 2e-3}
     learner = PWM(
         FrozenWorldModel(found["model"]), lambda n, g: found["begin"][torch.randint(len(found["begin"]), (n,))], PWMConfig(**nets)
     )
@@ -99,7 +99,7 @@ def test_algorithm_1_in_the_cell_is_that_of_the_library():
 @pytest.mark.parametrize("edit", [{"eq10": {"gamma**t * (z": "0 * (z"}}, {"algorithm1": {"gamma=gamma).mean()": "gamma=0.5).mean()"}}])
 def test_an_edited_cell_of_03_gives_another_result(edit):
     sources, results = cells("03"), []
-    few = {"open-model": {"150": "2"}, "open-policy": {"100\n": "2\n"}}
+    few = {"open-model": {"400": "2"}, "open-policy": {"100\n": "2\n"}}
     for changes in (few, few, few | edit):
         found = run(sources, "open-data", "open-model", "eq10", "open-policy", "algorithm1", **changes)
         results.append((found["losses"], found["promised"]))
