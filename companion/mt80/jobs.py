@@ -19,7 +19,7 @@ from pwmlib.tasks import Task, make
 from pwmlib.tasks import task as find_task
 
 if TYPE_CHECKING:
-    from .experiment import MultitaskExperiment
+    from .stages import MultitaskExperiment
 
 __all__ = ["collection_job", "gate_job", "policy_job", "random_job", "shipped_policy_job", "stacked_job"]
 

@@ -99,9 +99,10 @@ def test_a_chunk_of_the_wrong_shape_or_content_is_refused(tmp_path, monkeypatch)
 
 
 def test_an_experiment_takes_chunks_instead_of_generating(tmp_path, monkeypatch):
-    from companion.mt80.experiment import MultitaskExperiment, StageFailedError
+    from companion.mt80.experiment import StageFailedError
     from companion.mt80.parameters import MultitaskParameters
     from companion.mt80.scales import MULTITASK_SCALES
+    from companion.mt80.stages import MultitaskExperiment
     from companion.running.parameters import ParameterError
 
     saved(tmp_path / "chunk_0.pt", chunk(), "2023", monkeypatch)

@@ -16,7 +16,7 @@ from companion.ablations.questions import ABLATIONS, ablation_experiments
 from companion.ball_wall import study as ball_wall
 from companion.ball_wall.study import BALL_WALL_SCALES
 from companion.ball_wall.surrogates import Descent, SurrogateConfig
-from companion.double_pendulum.study import DOUBLE_PENDULUM_SCALES
+from companion.double_pendulum.training import DOUBLE_PENDULUM_SCALES
 from companion.mt80.scales import MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE, CollectionPlan, DataPlan, FineTuningPlan
 from companion.perfect_model import SETTINGS
 from companion.running.parameters import override
