@@ -16,13 +16,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from companion.running.runs import single_thread
-from pwmlib.estimators import PolicyGradients, first_order, horizon_table, mix, objective_gradients, variance_optimal_alpha, zeroth_order
+from pwmlib.estimators import PolicyGradients, first_order, horizon_table, mix, variance_optimal_alpha, zeroth_order
 from pwmlib.model.dynamics import Dynamics
 from pwmlib.optimizer.actor_critic import Actor
-from pwmlib.sim.closed_form.ball_wall import BallWall
 from pwmlib.sim.env import EnvDynamics
 
-__all__ = ["Picture", "ball_and_wall", "bowl", "chaos", "contact", "separation", "slider", "step", "who_wins"]
+__all__ = ["Picture", "along", "chaos", "contact", "separation", "slider", "spread", "who_wins"]
 
 FIRST, ZEROTH, EXACT, OTHER = "#0072B2", "#D55E00", "#000000", "#009E73"
 
@@ -84,34 +83,29 @@ def _normal(count: int, size: int = 1, seed: int = 0) -> Tensor:
     return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
 
 
+Function = Callable[[Tensor], Tensor]
+"""f of the lesson: points [N, 1] -> values [N]."""
+Estimator = Callable[[Function, Tensor, Tensor, float], Tensor]
+"""(f, theta [P], noise [N, P], sigma) -> gradient samples [N, P]."""
+
+
 @_picture
-def bowl(sigma: float = 0.3, samples: int = 1000) -> Figure:
-    """f(x) = x^2 / 2 at theta = 1: the spread of single gradient samples of both orders."""
+def spread(f: Function, first: Estimator, zeroth: Estimator, *, sigma: float = 0.3, samples: int = 1000) -> Figure:
+    """The spread of single gradient samples of both estimators at theta = 1."""
     theta, noise = torch.ones(1), _normal(samples)
-    f = lambda x: 0.5 * x.square().sum(-1)  # noqa: E731
     figure, (left, right) = _axes(2)
     grid = torch.linspace(-1.5, 2.5, 100)
-    left.plot(grid, 0.5 * grid.square(), color=EXACT)
+    left.plot(grid, f(grid[:, None]), color=EXACT)
     spots = theta + sigma * noise[:40]
     left.plot(spots, f(spots), ".", color=FIRST, alpha=0.6)
     left.set(title="f, and 40 samples around theta = 1", xlabel="theta")
-    for order, colour in (("first", FIRST), ("zeroth", ZEROTH)):
-        g = objective_gradients(f, theta, noise, sigma=sigma, order=order)[:, 0]
+    for order, estimator, colour in (("first", first, FIRST), ("zeroth", zeroth, ZEROTH)):
+        g = estimator(f, theta, noise, sigma)[:, 0]
         right.hist(g.clamp(-6, 8).numpy(), 60, alpha=0.6, color=colour, density=True, label=f"{order} order: std {float(g.std()):.2f}")
-    right.axvline(1.0, color=EXACT, linestyle="--", label="true gradient")
+    right.axvline(float(_smoothed(f, theta, sigma)[1]), color=EXACT, linestyle="--", label="true gradient")
     right.set(title="single gradient samples", xlabel="gradient")
     right.legend(fontsize=8)
     return figure
-
-
-def _estimates(f: Callable[[Tensor], Tensor], grid: Tensor, noise: Tensor, sigma: float) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and standard error of both orders along a grid of theta."""
-    found = {}
-    for order in ("first", "zeroth"):
-        g = [objective_gradients(f, theta[None], noise, sigma=sigma, order=order)[:, 0] for theta in grid]
-        means, errors = (torch.stack(x) for x in zip(*[(x.mean(), x.std() / len(x) ** 0.5) for x in g], strict=True))
-        found[order] = means, errors
-    return found
 
 
 def _smoothed(f: Callable[[Tensor], Tensor], grid: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
@@ -123,39 +117,27 @@ def _smoothed(f: Callable[[Tensor], Tensor], grid: Tensor, sigma: float) -> tupl
     return values @ weight, (values * w) @ weight / sigma
 
 
-def _draw_estimates(f: Callable[[Tensor], Tensor], grid: Tensor, sigma: float, samples: int, name: str) -> Figure:
-    noise = _normal(samples)
+@_picture
+def along(
+    f: Function, first: Estimator, zeroth: Estimator, *, sigma: float, samples: int = 1000, span: float = 2.0, title: str = "f"
+) -> Figure:
+    """What both estimators say along theta in [-span, span], beside the true gradient of the smoothed f."""
+    noise, grid = _normal(samples), torch.linspace(-span, span, 61)
     figure, (left, right) = _axes(2)
     values, exact = _smoothed(f, grid, sigma)
     left.plot(grid, f(grid[:, None]), color="0.6", label="f")
     left.plot(grid, values, color=EXACT, label=f"J: smoothed over {sigma:.2g}")
-    left.set(title=name, xlabel="theta")
+    left.set(title=title, xlabel="theta")
     left.legend(fontsize=8)
-    for order, (mean, error) in _estimates(f, grid, noise, sigma).items():
-        colour = FIRST if order == "first" else ZEROTH
+    for order, estimator, colour in (("first", first, FIRST), ("zeroth", zeroth, ZEROTH)):
+        g = torch.stack([estimator(f, theta[None], noise, sigma)[:, 0] for theta in grid])
+        mean, error = g.mean(1), g.std(1) / samples**0.5
         right.plot(grid, mean, color=colour, label=f"{order} order, mean of {samples}")
         right.fill_between(grid, mean - 2 * error, mean + 2 * error, color=colour, alpha=0.2, linewidth=0)
     right.plot(grid, exact, color=EXACT, linestyle="--", label="true gradient of J")
     right.set(title="what the estimators say", xlabel="theta")
     right.legend(fontsize=8)
     return figure
-
-
-def _jump(x: Tensor) -> Tensor:
-    return (x[:, 0] > 0).to(x.dtype) + 0.0 * x[:, 0]
-
-
-@_picture
-def step(sigma: float = 0.5, samples: int = 1000) -> Figure:
-    """A step from 0 to 1: flat almost everywhere, so its slope says nothing about where the average goes."""
-    return _draw_estimates(_jump, torch.linspace(-2, 2, 61), sigma, samples, "a step")
-
-
-@_picture
-def ball_and_wall(sigma: float = 0.15, samples: int = 1000) -> Figure:
-    """The objective of Section 3.1: both estimators along the angle of the throw."""
-    world = BallWall()
-    return _draw_estimates(lambda x: world.objective(x[:, 0]), torch.linspace(-1.5, 1.5, 61), sigma, samples, "the ball and the wall")
 
 
 @functools.cache
@@ -272,23 +254,29 @@ def _errors(first: Tensor, zeroth: Tensor, exact: Tensor, count: int, repeats: i
     return {name: (value / repeats) ** 0.5 / scale for name, value in sums.items()}
 
 
-def who_wins(samples: int = 100, pool: int = 2000) -> pd.DataFrame:
+def who_wins(
+    functions: dict[str, tuple[Function, float, float]], first: Estimator, zeroth: Estimator, *, samples: int = 100, pool: int = 2000
+) -> pd.DataFrame:
     """Relative error of the mean of `samples` gradients, measured on every world of this lesson.
 
-    The exact gradient is quadrature for the first three; for the simulated ones (continuous, so the first-order estimate is unbiased)
-    it is the mean of the whole pool of first-order samples.
+    The exact gradient is quadrature for the plain functions; for the simulated worlds (continuous, so the first-order estimate is
+    unbiased) it is the mean of the whole pool of first-order samples.
+
+    Args:
+        functions: name -> f, theta and sigma.
+        first: the first-order estimator.
+        zeroth: the zeroth-order estimator.
+        samples: N of each estimate.
+        pool: samples that the estimates are drawn from.
+
+    Returns:
+        One row a world: the relative errors of both and of their mixture, and which is best.
     """
     rows, noise = [], _normal(pool, seed=8)
-    world = BallWall()
-    plain: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
-        "bowl": (lambda x: 0.5 * x.square().sum(-1), 1.0, 0.3),
-        "step": (_jump, 0.3, 0.5),
-        "ball and wall, at its edge": (lambda x: world.objective(x[:, 0]), 0.1, 0.15),
-    }
     with single_thread():
-        for name, (f, theta, sigma) in plain.items():
+        for name, (f, theta, sigma) in functions.items():
             at = torch.tensor([theta])
-            pair = (objective_gradients(f, at, noise, sigma=sigma, order=order) for order in ("first", "zeroth"))
+            pair = (estimator(f, at, noise, sigma) for estimator in (first, zeroth))
             rows.append({"world": name} | _errors(*pair, _smoothed(f, at, sigma)[1].float(), samples))
         for label, name, horizon, stiffness in (
             ("hopper, H = 4", "hopper", 4, 1.0),
@@ -297,8 +285,8 @@ def who_wins(samples: int = 100, pool: int = 2000) -> pd.DataFrame:
             ("double pendulum, H = 10", "double_pendulum", 10, 1.0),
             ("double pendulum, H = 100", "double_pendulum", 100, 1.0),
         ):
-            first, zeroth = (g.at(horizon) for g in _both_orders(name, horizon, pool, stiffness, horizon))
-            rows.append({"world": label} | _errors(first, zeroth, first.mean(0), samples))
+            pair = [g.at(horizon) for g in _both_orders(name, horizon, pool, stiffness, horizon)]
+            rows.append({"world": label} | _errors(*pair, pair[0].mean(0), samples))
     table = pd.DataFrame(rows)
     names = ["first order", "zeroth order", "mixture"]
     return table.assign(best=table[names].idxmin(axis=1))

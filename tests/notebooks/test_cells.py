@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from companion.ball_wall.surrogates import Descent, descend
+from companion.gradient_estimators import pictures
 from companion.running.paths import PROJECT
-from pwmlib.estimators import first_order, gradient_statistics, zeroth_order
+from pwmlib.estimators import first_order, gradient_statistics, objective_gradients, zeroth_order
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.world_model import WorldModel
 from pwmlib.optimizer.pwm import PWM, PWMConfig
+from pwmlib.optimizer.shac import SHAC
 from pwmlib.sim.closed_form.ball_wall import BallWall
+from pwmlib.sim.env import DifferentiableEnv
 
 
 def cells(notebook):
@@ -78,7 +81,9 @@ def test_algorithm_1_in_the_cell_is_that_of_the_library():
     found = run(sources, "open-data", "open-model", "open-policy", **{"open-policy": {"100\n": "1\n"}})
     torch.nn.init.normal_(found["model"].reward_head[-1].weight, std=0.5)
     nets = {"actor_hidden": (64, 32), "critic_hidden": (64, 32), "actor_lr": 2e-3, "critic_lr": 2e-3}
-    learner = PWM(FrozenWorldModel(found["model"]), lambda n, g: found["begin"][torch.randint(len(found["begin"]), (n,))], PWMConfig(**nets))
+    learner = PWM(
+        FrozenWorldModel(found["model"]), lambda n, g: found["begin"][torch.randint(len(found["begin"]), (n,))], PWMConfig(**nets)
+    )
     learner.actor.load_state_dict(found["actor"].state_dict())
     learner.critics.load_state_dict(found["critics"].state_dict())
     learner.generator = torch.default_generator
@@ -87,8 +92,8 @@ def test_algorithm_1_in_the_cell_is_that_of_the_library():
     torch.manual_seed(7)
     run(sources, "algorithm1", names=found)
     assert found["promised"] == pytest.approx([-metrics["actor_loss"]], rel=1e-5)
-    torch.testing.assert_close(weights(found["actor"]), weights(learner.actor), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(weights(found["critics"]), weights(learner.critics), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(weights(found["actor"]), weights(learner.actor), rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(weights(found["critics"]), weights(learner.critics), rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("edit", [{"eq10": {"gamma**t * (z": "0 * (z"}}, {"algorithm1": {"gamma=gamma).mean()": "gamma=0.5).mean()"}}])
@@ -141,3 +146,27 @@ def test_both_estimators_and_eq_5_in_the_cells_are_those_of_the_library(capsys):
         torch.testing.assert_close(ours.to(expected), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()), msg=name)
         statistics = gradient_statistics(expected, resamples=0)
         assert [float(x) for x in said] == pytest.approx([statistics.variance, statistics.esnr], rel=1e-2)
+
+
+def test_the_learners_of_02_are_one_class_and_the_library_s(capsys):
+    sources = cells("02")
+    found = run(sources, "worlds", "one_argument")
+    printed = re.findall(r"(\w+): mean reward (\S+), norm of the actor's gradient (\S+)", capsys.readouterr().out)
+    assert [name for name, *_ in printed] == ["SHAC", "PWM"] and type(found["learner"]) is PWM
+    library = SHAC(DifferentiableEnv("hopper", 16, seed=0), found["config"], seed=0, spread=False)
+    for _ in range(3):
+        metrics = library.update()
+    assert [float(x) for x in printed[0][1:]] == pytest.approx([metrics["reward"], metrics["actor_grad_norm"]], rel=1e-2)
+
+
+def test_both_estimators_of_05_are_those_of_the_library_and_the_pictures_follow_an_edit():
+    sources = cells("05")
+    names = run(sources, "estimators", "functions", names={"torch": torch, "BallWall": BallWall})
+    theta, noise = torch.tensor([0.1]), torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
+    for f in ("bowl", "step", "throw"):
+        for order in ("first", "zeroth"):
+            expected = objective_gradients(names[f], theta, noise, sigma=0.3, order=order)
+            torch.testing.assert_close(names[f"{order}_order"](names[f], theta, noise, 0.3), expected)
+    again = run(sources, "estimators", "functions", names=dict(names), estimators={"(values - others)": "values"})
+    drawn = [pictures.spread(n["bowl"], n["first_order"], n["zeroth_order"]).png for n in (names, names, again)]
+    assert drawn[0] == drawn[1] != drawn[2]
