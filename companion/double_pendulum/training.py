@@ -19,10 +19,11 @@ from pwmlib.model.training import WorldModelTrainer, WorldModelTraining, held_ou
 from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig
 from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.optimizer.imagination import Rollout
-from pwmlib.optimizer.shac import SHAC, SHACConfig, evaluate_policy
+from pwmlib.optimizer.shac import SHAC, SHACConfig
 from pwmlib.settings import Count, Counts, Fraction, Several, settings
 from pwmlib.sim.env import DifferentiableEnv
 from pwmlib.sim.registry import ENVS
+from pwmlib.sim.training_env import evaluate_policy
 
 __all__ = [
     "DOUBLE_PENDULUM_SCALES",

@@ -19,11 +19,11 @@ from pwmlib.errors import NonFiniteError
 from pwmlib.optimizer.imagination import Rollout
 from pwmlib.optimizer.offline_robots import OfflinePWM, OfflinePWMConfig
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
-from pwmlib.optimizer.shac import SHAC, SHACConfig, evaluate_policy
+from pwmlib.optimizer.shac import SHAC, SHACConfig
 from pwmlib.settings import Count, Positive, settings
 from pwmlib.sim.env import DifferentiableEnv
 from pwmlib.sim.registry import env_spec
-from pwmlib.sim.training_env import TrainingEnv
+from pwmlib.sim.training_env import TrainingEnv, evaluate_policy
 
 from .gradient_check import gradient_check
 
