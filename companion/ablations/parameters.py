@@ -31,11 +31,11 @@ class AblationParameters(Robots):
     ablations: Names = Field(["stiffness"], description=f"questions to answer: any of {', '.join(ABLATIONS)}")
     extraction_tasks: Names = Field([], description='dm_control tasks of Fig. 8b, e.g. ["cartpole-swingup"]; empty means none')
     extraction_updates: Numbers = Field([], description="updates of the world model at which they are compared; empty means the scale's")
-    train_seeds: int = Field(
-        0, ge=0, le=100, description="the number of training seeds of each variation; 0 means 1 at scale quick, else 3"
+    train_seeds: int | None = Field(
+        None, ge=1, le=100, description="the number of training seeds of each variation; None means 1 at scale quick, else 3"
     )
     engine: Engine = Field("local", description="where jobs run: local or ray")
-    workers: int = Field(0, ge=0, le=1024, description="the number of processes; 0 means one per core")
+    workers: int | None = Field(None, ge=1, le=1024, description="the number of processes; None means one per core")
 
     @field_validator("ablations")
     @classmethod

@@ -21,7 +21,7 @@ class BallWallParameters(Common):
     """notebooks/00_ball_wall.ipynb."""
 
     notebook = "00_ball_wall"
-    seeds: int = Field(0, ge=0, le=1000, description="the number of seeds, at least 2; 0 means the scale's number")
+    seeds: int | None = Field(None, ge=1, le=1000, description="the number of seeds, at least 2; None means the scale's number")
     start: float = Field(-math.pi, ge=-math.pi, le=math.pi, description="where gradient descent starts, rad in [-pi, pi]")
     lr: float = Field(0.01, gt=0, le=1, description="the step size of gradient descent, in (0, 1]")
     wall: float = Field(5.0, description="the wall's place, m, in (0, 1000]")

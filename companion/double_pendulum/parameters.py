@@ -22,10 +22,14 @@ class DoublePendulumParameters(OnTheCPU):
     """notebooks/01_double_pendulum.ipynb."""
 
     notebook = "01_double_pendulum"
-    horizons: int = Field(0, ge=0, le=200, description="the longest horizon of the sweep, at least 2; 0 means the scale's number")
-    samples: int = Field(0, ge=0, le=100_000, description="N, Monte-Carlo samples of a gradient, at least 2; 0 means the scale's number")
-    shac_seeds: int = Field(0, ge=0, le=100, description="the number of SHAC runs; 0 means the scale's number")
-    workers: int = Field(0, ge=0, le=1024, description="the number of processes; 0 means one per core")
+    horizons: int | None = Field(
+        None, ge=1, le=200, description="the longest horizon of the sweep, at least 2; None means the scale's number"
+    )
+    samples: int | None = Field(
+        None, ge=1, le=100_000, description="N, Monte-Carlo samples of a gradient, at least 2; None means the scale's number"
+    )
+    shac_seeds: int | None = Field(None, ge=1, le=100, description="the number of SHAC runs; None means the scale's number")
+    workers: int | None = Field(None, ge=1, le=1024, description="the number of processes; None means one per core")
 
     @field_validator("horizons", "samples")
     @classmethod

@@ -15,8 +15,8 @@ class LessonParameters(OnTheCPU):
     """notebooks/05_gradient_estimators.ipynb."""
 
     notebook = "05_gradient_estimators"
-    samples: int = Field(
-        0, ge=0, le=100_000, description="N, samples of each estimate in the last table, at least 2; 0 means the scale's number"
+    samples: int | None = Field(
+        None, ge=1, le=100_000, description="N, samples of each estimate in the last table, at least 2; None means the scale's number"
     )
 
     def sizes(self) -> tuple[int, int]:

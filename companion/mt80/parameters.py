@@ -35,15 +35,17 @@ class MultitaskParameters(Common):
     in_the_name = frozenset({"tasks", "comparisons"})
     tasks: int = Field(4, ge=1, le=80, description="30 (MT30), 80 (MT80) or a number from 1 to 80 of a fixed stratified order")
     task_names: Names = Field([], description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
-    train_seeds: int = Field(0, ge=0, le=1000, description="the number of training seeds per task; 0 means the scale's number")
-    workers: int = Field(0, ge=0, le=1024, description="the number of processes; 0 means one per core")
+    train_seeds: int | None = Field(None, ge=1, le=1000, description="the number of training seeds per task; None means the scale's number")
+    workers: int | None = Field(None, ge=1, le=1024, description="the number of processes; None means one per core")
     data: Folder = Field(
         "auto",
         description="generate, shipped, a folder that holds the published chunk_*.pt, or auto: at scale quick the shipped world model "
         "for more than 12 tasks of variant paper, else generate",
     )
     engine: Engine = Field("local", description="where jobs run: local or ray")
-    data_dir: Folder = Field("", description="the folder of episodes; missing ones are generated there; empty means data/cache/episodes")
+    data_dir: Folder | None = Field(
+        None, description="the folder of episodes; missing ones are generated there; None means data/cache/episodes"
+    )
     variant: Variant = Field("paper", description="the paper's choices, or those of the authors' multi-task run: paper or released")
     comparisons: Comparisons = Field(
         [], description="what PWM is compared with here: any of tdmpc2, one_policy, horizon; tdmpc2 and horizon need the episodes"

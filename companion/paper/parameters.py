@@ -28,7 +28,7 @@ class FiguresParameters(NotebookParameters):
     released_dir: Folder = Field("", description="the folder with the authors' result files; empty means there is none")
     verdicts: Names = Field([], description=f"verdicts of the ledger to show: any of {', '.join(VERDICTS)}; empty means all")
     words: str = Field("", description="show only claims that contain this text")
-    figures_dir: Folder = Field("", description="the folder of figures; empty means figures/paper")
+    figures_dir: Folder | None = Field(None, description="the folder of figures; None means figures/paper")
 
     @field_validator("numbers", "sources", "verdicts", mode="before")
     @classmethod

@@ -42,7 +42,7 @@ class Common(NotebookParameters):
 
     scale: Scale = "quick"
     runs_dir: Folder = Field("runs", min_length=1, description="the folder of runs; finished ones are not repeated")
-    figures_dir: Folder = Field("", description="the folder of figures; empty means figures/ (figures/quick at scale quick)")
+    figures_dir: Folder | None = Field(None, description="the folder of figures; None means figures/ (figures/quick at scale quick)")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or a torch device")
     overrides: dict[str, Any] = Field({}, description='settings of the scale to replace, by dotted name, e.g. {"policy.updates": 100}')
 

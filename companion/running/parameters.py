@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from companion.running.runs import plain
 from pwmlib.errors import ExplainedError
@@ -36,10 +36,12 @@ class NotebookParameters(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_value(cls, value: Any) -> Any:
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool):
             raise ValueError("must not be True or False")
-        return value
+        # papermill gives `-p x None` as a string; 0 and "" stood for None before.
+        undecided = cls.model_fields[info.field_name].default is None and value in (None, "None", "null", "", 0, "0")
+        return None if undecided else value
 
     @classmethod
     def validate_cell(cls, namespace: Mapping[str, Any]) -> Any:
@@ -65,7 +67,7 @@ class NotebookParameters(BaseModel):
             note, flag = "", f"overrides {shlex.quote(json.dumps(problem.example))} (what the scale has)"
         else:
             field = cls.model_fields[problem.field]
-            default = field.default if isinstance(field.default, str) else json.dumps(field.default)
+            default = json.dumps(field.default) if field.default is not None and not isinstance(field.default, str) else str(field.default)
             note, flag = f" {problem.field} is {field.description.rstrip('.')}.", f"{problem.field} {shlex.quote(default)} (the default)"
         return f"{problem}.{note} Set it with papermill -p {flag} or in the notebook's parameters cell."
 

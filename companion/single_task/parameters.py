@@ -24,12 +24,12 @@ class SingleTaskParameters(Robots):
     in_the_name = frozenset({"tasks"})
     tasks: Names = Field([], description='environments of the simulator, e.g. ["hopper", "ant"]; empty means what the scale affords')
     algorithms: Names = Field([], description='learners, e.g. ["shac", "pwm"]; empty means what the scale affords')
-    train_seeds: int = Field(
-        0, ge=0, le=100, description="the number of training seeds of each; 0 means 2 at scale quick, 3 at laptop, else 5"
+    train_seeds: int | None = Field(
+        None, ge=1, le=100, description="the number of training seeds of each; None means 2 at scale quick, 3 at laptop, else 5"
     )
     stiffness: float = Field(1.0, gt=0, le=1000, description="factor on the stiffness and damping of contacts (Fig. 7a), in (0, 1000]")
     engine: Engine = Field("local", description="where jobs run: local or ray")
-    workers: int = Field(0, ge=0, le=1024, description="the number of processes; 0 means one per core")
+    workers: int | None = Field(None, ge=1, le=1024, description="the number of processes; None means one per core")
 
     @field_validator("tasks")
     @classmethod

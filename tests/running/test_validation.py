@@ -57,7 +57,8 @@ def cell(number):
     first, second, *_ = ("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code")
     found: dict = {}
     exec(first, {}, found)
-    del found["__annotations__"]
+    for name in ("__annotations__", "Optional"):
+        found.pop(name, None)
     room, used = re.search(r"from (companion\.\w+\.parameters) import (\w+)", second).groups()
     return getattr(importlib.import_module(room), used), found
 
@@ -66,7 +67,7 @@ def cell(number):
 PARAMETERS = [
     ("00", "scale", "fat", "must be 'quick', 'laptop' or 'paper'"),
     ("00", "seeds", 1, "an interval over seeds needs at least 2"),
-    ("00", "seeds", -1, ZERO),
+    ("00", "seeds", -1, ONE),
     ("00", "seeds", True, "must not be True or False"),
     ("00", "seeds", 2.5, "must be a valid integer"),
     ("00", "start", 4.0, "must be less than or equal to 3.14"),
@@ -98,7 +99,7 @@ PARAMETERS = [
     ("00", ".wall", 2.0, "no setting 'wall'; BallWallScale has seeds, steps, epochs, groups"),
     ("01", "horizons", 1, "a variance and a curve need at least 2"),
     ("01", "samples", 100_001, "must be less than or equal to 100000"),
-    ("01", "shac_seeds", -1, ZERO),
+    ("01", "shac_seeds", -1, ONE),
     ("01", "device", "meta", "this notebook runs on the CPU; device must be 'cpu' or 'auto'"),
     ("01", ".shac.updates", 0, ONE),
     ("01", ".samples", 1, TWO),
@@ -107,12 +108,12 @@ PARAMETERS = [
     ("01", ".checkpoint_every", 0, ONE),
     ("02", "tasks", ["cheetah"], "no environment 'cheetah'; known: hopper"),
     ("02", "algorithms", "dreamer", "no algorithm 'dreamer'"),
-    ("02", "train_seeds", -1, ZERO),
+    ("02", "train_seeds", -1, ONE),
     ("02", "train_seeds", True, "must not be True or False"),
     ("02", "stiffness", NAN, FINITE),
     ("02", "stiffness", 1e300, "must be less than or equal to 1000"),
     ("02", "engine", "slurm", "must be 'local' or 'ray'"),
-    ("02", "workers", -2, ZERO),
+    ("02", "workers", -2, ONE),
     ("02", ".evaluate_every", 0, ONE),
     ("02", ".checkpoint_every", 0, ONE),
     ("02", ".eval_episodes", 0, ONE),
@@ -419,3 +420,13 @@ def test_a_robots_world_model_may_be_left_alone():
 def test_worlds_in_which_the_question_has_no_answer_are_named(world, words):
     warnings = BallWall(**world).warnings()
     assert warnings == [] if words is None else len(warnings) == 1 and warnings[0].startswith(f"Warning: {words}")
+
+
+@pytest.mark.parametrize("said", [None, "None", "null", "", 0])
+def test_none_lets_the_scale_decide_however_papermill_says_it(said):
+    """0 and "" were the words for it before."""
+    kind, given = cell("03")
+    params = kind.validate_cell({**given, "train_seeds": said, "figures_dir": said})
+    assert params.train_seeds is None and params.figures_dir is None
+    assert params.scaled().train_seeds == MULTITASK_SCALES["quick"].train_seeds
+    assert kind.validate_cell({**given, "train_seeds": 2}).scaled().train_seeds == 2
