@@ -105,7 +105,7 @@ def cases(sets: int) -> Iterator[tuple[str, float, float, float, np.ndarray]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sets", type=int, default=1000, help="sets of samples of each case")
-    parser.add_argument("--record", action="store_true", help="write data/results/esnr_coverage.csv")
+    parser.add_argument("--record", action="store_true", help="write data/results/benchmarks/esnr_coverage.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -120,7 +120,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     print(table.pivot(index=["gradients", "effective_dimension", "esnr"], columns="interval", values="coverage").to_string())
     if arguments.record:
-        save_table("esnr_coverage", table, f"python benchmarks/esnr_coverage.py --sets {arguments.sets} --record")
+        save_table("benchmarks/esnr_coverage", table, f"python benchmarks/esnr_coverage.py --sets {arguments.sets} --record")
 
 
 if __name__ == "__main__":

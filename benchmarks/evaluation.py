@@ -4,7 +4,7 @@
 * bound: the physics of all of them by one call of mujoco.rollout, and what must follow in each environment whatever drives it: forward
   kinematics, two rewards, one observation. Bringing the states back into the environments is left out, so no implementation is faster.
 
-One thread, interleaved. Run: python benchmarks/evaluation.py [--csv data/results/evaluation_bound.csv]
+One thread, interleaved. Run: python benchmarks/evaluation.py [--csv data/results/benchmarks/evaluation_bound.csv]
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def one_by_one(world: Dynamics, start: Tensor, policy: nn.Module, seen: Tensor, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--record", action="store_true", help="write data/results/gradient_sweep.csv")
+    parser.add_argument("--record", action="store_true", help="write data/results/benchmarks/gradient_sweep.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -75,7 +75,7 @@ def main() -> None:
     table.loc[len(table)] = ["all", table["seconds"].sum(), s := table["baseline_seconds"].sum(), s / table["seconds"].sum()]
     print(table.to_string(index=False, float_format=lambda x: f"{x:.2f}"))
     if arguments.record:
-        save_table("gradient_sweep", table, "python benchmarks/gradient_sweep.py --record")
+        save_table("benchmarks/gradient_sweep", table, "python benchmarks/gradient_sweep.py --record")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Both act on one observation of one environment with the same world model: TD-MPC2's published planner (512 samples, 6 iterations, 3
 steps, terminal values from its Q-functions), and encoder plus actor. Interleaved in one process, one thread; the table gives the ratio.
-Run: python benchmarks/inference_time.py [--sizes 1M 5M 48M] [--repeats 9] [--device cpu] [--csv data/results/inference_time.csv]
+Run: python benchmarks/inference_time.py [--sizes 1M 5M 48M] [--repeats 9] [--device cpu] [--csv data/results/benchmarks/inference_time.csv]
 """
 
 from __future__ import annotations

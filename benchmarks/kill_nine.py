@@ -4,7 +4,7 @@ A stage runs in a process group of its own, which is killed at random moments af
 until the stage has had its share of the kills and ends. Then its table is compared with the undisturbed one, cell by cell, to the last bit
 (all but the times that were measured), and temporary files are counted. Exits with 1 if a cell differs, a file is left or a stage fails.
 
-Run: python benchmarks/kill_nine.py [--kills 200] [--seed 0] [--stages extraction sac ...] [--csv data/results/kill_nine.csv]
+Run: python benchmarks/kill_nine.py [--kills 200] [--seed 0] [--stages extraction sac ...] [--csv data/results/benchmarks/kill_nine.csv]
 """
 
 from __future__ import annotations

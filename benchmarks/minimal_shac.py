@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--horizon", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--record", action="store_true", help="write data/results/minimal_shac.csv")
+    parser.add_argument("--record", action="store_true", help="write data/results/benchmarks/minimal_shac.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -158,7 +158,7 @@ def main() -> None:
         rows += train(arguments.env, seed, Settings(epochs=arguments.epochs, horizon=arguments.horizon))
         print(f"seed {seed}: return {rows[-1]['return']:.0f} after {rows[-1]['cpu_seconds']:.0f} CPU-seconds", flush=True)
     if arguments.record:
-        save_table("minimal_shac", pd.DataFrame(rows), f"python benchmarks/minimal_shac.py --epochs {arguments.epochs} --record")
+        save_table("benchmarks/minimal_shac", pd.DataFrame(rows), f"python benchmarks/minimal_shac.py --epochs {arguments.epochs} --record")
 
 
 if __name__ == "__main__":

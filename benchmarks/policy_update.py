@@ -7,7 +7,7 @@ Both run in this process, interleaved, with the same sizes, batch 64, H = 16 and
 * ours: `pwmlib.optimizer.pwm.PWM`, in float32 and with bfloat16 matrix products.
 
 The first actor loss of both is compared, so that they are known to compute the same thing.
-Run: python benchmarks/policy_update.py [--sizes 1M 5M 48M] [--repeats 7] [--device cpu] [--csv data/results/policy_update.csv]
+Run: python benchmarks/policy_update.py [--sizes 1M 5M 48M] [--repeats 7] [--device cpu] [--csv data/results/benchmarks/policy_update.csv]
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--counts", nargs="+", type=int, help="environments; 64 on a CPU, 64 1024 8192 on a GPU")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--record", action="store_true", help="write data/results/simulator_speed.csv")
+    parser.add_argument("--record", action="store_true", help="write data/results/benchmarks/simulator_speed.csv")
     parser.add_argument("--compile-cuda", nargs="+", type=int, metavar="ARCH", help="only compile the CUDA kernels, e.g. 80 90")
     arguments = parser.parse_args()
     if arguments.compile_cuda:
@@ -194,7 +194,7 @@ def main() -> None:
         table["wake_ms"] = 1e3 * wake_seconds()
         print(f"waking a second thread and waiting for it takes {table['wake_ms'][0]:.3f} ms")
     if arguments.record:
-        name = "simulator_speed" if device.type == "cpu" else "simulator_speed_cuda"
+        name = "benchmarks/simulator_speed" + ("" if device.type == "cpu" else "_cuda")
         save_table(name, table, "python benchmarks/simulator.py --record" + (" --device cuda" if device.type == "cuda" else ""))
     if device.type == "cpu" and (slow := table[table["t_mlp"] > table["bound"]]["env"].tolist()):
         raise SystemExit(f"slower than the bound: {', '.join(slow)}")

@@ -43,7 +43,7 @@ def gradient_curves(table: pd.DataFrame) -> Figure:
             )
         axes[1, column].set_xlabel("horizon H [steps]")
     handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda pair: len(pair[1]))
-    title = "bands: bootstrap intervals, nominally 95 %; what they reach is in data/results/esnr_coverage.csv"
+    title = "bands: bootstrap intervals, nominally 95 %; what they reach is in data/results/benchmarks/esnr_coverage.csv"
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), title=title, title_fontsize=8)
     return figure
 

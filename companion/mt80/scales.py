@@ -5,14 +5,12 @@ Where quick and laptop differ from Table 1 they say so here; the recipe behind t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import field, fields, is_dataclass, replace
+from dataclasses import field, replace
 from typing import Literal
 
 import pandas as pd
 
-from companion.reporting.published import printed_settings
-from companion.running.runs import plain
+from companion.reporting.published import compare, dotted, printed_settings
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from pwmlib.model.training import Variant, WorldModelTraining
@@ -32,7 +30,6 @@ __all__ = [
     "DataPlan",
     "FineTuningPlan",
     "MultitaskScale",
-    "compare",
     "differences",
     "joint_training",
     "multitask_scale",
@@ -128,10 +125,10 @@ class MultitaskScale:
 
 def joint_training(training: WorldModelTraining, tdmpc2: TDMPC2Config) -> TDMPC2Config:
     """TD-MPC2's settings with the lengths, rates and weights of a world model's training. Raises SettingError for what it cannot do."""
-    loss, theirs = training.loss, dict(_flat(WorldModelTraining.variant("released")))
+    loss, theirs = training.loss, dict(dotted(WorldModelTraining.variant("released")))
     same = ("updates", "horizon", "batch", "lr", "encoder_lr_scale", "grad_norm")
     free = {*same, "standardise_obs", "loss.gamma", "loss.dynamics_coef", "loss.reward_coef"}
-    for name, value in _flat(training):
+    for name, value in dotted(training):
         if name not in free and value != theirs[name]:
             allowed, full = f"with pretraining='tdmpc2' it must be {theirs[name]!r}", f"training.{name}"
             raise SettingError(full, value, allowed, example={full: theirs[name]})
@@ -246,29 +243,6 @@ def differences(scale: MultitaskScale) -> pd.DataFrame:
     """Every setting of a scale that is not the paper's: columns setting, here, paper (as printed, or else scale paper's), and why, where
     scale paper differs from what is printed."""
     return compare(scale, MULTITASK_SCALES["paper"], printed_settings("multitask"), DEVIATIONS)
-
-
-def compare(
-    settings: object, paper: object, printed: dict[str, object], deviations: dict[str, tuple[object, str]], prefix: str = ""
-) -> pd.DataFrame:
-    """What `differences` gives, for settings of any kind whose names begin with the prefix; printed and deviations by dotted names."""
-    ours, reference = ({n: plain(v) for n, v in _flat(s, prefix)} for s in (settings, paper))
-    rows = []
-    for name in {**ours, **{n: None for n in printed if n.startswith(prefix)}}:
-        here, wanted = ours.get(name, "-"), printed.get(name, reference.get(name, "-"))
-        value, why = deviations.get(name, (None, ""))
-        if here != wanted:
-            rows.append((name, str(here), str(wanted), why if here == value else ""))
-    return pd.DataFrame(rows, columns=["setting", "here", "paper", "why"])
-
-
-def _flat(settings: object, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for field_ in fields(settings):
-        value = getattr(settings, field_.name)
-        if is_dataclass(value):
-            yield from _flat(value, f"{prefix}{field_.name}.")
-        else:
-            yield f"{prefix}{field_.name}", value
 
 
 _CARTPOLE = MultitaskScale(

@@ -2,36 +2,28 @@
 
     python -m companion.paper.ledger     # writes data/claims.csv, docs/claims.md and docs/badges/
 
-Every number is computed from data/published and data/results; `companion.reporting` says how, row by row.
+Every number is computed from data/published and data/results; each section's claims.toml says how, row by row.
 """
 
 from __future__ import annotations
 
 import pandas as pd
 
-from companion.ablations.claims import ABLATION_CLAIMS
-from companion.double_pendulum.claims import TOYS
-from companion.mt80.claims import MULTITASK
-from companion.reporting.claim import Claim
-from companion.reporting.statistics import Cell
+from companion.reporting.cells import Cell
+from companion.reporting.claim import Claim, read_claims
 from companion.running.paths import PROJECT
-from companion.single_task.claims import SINGLE_TASK
 from pwmlib.data.checkpoints import write_atomic
 
-from .badges import BADGES, badges
-from .views import claims_page
+from .views import badges, claims_page
 
-__all__ = ["CLAIMS", "LEDGER", "PAGE", "ledger_table", "main"]
+__all__ = ["BADGES", "CLAIMS", "LEDGER", "PAGE", "ledger_table", "main"]
 
 CLAIMS = PROJECT / "data" / "claims.csv"
 PAGE = PROJECT / "docs" / "claims.md"
-LEDGER: dict[str, list[Claim]] = {
-    "Sec. 3.1: ball and wall": [claim for claim in TOYS if claim.id.startswith("ball_wall")],
-    "Sec. 3.2: double pendulum": [claim for claim in TOYS if not claim.id.startswith("ball_wall")],
-    "Sec. 4.1: one robot at a time": SINGLE_TASK,
-    "Sec. 4.2: 30 and 80 tasks": MULTITASK,
-    "Sec. 4.3, App. F: ablations": ABLATION_CLAIMS,
-}
+BADGES = PROJECT / "docs" / "badges"
+SECTIONS = ("ball_wall", "double_pendulum", "single_task", "mt80", "ablations")
+"""Folders of the companion, each with its claims.toml."""
+LEDGER: dict[str, list[Claim]] = dict(read_claims(PROJECT / "companion" / section / "claims.toml") for section in SECTIONS)
 """Section of the paper -> its rows."""
 
 
@@ -43,8 +35,7 @@ def ledger_table() -> pd.DataFrame:
 
 
 def _line(section: str, claim: Claim) -> dict[str, object]:
-    recomputed = claim.recomputed() if claim.recomputed else None
-    ours = _ours(claim)
+    recomputed, ours = claim.recomputed(), claim.measured()
     in_the_files = claim.in_the_files(recomputed) if recomputed else None
     if ours:
         verdict, basis = claim.verdict(ours), "ours"
@@ -53,7 +44,7 @@ def _line(section: str, claim: Claim) -> dict[str, object]:
     return {
         "id": claim.id,
         "section": section,
-        "where": claim.where,
+        "where": claim.place,
         "statement": claim.statement,
         "published": claim.published,
         "unit": claim.unit,
@@ -68,13 +59,6 @@ def _line(section: str, claim: Claim) -> dict[str, object]:
         "note": claim.note if ours or not claim.ours else f"Not run yet. {claim.note}".strip(),
         "command": claim.command,
     }
-
-
-def _ours(claim: Claim) -> Cell | None:
-    try:
-        return claim.ours() if claim.ours else None
-    except FileNotFoundError:
-        return None
 
 
 def _numbers(name: str, cell: Cell | None) -> dict[str, float | None]:

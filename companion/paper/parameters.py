@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from companion.reporting.claim import VERDICTS, Verdict
 from companion.running.notebook import Folder, Names, all_of
 from companion.running.parameters import NotebookParameters, parse_list
 from companion.running.paths import resolve, writable_folder
 
-from .figures import PAPER_FIGURES, SOURCES, Source
+from .figures import PAPER_FIGURES
+from .inputs import SOURCES, Source
 
 __all__ = ["FiguresParameters"]
+
+KNOWN = {"numbers": (PAPER_FIGURES, "figure"), "sources": (SOURCES, "source"), "verdicts": (VERDICTS, "verdict")}
 
 
 class FiguresParameters(NotebookParameters):
@@ -32,20 +35,11 @@ class FiguresParameters(NotebookParameters):
     def _parse(cls, value: Any) -> Any:
         return [str(v) for v in parse_list(value)] if value else []
 
-    @field_validator("numbers")
+    @field_validator("numbers", "sources", "verdicts")
     @classmethod
-    def _of_the_paper(cls, value: list[str]) -> list[str]:
-        return all_of(value or list(PAPER_FIGURES), list(PAPER_FIGURES), "figure")
-
-    @field_validator("sources")
-    @classmethod
-    def _sources(cls, value: list[str]) -> list[str]:
-        return all_of(value, list(SOURCES), "source") if value else []
-
-    @field_validator("verdicts")
-    @classmethod
-    def _verdicts(cls, value: list[str]) -> list[str]:
-        return all_of(value, list(VERDICTS), "verdict") if value else []
+    def _known(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        known, what = KNOWN[info.field_name]
+        return all_of(value, list(known), what) if value else [*PAPER_FIGURES] if what == "figure" else []
 
     @field_validator("released_dir")
     @classmethod

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from companion.reporting.published import PUBLISHED, published_single_task
+from companion.reporting.cells import iqm_cell
+from companion.reporting.published import published_table
 from companion.reporting.released import (
     CURVES,
     ReleasedCurve,
@@ -17,9 +18,9 @@ from companion.reporting.released import (
     planner_scores,
     training_runs,
 )
-from companion.reporting.statistics import aggregate, iqm_cell
+from companion.reporting.statistics import Aggregate, aggregate
 
-__all__ = ["released_aggregates"]
+__all__ = ["many_task_aggregates", "released_aggregates"]
 
 TOLERANCE = 0.005
 
@@ -35,44 +36,39 @@ def released_aggregates(folder: Path) -> pd.DataFrame:
     lines += [line for curve in CURVES if curve.figure == "13" and (folder / curve.file).is_file() for line in _robot(folder, curve)]
     if not lines:
         raise ReleasedFilesError(f"{folder}: none of the authors' result files is here, e.g. mt80_results.csv or pwm_hopper.csv")
-    table = pd.DataFrame(lines)
+    table = pd.DataFrame(lines, columns=["quantity", "computed", "low", "high", "interval", "stored"])
     return table.assign(agrees=(table["computed"] / table["stored"] - 1).abs() <= TOLERANCE)
 
 
-def _many_tasks(folder: Path, task_set: str) -> list[dict[str, object]]:
+def many_task_aggregates(scores: Path, planner: Path) -> list[tuple[str, str, Aggregate]]:
+    """Method, what is resampled (tasks, or TD-MPC2's evaluation episodes in the place of runs), and the IQM of scores."""
+    pwm = many_task_scores(scores).rename("score").reset_index().assign(train_seed=0)
+    peer = planner_scores(planner).rename(columns={"episode": "train_seed"})
+    found = (("PWM", pwm, "tasks"), ("TD-MPC2", peer, "tasks"), ("TD-MPC2", peer, "runs"))
+    return [(method, over, aggregate(table, over=over)["iqm"]) for method, table, over in found]
+
+
+def _many_tasks(folder: Path, task_set: str) -> list[tuple]:
     files = [folder / f"{task_set}_results.csv", folder / f"tdmpc2_{task_set}_scores.csv"]
     if not all(path.is_file() for path in files):
         return []
-    name = task_set.upper()
-    pwm = many_task_scores(files[0]).rename("score").reset_index().assign(train_seed=0)
-    planner = planner_scores(files[1]).rename(columns={"episode": "train_seed"})
-    stored = pd.read_csv(PUBLISHED / "multitask_aggregate.csv").drop_duplicates("set").set_index("set")["iqm"]
-    found = [("PWM", pwm, "tasks"), ("TD-MPC2", planner, "tasks"), ("TD-MPC2", planner, "runs")]
-    lines = []
-    for method, table, over in found:
-        a = aggregate(table, over=over)["iqm"]
-        interval = {"tasks": "over tasks", "runs": "over evaluation episodes of one model"}[over]
-        quantity = f"{name}, {method}, IQM of scores"
-        lines.append(_line(quantity, a.value, stored[f"{name} {method}"], a.low, a.high, interval))
-    ratio = lines[0]["computed"] / lines[1]["computed"]
-    stored_ratio = stored[f"{name} PWM"] / stored[f"{name} TD-MPC2"]
-    return [*lines, _line(f"{name}, PWM / TD-MPC2", ratio, stored_ratio, interval="none: one policy a task, one planner")]
+    name, interval = task_set.upper(), {"tasks": "over tasks", "runs": "over evaluation episodes of one model"}
+    stored = published_table("multitask_aggregate").drop_duplicates("set").set_index("set")["iqm"]
+    lines = [
+        (f"{name}, {method}, IQM of scores", a.value, a.low, a.high, interval[over], stored[f"{name} {method}"])
+        for method, over, a in many_task_aggregates(*files)
+    ]
+    (_, pwm, *_), (_, peer, *_) = lines[:2]
+    ratio = stored[f"{name} PWM"] / stored[f"{name} TD-MPC2"]
+    return [*lines, (f"{name}, PWM / TD-MPC2", pwm / peer, None, None, "none: one policy a task, one planner", ratio)]
 
 
-def _robot(folder: Path, curve: ReleasedCurve) -> list[dict[str, object]]:
+def _robot(folder: Path, curve: ReleasedCurve) -> list[tuple]:
     runs = training_runs(folder / curve.file)
     together, middle = aligned(runs, curve.every), iqm_curve(runs, curve.every)
-    stored = published_single_task().set_index(["algorithm", "task"]).loc[(curve.label.lower(), curve.task)]
+    stored = published_table("single_task").set_index(["algorithm", "task"]).loc[(curve.label.lower(), curve.task)]
     lines = []
-    for point, row in (("at the peak", int(middle.to_numpy().argmax())), ("at the end", -1)):
-        cell = iqm_cell(together.iloc[row])
-        column = {"at the peak": "peak_iqm", "at the end": "final_iqm"}[point]
-        quantity = f"{curve.task}, {curve.label}, IQM of returns {point}"
-        lines.append(_line(quantity, cell.value, stored[column], cell.low, cell.high, f"over {runs.shape[1]} runs"))
+    for point, row, column in (("at the peak", int(middle.to_numpy().argmax()), "peak_iqm"), ("at the end", -1, "final_iqm")):
+        cell, quantity = iqm_cell(together.iloc[row]), f"{curve.task}, {curve.label}, IQM of returns {point}"
+        lines.append((quantity, cell.value, cell.low, cell.high, f"over {runs.shape[1]} runs", stored[column]))
     return lines
-
-
-def _line(
-    quantity: str, computed: float, stored: float, low: float | None = None, high: float | None = None, interval: str = ""
-) -> dict[str, object]:
-    return {"quantity": quantity, "computed": computed, "low": low, "high": high, "interval": interval, "stored": stored}

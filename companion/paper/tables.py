@@ -8,12 +8,13 @@ from __future__ import annotations
 import pandas as pd
 
 from companion.ablations.questions import ABLATIONS
+from companion.reporting.cells import iqm, iqm_cell
 from companion.reporting.markdown import markdown_table
-from companion.reporting.published import published_single_task
-from companion.reporting.statistics import iqm_cell
+from companion.reporting.published import published_table
 from companion.running.paths import PROJECT
-from companion.running.results import RESULTS
-from companion.single_task.tables import NAMES, equal_time, iqm
+from companion.running.results import results_paths, results_table
+from companion.single_task.scales import SINGLE_TASKS
+from companion.single_task.tables import NAMES, equal_time
 
 __all__ = ["TABLES", "tables_page"]
 
@@ -34,75 +35,68 @@ IQM of the last evaluation within so many CPU-minutes of training. Empty: not ev
 
 def tables_page() -> str:
     """The page, from what is recorded."""
-    results = _all("single_task_*.csv", curves=False)
-    curves = _all("single_task_*_curves.csv", curves=True)
-    parts = [HEAD, "## At the end of training\n", markdown_table(_ends(results)), ""]
-    equal = equal_time(curves)
-    parts += [EQUAL_TIME, markdown_table(equal.map(lambda v: f"{v:.0f}" if isinstance(v, float) and pd.notna(v) else v)), ""]
+    equal = equal_time(_all(curves=True))
+    parts = [HEAD, "## At the end of training\n", markdown_table(_ends(_all(curves=False))), ""]
+    parts += [EQUAL_TIME, markdown_table(equal.map(lambda v: _digits(v, 0) if isinstance(v, float) else v)), ""]
     for name, ablation in ABLATIONS.items():
-        if (RESULTS / f"ablation_{name}.csv").is_file():
-            parts += [
-                f"## {ablation.question}\n",
-                f"{ablation.task.capitalize()}; {ablation.figure}; `python -m companion.record ablation_{name}`.\n",
-            ]
-            parts += [markdown_table(_variations(name)), ""]
+        if results_paths(f"ablation_{name}"):
+            made = f"{ablation.task.capitalize()}; {ablation.figure}; `python -m companion.record ablation_{name}`.\n"
+            parts += [f"## {ablation.question}\n", made, markdown_table(_variations(name)), ""]
     return "\n".join(parts)
 
 
-def _all(pattern: str, curves: bool) -> pd.DataFrame:
-    paths = [path for path in sorted(RESULTS.glob(pattern)) if path.stem.endswith("_curves") == curves]
+def _all(curves: bool) -> pd.DataFrame:
+    paths = [path for path in results_paths("single_task_*") if path.stem.endswith("_curves") == curves]
     table = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
-    robots, order = ("hopper", "ant", "anymal", "humanoid", "snu_like"), list(NAMES)
-    return table.sort_values(["task", "algorithm"], key=lambda c: c.map((robots if c.name == "task" else order).index), kind="stable")
+    order = {"task": list(SINGLE_TASKS), "algorithm": list(NAMES)}
+    return table.sort_values(list(order), key=lambda c: c.map(order[c.name].index), kind="stable")
 
 
-def _spread(runs: pd.Series) -> str:
-    cell = iqm_cell(runs.fillna(0.0))
-    return f"{cell.value:.0f}" + ("" if cell.low is None else f" [{cell.low:.0f}, {cell.high:.0f}]")
+def _digits(value: float, places: int) -> str:
+    return "" if pd.isna(value) else f"{value:.{places}f}"
+
+
+def _runs(runs: pd.DataFrame) -> dict[str, object]:
+    """What is said of several runs, a diverged one with what it had."""
+    last, best = iqm_cell(runs["last"].fillna(0.0)), iqm(runs["best"].fillna(0.0))
+    interval = "" if last.low is None else f" [{last.low:.0f}, {last.high:.0f}]"
+    diverged = int((runs["status"] != "finished").sum())
+    return {"seeds": len(runs), "diverged": diverged, "at the end": f"{last.value:.0f}{interval}", "at the peak": f"{best:.0f}"}
 
 
 def _ends(results: pd.DataFrame) -> pd.DataFrame:
-    published = published_single_task().set_index(["task", "algorithm"])
+    published = published_table("single_task").set_index(["task", "algorithm"])
     lines = []
     for (robot, algorithm), runs in results.groupby(["task", "algorithm"], sort=False):
-        paper = published.loc[(robot, algorithm.partition("_")[0])]
-        lines.append(
-            {
-                "robot": robot,
-                "learner": NAMES[algorithm],
-                "seeds": len(runs),
-                "diverged": int((runs["status"] != "finished").sum()),
-                "environment steps": f"{runs['env_steps'].max() / 1e6:.2g} M",
-                "CPU-minutes a seed": f"{runs['cpu_s'].max() / 60:.1f}",
-                "at the end": _spread(runs["last"]),
-                "at the peak": f"{iqm(runs['best'].fillna(0.0)):.0f}",
-                "Table 4": f"{paper['paper_t4_iqm']:.0f}",
-                "files, end": "" if pd.isna(paper["final_iqm"]) else f"{paper['final_iqm']:.0f}",
-                "files, peak": "" if pd.isna(paper["peak_iqm"]) else f"{paper['peak_iqm']:.0f}",
-                "ours over PPO": f"{iqm(runs['last'].fillna(0.0)) / paper['ppo_norm']:.2f}",
-                "Table 3": f"{paper['paper_t3_iqm']:.2f}",
-            }
-        )
+        paper, ours = published.loc[(robot, algorithm.partition("_")[0])], _runs(runs)
+        cost = {
+            "environment steps": f"{runs['env_steps'].max() / 1e6:.2g} M",
+            "CPU-minutes a seed": f"{runs['cpu_s'].max() / 60:.1f}",
+        }
+        theirs = {
+            "Table 4": _digits(paper["paper_t4_iqm"], 0),
+            "files, end": _digits(paper["final_iqm"], 0),
+            "files, peak": _digits(paper["peak_iqm"], 0),
+            "ours over PPO": _digits(iqm(runs["last"].fillna(0.0)) / paper["ppo_norm"], 2),
+            "Table 3": _digits(paper["paper_t3_iqm"], 2),
+        }
+        # Cost stands between how the runs ended and what they reached.
+        ended = {name: ours.pop(name) for name in ("seeds", "diverged")}
+        lines.append({"robot": robot, "learner": NAMES[algorithm], **ended, **cost, **ours, **theirs})
     return pd.DataFrame(lines)
 
 
 def _variations(name: str) -> pd.DataFrame:
-    results, curves = (pd.read_csv(RESULTS / f"ablation_{name}{part}.csv") for part in ("", "_curves"))
+    results, curves = results_table(f"ablation_{name}"), results_table(f"ablation_{name}_curves")
     ends = curves.groupby(["variation", "train_seed"], sort=False).last().groupby("variation", sort=False)
     medians = ends[["reward_rmse", "gradient_cosine"]].median()
     lines = []
     for variation, runs in results.groupby("variation", sort=False):
         error, cosine = medians.loc[variation]
-        lines.append(
-            {
-                "variation": variation,
-                "seeds": len(runs),
-                "diverged": int((runs["status"] != "finished").sum()),
-                "at the end": _spread(runs["last"]),
-                "at the peak": f"{iqm(runs['best'].fillna(0.0)):.0f}",
-                "each, at the end": ", ".join(f"{v:.0f}" for v in runs["last"].fillna(0.0)),
-                "reward error, 16 steps": f"{error:.3g}" if pd.notna(error) else "",
-                "cosine to the simulator's gradient": f"{cosine:.2f}" if pd.notna(cosine) else "",
-            }
-        )
+        measured = {
+            "each, at the end": ", ".join(f"{v:.0f}" for v in runs["last"].fillna(0.0)),
+            "reward error, 16 steps": f"{error:.3g}" if pd.notna(error) else "",
+            "cosine to the simulator's gradient": _digits(cosine, 2),
+        }
+        lines.append({"variation": variation, **_runs(runs), **measured})
     return pd.DataFrame(lines)

@@ -1,4 +1,4 @@
-"""The claims ledger for people: counts as a picture, rows as text, the whole as a page."""
+"""The claims ledger for people: counts as pictures, rows as text, the whole as a page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pandas.io.formats.style import Styler
 from companion.reporting.claim import VERDICTS
 from companion.reporting.markdown import markdown_table
 
-__all__ = ["claims_page", "in_words", "matching", "styled", "verdict_bars", "verdict_counts"]
+__all__ = ["badges", "claims_page", "in_words", "matching", "styled", "verdict_bars", "verdict_counts"]
 
 COLOURS = {
     "holds": "#0072B2",
@@ -114,6 +114,30 @@ def verdict_counts(table: pd.DataFrame) -> pd.DataFrame:
         said = {FILES: count(rows["in_the_files"].dropna(), "no files"), OURS: count(ours, "not run")}
         lines.append({"section": section, "claims": len(rows), **said})
     return pd.DataFrame(lines)
+
+
+def badges(table: pd.DataFrame) -> dict[str, str]:
+    """How many claims of a section our runs bear out, as small pictures for the README: file name -> SVG, one a section ("3.1.svg").
+    table: of `ledger.ledger_table`."""
+    counts = verdict_counts(table).set_index("section")[OURS]
+    return {section[5:8] + ".svg": _badge(said.split(", ")) for section, said in counts.items()}
+
+
+def _badge(parts: list[str]) -> str:
+    """Text on coloured fields: each count in its verdict's colour, grey where nothing was run."""
+    of_words = {word: next(c for verdict, c in COLOURS.items() if verdict.startswith(start)) for start, word in COUNTED.items()}
+    left, fields = 0.0, []
+    for text in parts:
+        colour = of_words.get(text.partition(" ")[2], "#777777")
+        width = round(6.3 * len(text) + 12)  # px: about what fonts that are usual for badges take at 11 px
+        fields += [
+            f'<rect x="{left:g}" width="{width}" height="20" fill="{colour}"/>',
+            f'<text x="{left + width / 2:g}" y="14" fill="#fff" text-anchor="middle">{text}</text>',
+        ]
+        left += width
+    title = f"<title>our runs: {', '.join(parts)}</title>"
+    font = 'font-family="Verdana,DejaVu Sans,sans-serif" font-size="11"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" width="{left:g}" height="20" {font}>{title}{"".join(fields)}</svg>\n'
 
 
 HEAD = """# Claims ledger

@@ -1,14 +1,30 @@
-"""What a claim of the ledger is, and how its verdict follows from the numbers."""
+"""What a claim of the ledger is, how it is read from its section's claims.toml, and how its verdict follows from the numbers.
+
+A file has `section`, the heading; `[words]`, text that stands for `$name` anywhere in it; and one `[[claim]]` a claim, or, with `each`, one
+for every combination of its lists' entries: what an entry has is a word too, or, under the name of a key of `Claim`, that key.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from itertools import product
+from pathlib import Path
+from string import Template
+from typing import Any, Literal, get_args
 
-from companion.reporting.statistics import Cell
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
 
-__all__ = ["VERDICTS", "Claim", "Verdict"]
+from companion.running.paths import PROJECT
+from companion.running.results import TableNotRecordedError, provenance, results_table
+from pwmlib.errors import ExplainedError
+
+from .cells import Cell, StatisticError, computed
+from .published import published_table
+
+__all__ = ["VERDICTS", "Claim", "ClaimError", "Verdict", "read_claims"]
 
 Verdict = Literal["holds", "holds at smaller scale", "contradicts", "not shown at this size", "cannot be checked"]
 """contradicts: an experiment of the paper's size, its interval included, or the released file says otherwise; not shown at this size: our
@@ -16,28 +32,31 @@ runs, with their length and seeds, do not decide."""
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One row of the ledger.
+class ClaimError(ExplainedError):
+    """A claim that is not what it should be; names its file and its id."""
 
-    recomputed: from data/published, what the authors' released files say. ours: from data/results; it raises FileNotFoundError
-    where the experiment has no table yet. Both are in `unit`, and so is the bar.
-    """
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Claim:
+    """One row of the ledger. Both numbers are in `unit`, and so is the bar."""
 
     id: str
-    where: str
+    place: str
     """Section, table or figure."""
     statement: str
     """In our words."""
     published: str
-    """As printed; empty where the paper gives no number."""
+    """As printed; empty where the paper gives no number. "{:.0f}": `printed`."""
     unit: str
-    recomputed: Callable[[], Cell] | None = None
-    ours: Callable[[], Cell] | None = None
+    files: dict[str, Any] | None = None
+    """What the authors' released files say: a statistic of data/published (`cells.computed`)."""
+    ours: dict[str, Any] | None = None
+    """A statistic of data/results."""
     bar: float | None = None
     """The statement holds where the number is above it."""
     printed: float | None = None
-    """The number that the paper prints, where the statement is a number: `tolerance` says how near it must come."""
+    """The number that the paper prints, where the statement is a number: `tolerance` says how near it must come. In the file it may be a
+    statistic of data/published."""
     tolerance: float = 0.005
     at_least: float = 0.95
     """Of `printed`, that our own number must reach."""
@@ -48,6 +67,21 @@ class Claim:
     command: str = ""
     """That makes ours."""
     note: str = ""
+    file: str = ""
+
+    def recomputed(self) -> Cell | None:
+        """What the authors' files say; None where none was released. Raises ClaimError."""
+        return _explained(self.files, published_table, f"{self.file}: claim {self.id!r}, files") if self.files else None
+
+    def measured(self) -> Cell | None:
+        """What our runs say; None where the experiment has no table yet. Raises ClaimError."""
+        place = f"{self.file}: claim {self.id!r}, ours"
+        try:
+            return _explained(self.ours, results_table, place) if self.ours else None
+        except TableNotRecordedError as missing:
+            if missing.filename in provenance() or self.command.rpartition(" ")[2] in missing.filename:
+                return None
+            raise ClaimError(f"{place}: no table {missing.filename!r} in data/results, and `command` does not name it") from None
 
     def verdict(self, ours: Cell) -> Verdict:
         """What our own number says."""
@@ -72,3 +106,57 @@ class Claim:
 def _ends(cell: Cell) -> tuple[float, float]:
     """The interval, or the number itself where there is none."""
     return tuple(cell.value if end is None else end for end in (cell.low, cell.high))
+
+
+def _explained(call: Mapping[str, Any], read, place: str) -> Cell | None:
+    try:
+        return computed(call, read)
+    except TableNotRecordedError:
+        raise
+    except (StatisticError, FileNotFoundError) as error:
+        raise ClaimError(f"{place}: {error}") from None
+
+
+def read_claims(path: Path) -> tuple[str, list[Claim]]:
+    """The section and its claims. Raises ClaimError, which names the file, the claim, and the key that is missing, unknown or wrong."""
+    file = str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
+    try:
+        content = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ClaimError(f"{file}: not a TOML file ({error})") from None
+    if set(content) - {"words"} != {"section", "claim"}:
+        raise ClaimError(f"{file}: expected section, [words] and [[claim]], found {', '.join(content)}")
+    known = {field.name for field in fields(Claim)}
+    claims = []
+    for given in content["claim"]:
+        for entries in product(*given.pop("each", [])):
+            entry = {key: value for part in entries for key, value in part.items()}
+            claims.append(_claim({**given, **{k: v for k, v in entry.items() if k in known}}, {**content.get("words", {}), **entry}, file))
+    return content["section"], claims
+
+
+def _claim(given: dict[str, Any], words: Mapping[str, Any], file: str) -> Claim:
+    place = f"{file}: claim {given.get('id')!r}"
+    try:
+        values = _filled(given, words)
+        place = f"{file}: claim {values.get('id')!r}"
+        if isinstance(values.get("printed"), dict):
+            values["printed"] = _explained(values["printed"], published_table, f"{place}, printed").value
+        claim = Claim(**values, file=file)
+        return replace(claim, published=claim.published.format(claim.printed))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ClaimError(f"{place}: {first['loc'][0]}: {first['msg']}") from None
+    except KeyError as error:
+        raise ClaimError(f"{place}: {error} is missing") from None
+    except ValueError as error:
+        raise ClaimError(f"{place}: {error}") from None
+
+
+def _filled(value: Any, words: Mapping[str, Any]) -> Any:
+    """Text with its words in place; text that is only a word becomes what the word stands for, e.g. a number."""
+    if isinstance(value, dict):
+        return {key: _filled(part, words) for key, part in value.items()}
+    if not isinstance(value, str):
+        return value
+    return words[value[1:]] if value[:1] == "$" and value[1:] in words else Template(value).substitute(words)

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-__all__ = [
-    "AGGREGATES",
-    "Aggregate",
-    "Cell",
-    "aggregate",
-    "iqm_cell",
-    "iqm_gain",
-    "iqm_ratio",
-    "multitask_aggregates",
-    "performance_profile",
-    "score_matrix",
-]
-
-DRAWS, SEED = 5000, 0
-"""Of the bootstrap intervals of cells."""
+__all__ = ["AGGREGATES", "Aggregate", "aggregate", "multitask_aggregates", "performance_profile", "score_matrix"]
 
 AGGREGATES = ("iqm", "mean", "median", "optimality_gap")
 
@@ -150,56 +134,3 @@ def _seeded(seed: int, function, *args, **kwargs):
         return function(*args, **kwargs)
     finally:
         np.random.set_state(state)  # noqa: NPY002
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number computed from a table, with the interval (95 %, if it has one) and what it rests on."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    rests_on: str = ""
-    """E.g. "5 seeds"."""
-
-
-def _iqm(runs: np.ndarray, axis: int = -1) -> np.ndarray:
-    return stats.trim_mean(runs, 0.25, axis=axis)
-
-
-def iqm_cell(runs: Sequence[float]) -> Cell:
-    """IQM of one score a run; the interval resamples runs."""
-    values = np.asarray(runs, float)
-    rests_on = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
-    if len(values) < 2:
-        return Cell(float(_iqm(values)), rests_on=rests_on)
-    low, high = _interval((values,), _iqm)
-    return Cell(float(_iqm(values)), low, high, rests_on)
-
-
-def iqm_ratio(above: Sequence[float], below: Sequence[float]) -> Cell:
-    """IQM of the first runs in units of that of the second; the interval resamples both, each by itself."""
-    return _of_two(above, below, np.divide)
-
-
-def iqm_gain(above: Sequence[float], below: Sequence[float]) -> Cell:
-    """IQM of the first runs less that of the second, where the second may be near 0; the interval resamples both, each by itself."""
-    return _of_two(above, below, np.subtract)
-
-
-def _of_two(above: Sequence[float], below: Sequence[float], compare: Callable) -> Cell:
-    a, b = np.asarray(above, float), np.asarray(below, float)
-
-    def compared(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
-        return compare(_iqm(x, axis), _iqm(y, axis))
-
-    rests_on = f"{len(a)} and {len(b)} seeds"
-    if min(len(a), len(b)) < 2:
-        return Cell(float(compared(a, b)), rests_on=rests_on)
-    low, high = _interval((a, b), compared)
-    return Cell(float(compared(a, b)), low, high, rests_on)
-
-
-def _interval(samples: tuple[np.ndarray, ...], statistic) -> tuple[float, float]:
-    found = stats.bootstrap(samples, statistic, n_resamples=DRAWS, method="percentile", vectorized=True, rng=np.random.default_rng(SEED))
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from companion.mt80.scales import compare
-from companion.reporting.published import printed_settings
+from companion.reporting.published import compare, printed_settings
 from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config

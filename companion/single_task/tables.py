@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import trim_mean
+
+from companion.reporting.cells import iqm
 
 __all__ = ["NAMES", "beside_published", "equal_time", "iqm"]
 
@@ -21,11 +22,6 @@ NAMES = {
     "tdmpc2": "TD-MPC2",
 }
 """Algorithm -> what figures and tables call it."""
-
-
-def iqm(values: Sequence[float] | np.ndarray) -> float:
-    """Interquartile mean."""
-    return float(trim_mean(values, 0.25))
 
 
 def beside_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:

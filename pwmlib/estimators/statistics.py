@@ -50,7 +50,7 @@ def gradient_statistics(
 
     reference: a converged gradient [P], for the bias. resamples: bootstrap over samples (0: no intervals), percentiles around the
     unbiased estimate: the interval is of the true value, so a raw ratio, which is too large by about 1 / N, may lie above its middle.
-    How often they contain the true ratio: data/results/esnr_coverage.csv.
+    How often they contain the true ratio: data/results/benchmarks/esnr_coverage.csv.
     Raises ValueError for fewer than 2 samples or a wrong shape.
     """
     if gradients.dim() != 2:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -16,7 +15,14 @@ from pwmlib.settings import Count, NonNegative, Positive, settings
 
 from .world_model import WorldModel, world_model_loss
 
-__all__ = ["SliceSource", "Variant", "WorldModelTrainer", "WorldModelTraining", "gradient_step", "held_out_fit", "pretrain_world_model"]
+__all__ = [
+    "SliceSource",
+    "Variant",
+    "WorldModelTrainer",
+    "WorldModelTraining",
+    "gradient_step",
+    "held_out_fit",
+]
 
 
 class SliceSource(Protocol):
@@ -127,37 +133,6 @@ class WorldModelTrainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.rng.bit_generator.state = state["rng"]
         self.step = int(state["step"])
-
-
-def pretrain_world_model(
-    model: WorldModel,
-    data: SliceSource,
-    config: WorldModelTraining | None = None,
-    *,
-    seed: int = 0,
-    callback: Callable[[WorldModelTrainer, dict[str, float]], None] | None = None,
-) -> WorldModelTrainer:
-    """Train a world model on offline data in `config.updates` updates of Eq. 10 (Algorithm 1, first stage).
-
-    Args:
-        model: changed in place.
-        data: gives the slices.
-        config: the numbers of the training; by default Table 1's.
-        seed: of the slices that are drawn.
-        callback: called with the trainer and its scalars after each update.
-
-    Returns:
-        The trainer; `.model` is the world model.
-
-    Raises:
-        NonFiniteError: a loss or gradient was NaN or infinite.
-    """
-    trainer = WorldModelTrainer(model, data, config, seed=seed)
-    while trainer.step < trainer.config.updates:
-        metrics = trainer.update()
-        if callback:
-            callback(trainer, metrics)
-    return trainer
 
 
 @torch.no_grad()

@@ -260,38 +260,33 @@ def world_model_loss(
         reward, action = reward.masked_fill(over, 0.0), action.masked_fill(over.unsqueeze(-1), 0.0)
         obs = torch.cat([obs[:1], obs[1:].masked_fill(over.unsqueeze(-1), 0.0)])
     with training_mode(model, torch.is_grad_enabled()):
-        return _loss(model, obs, action, reward, task, config, valid, terminated)
-
-
-def _loss(
-    model: WorldModel, obs: Tensor, action: Tensor, reward: Tensor, task: Tensor, config: WorldModelLossConfig, valid: Tensor | None,
-    terminated: Tensor | None,
-) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    horizon = len(action)
-    with torch.no_grad():
-        targets = model.encode(obs[1:], task).to(obs.dtype)
-    zs = [model.encode(obs[0], task).to(obs.dtype)]  # under autocast the layers answer in bfloat16
-    for a in action:
-        zs.append(model.next(zs[-1], a, task).to(obs.dtype))
-    latents = torch.stack(zs)
-    squared = (latents[1:] - targets).square()
-    kept = (lambda x: x.mean(-1)) if valid is None else (lambda x: (x * valid).mean(-1))
-    per_step = kept(squared.sum(-1) if config.dynamics_reduction == "sum" else squared.mean(-1))
-    logits = model.reward_logits(latents[:-1], action, task).to(obs.dtype)
-    target_reward = reward
-    if config.normalise_reward:
-        target_reward = ((reward - model.reward_mean) / model.reward_std).clamp(-5.0, 5.0)
-    reward_error = kept(_reward_error(model, logits, target_reward, config.reward_loss))
-    weight = config.gamma ** torch.arange(horizon, device=obs.device, dtype=obs.dtype)
-    dynamics, rewards = (weight * per_step).sum(), (weight * reward_error).sum()
-    if config.divide_by_horizon != "none":
-        dynamics, rewards = dynamics / horizon, rewards / horizon ** (2 if config.divide_by_horizon == "released" else 1)
-    loss = config.dynamics_coef * dynamics + config.reward_coef * rewards
-    parts = {"dynamics": dynamics.detach(), "reward": rewards.detach()}
-    if model.termination_head is not None:
-        logit = model.termination_logit(latents[1:], task).to(obs.dtype)
-        ends = (weight * kept(F.binary_cross_entropy_with_logits(logit, terminated.to(obs.dtype), reduction="none"))).sum()
-        loss, parts["termination"] = loss + config.termination_coef * ends, ends.detach()
+        with torch.no_grad():  # sg(E(s_{t+1}))
+            targets = model.encode(obs[1:], task).to(obs.dtype)
+        # The model runs on its own from z_0 = E(s_0).
+        zs = [model.encode(obs[0], task).to(obs.dtype)]  # under autocast the layers answer in bfloat16
+        for a in action:
+            zs.append(model.next(zs[-1], a, task).to(obs.dtype))
+        latents = torch.stack(zs)
+        # Latents are pulled towards the targets, summed over their entries; a mean over the batch, a weight gamma^t over time.
+        squared = (latents[1:] - targets).square()
+        kept = (lambda x: x.mean(-1)) if valid is None else (lambda x: (x * valid).mean(-1))
+        per_step = kept(squared.sum(-1) if config.dynamics_reduction == "sum" else squared.mean(-1))
+        # Rewards of all steps at once: two-hot cross-entropy.
+        logits = model.reward_logits(latents[:-1], action, task).to(obs.dtype)
+        target_reward = reward
+        if config.normalise_reward:
+            target_reward = ((reward - model.reward_mean) / model.reward_std).clamp(-5.0, 5.0)
+        reward_error = kept(_reward_error(model, logits, target_reward, config.reward_loss))
+        weight = config.gamma ** torch.arange(horizon, device=obs.device, dtype=obs.dtype)
+        dynamics, rewards = (weight * per_step).sum(), (weight * reward_error).sum()
+        if config.divide_by_horizon != "none":
+            dynamics, rewards = dynamics / horizon, rewards / horizon ** (2 if config.divide_by_horizon == "released" else 1)
+        loss = config.dynamics_coef * dynamics + config.reward_coef * rewards
+        parts = {"dynamics": dynamics.detach(), "reward": rewards.detach()}
+        if model.termination_head is not None:
+            logit = model.termination_logit(latents[1:], task).to(obs.dtype)
+            ends = (weight * kept(F.binary_cross_entropy_with_logits(logit, terminated.to(obs.dtype), reduction="none"))).sum()
+            loss, parts["termination"] = loss + config.termination_coef * ends, ends.detach()
     return loss, parts
 
 

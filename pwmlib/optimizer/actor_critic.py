@@ -1,4 +1,4 @@
-"""Actor, critics, and the running moments that they are given (Sec. 3.3, Table 1)."""
+"""Actor and critics (Sec. 3.3, Table 1)."""
 
 from __future__ import annotations
 
@@ -9,39 +9,12 @@ from torch import Tensor, nn
 
 from pwmlib.model.layers import Activation, MLPEnsemble, NormOrder, mlp
 
-__all__ = ["MIN_LOG_STD", "Actor", "Critics", "RunningMoments"]
+from .moments import RunningMoments
+
+__all__ = ["MIN_LOG_STD", "Actor", "Critics"]
 
 MIN_LOG_STD = -1.427
 """Floor of the log standard deviation, exp(-1.427) = 0.24 (Table 1: minimum policy std 0.24)."""
-
-
-class RunningMoments(nn.Module):
-    """Mean and variance of everything seen so far, a batch at a time (Chan et al. 1979); as a layer it standardises its input."""
-
-    def __init__(self, *shape: int, dtype: torch.dtype = torch.float32):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(shape, dtype=dtype))
-        self.register_buffer("variance", torch.ones(shape, dtype=dtype))
-        self.register_buffer("count", torch.tensor(1e-4, dtype=dtype))  # what it begins with has almost no weight
-
-    @torch.no_grad()
-    def add(self, batch: Tensor) -> None:
-        """Fold in a batch, shape [..., *shape]."""
-        values = batch.to(self.mean.dtype).reshape(-1, *self.mean.shape)
-        n, delta = len(values), values.mean(0) - self.mean
-        total = self.count + n
-        squares = self.variance * self.count + values.var(0, unbiased=False) * n + delta.square() * self.count * n / total
-        self.variance.copy_(squares / total)
-        self.mean.add_(delta * n / total)
-        self.count.copy_(total)
-
-    @property
-    def std(self) -> Tensor:
-        """sqrt(variance + 1e-5)."""
-        return (self.variance + 1e-5).sqrt()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.std
 
 
 class Actor(nn.Module):

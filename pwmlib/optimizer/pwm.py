@@ -16,10 +16,11 @@ from pwmlib.model.layers import Activation, NormOrder
 from pwmlib.model.training import Variant, gradient_step
 from pwmlib.settings import Beta, Count, Fraction, NonNegative, Positive, Real, SettingError, settings
 
-from .actor_critic import MIN_LOG_STD, Actor, Critics, RunningMoments
+from .actor_critic import MIN_LOG_STD, Actor, Critics
 from .imagination import Rollout, actor_returns, critic_targets, imagine
+from .moments import RunningMoments
 
-__all__ = ["PWM", "PWMConfig", "StartStates", "extract_policy"]
+__all__ = ["PWM", "PWMConfig", "StartStates"]
 
 StartStates = Callable[[int, torch.Generator], Tensor]
 """(batch, generator) -> start states [batch, state_dim]."""
@@ -145,9 +146,7 @@ class PWM:
         Args:
             dynamics: the world; it is used, never trained, and may be replaced between updates.
             starts: draws start states of imagined rollouts; None with `Episodes`, which go on where they are.
-            config: the numbers.
-            seed: of weights and of all that is drawn.
-            device: of the networks.
+            config, seed, device: the numbers; of weights and all that is drawn; of the networks.
             record: called with each update's rollout, without graph and with unscaled rewards, once the update has succeeded.
         """
         self.dynamics, self.starts, self.config, self.record = dynamics, starts, config or PWMConfig(), record
@@ -176,8 +175,10 @@ class PWM:
         """
         c = self.config
         with restored_on_failure(self):
+            # Imagine H steps from the start states, with the graph from rewards to the actor's weights.
             lived = self.imagine()
             roll = lived if c.reward_scale == 1.0 else replace(lived, rewards=c.reward_scale * lived.rewards)
+            # The actor climbs the gradient of its returns (Eq. 6); then the critics learn what these returns were (Eq. 7-9).
             metrics = self._improve_actor(roll)
             metrics |= self._fit_critics(roll.detach())
         lived = lived.detach()
@@ -288,36 +289,3 @@ class PWM:
         c = self.config
         done = min(self.step / c.updates, 1.0) if c.lr_schedule == "linear" else 0.0
         return start + (c.final_lr - start) * done
-
-
-def extract_policy(
-    dynamics: Dynamics,
-    starts: StartStates,
-    config: PWMConfig | None = None,
-    *,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    callback: Callable[[PWM, dict[str, float]], None] | None = None,
-) -> PWM:
-    """Extract a policy from frozen dynamics in `config.updates` updates (Algorithm 1, second stage).
-
-    Args:
-        dynamics: the world, as of `Dynamics`.
-        starts: draws start states of imagined rollouts.
-        config: the numbers of the learner; by default Table 1's.
-        seed: of initial weights and of all that is drawn.
-        device: where actor and critics are.
-        callback: called with the learner and its scalars after each update.
-
-    Returns:
-        The learner; `.actor` is the policy.
-
-    Raises:
-        NonFiniteError: a loss or gradient was NaN or infinite.
-    """
-    learner = PWM(dynamics, starts, config, seed=seed, device=device)
-    while learner.step < learner.config.updates:
-        metrics = learner.update()
-        if callback:
-            callback(learner, metrics)
-    return learner

@@ -45,11 +45,10 @@ def test_policies_that_are_added_do_not_vouch_for_a_damaged_file(tmp_path):
 
 
 def test_a_shipped_policy_gets_the_recorded_score(tmp_path):
-    import pandas as pd
 
     from companion.mt80.experiment import MultitaskExperiment
     from companion.mt80.scales import MULTITASK_SCALES
-    from companion.running.results import RESULTS
+    from companion.running.results import results_table
     from pwmlib.tasks import task
 
     t = task("mw-handle-press-side")
@@ -57,6 +56,6 @@ def test_a_shipped_policy_gets_the_recorded_score(tmp_path):
         (t,), MULTITASK_SCALES["quick"], 1, tmp_path, tmp_path, device="cpu", workers=1, progress=False, shipped=Artefacts(SHIPPED)
     )
     found = experiment.evaluate_shipped()
-    table = pd.read_csv(RESULTS / "multitask_80.csv").set_index(["task", "train_seed"])
+    table = results_table("multitask_80").set_index(["task", "train_seed"])
     assert len(found) == 1 and found["mean_return"][0] == pytest.approx(table.loc[(t.name, 0), "mean_return"], rel=1e-2)
     assert found["score"][0] == table.loc[(t.name, 0), "score"] and set(Artefacts(SHIPPED).policies()) == {t.name for t in MT80}

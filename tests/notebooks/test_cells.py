@@ -15,7 +15,9 @@ from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.world_model import WorldModel
 from pwmlib.optimizer.pwm import PWM, PWMConfig
+from pwmlib.optimizer.shac import SHAC
 from pwmlib.sim.closed_form.ball_wall import BallWall
+from pwmlib.sim.env import DifferentiableEnv
 
 
 def cells(notebook):
@@ -48,7 +50,7 @@ class OneBatch:
     """The rows that the cell draws, as the trainer wants them."""
 
     def __init__(self, found):
-        i = torch.randint(512, (128,))
+        i = torch.randint(2048, (128,))
         self.batch = found["obs"][:, i], found["actions"][:, i], found["rewards"][:, i], torch.zeros(128, dtype=torch.long)
 
     def slices(self, batch, horizon, rng):
@@ -57,13 +59,13 @@ class OneBatch:
 
 def test_eq_10_in_the_cell_is_that_of_the_library():
     sources = cells("03")
-    few = {"open-model": {"150": "1"}}
+    few = {"open-model": {"400": "1"}}
     found = run(sources, "open-data", "open-model", **few)
     torch.nn.init.normal_(found["model"].reward_head[-1].weight, std=0.02)  # it begins at zero, with no gradient below it
     twin = WorldModel(3, 1, config=found["small"])
     twin.load_state_dict(found["model"].state_dict())
     torch.manual_seed(7)
-    trainer = WorldModelTrainer(twin, OneBatch(found), WorldModelTraining(lr=3e-3, horizon=16, batch=128))
+    trainer = WorldModelTrainer(twin, OneBatch(found), WorldModelTraining(lr=3e-3, horizon=8, batch=128))
     metrics = trainer.update()
     torch.manual_seed(7)
     before = weights(found["model"])
@@ -77,8 +79,10 @@ def test_algorithm_1_in_the_cell_is_that_of_the_library():
     sources = cells("03")
     found = run(sources, "open-data", "open-model", "open-policy", **{"open-policy": {"100\n": "1\n"}})
     torch.nn.init.normal_(found["model"].reward_head[-1].weight, std=0.5)
-    nets = {"actor_hidden": (64, 32), "critic_hidden": (64, 32), "actor_lr": 2e-3, "critic_lr": 2e-3}
-    learner = PWM(FrozenWorldModel(found["model"]), lambda n, g: found["begin"][torch.randint(len(found["begin"]), (n,))], PWMConfig(**nets))
+    nets = {"horizon": 8, "actor_hidden": (64, 32), "critic_hidden": (64, 32), "actor_lr": 2e-3, "critic_lr": 2e-3}
+    learner = PWM(
+        FrozenWorldModel(found["model"]), lambda n, g: found["begin"][torch.randint(len(found["begin"]), (n,))], PWMConfig(**nets)
+    )
     learner.actor.load_state_dict(found["actor"].state_dict())
     learner.critics.load_state_dict(found["critics"].state_dict())
     learner.generator = torch.default_generator
@@ -87,14 +91,14 @@ def test_algorithm_1_in_the_cell_is_that_of_the_library():
     torch.manual_seed(7)
     run(sources, "algorithm1", names=found)
     assert found["promised"] == pytest.approx([-metrics["actor_loss"]], rel=1e-5)
-    torch.testing.assert_close(weights(found["actor"]), weights(learner.actor), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(weights(found["critics"]), weights(learner.critics), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(weights(found["actor"]), weights(learner.actor), rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(weights(found["critics"]), weights(learner.critics), rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("edit", [{"eq10": {"gamma**t * (z": "0 * (z"}}, {"algorithm1": {"gamma=gamma).mean()": "gamma=0.5).mean()"}}])
 def test_an_edited_cell_of_03_gives_another_result(edit):
     sources, results = cells("03"), []
-    few = {"open-model": {"150": "2"}, "open-policy": {"100\n": "2\n"}}
+    few = {"open-model": {"400": "2"}, "open-policy": {"100\n": "2\n"}}
     for changes in (few, few, few | edit):
         found = run(sources, "open-data", "open-model", "eq10", "open-policy", "algorithm1", **changes)
         results.append((found["losses"], found["promised"]))
@@ -141,3 +145,14 @@ def test_both_estimators_and_eq_5_in_the_cells_are_those_of_the_library(capsys):
         torch.testing.assert_close(ours.to(expected), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()), msg=name)
         statistics = gradient_statistics(expected, resamples=0)
         assert [float(x) for x in said] == pytest.approx([statistics.variance, statistics.esnr], rel=1e-2)
+
+
+def test_the_learners_of_02_are_one_class_and_the_library_s(capsys):
+    sources = cells("02")
+    found = run(sources, "worlds", "one_argument")
+    printed = re.findall(r"(\w+): mean reward (\S+), norm of the actor's gradient (\S+)", capsys.readouterr().out)
+    assert [name for name, *_ in printed] == ["SHAC", "PWM"] and type(found["learner"]) is PWM
+    library = SHAC(DifferentiableEnv("hopper", 16, seed=0), found["config"], seed=0, spread=False)
+    for _ in range(3):
+        metrics = library.update()
+    assert [float(x) for x in printed[0][1:]] == pytest.approx([metrics["reward"], metrics["actor_grad_norm"]], rel=1e-2)

@@ -16,9 +16,10 @@ from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig, world_model_loss
 from pwmlib.optimizer.actor_critic import Actor
+from pwmlib.optimizer.algorithm1 import extract_policy
 from pwmlib.optimizer.imagination import Rollout, imagine
 from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
-from pwmlib.optimizer.pwm import PWM, PWMConfig, actor_returns, critic_targets, extract_policy
+from pwmlib.optimizer.pwm import PWM, PWMConfig, actor_returns, critic_targets
 from pwmlib.sim.closed_form import CartpoleSwingup, PendulumSwingup
 from pwmlib.tasks import make, task
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pwmlib.model.world_model import WorldModelConfig
-from pwmlib.optimizer.actor_critic import RunningMoments
+from pwmlib.optimizer.moments import RunningMoments
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
 from pwmlib.optimizer.shac import SHAC, SHACConfig
 from pwmlib.sim.env import DifferentiableEnv

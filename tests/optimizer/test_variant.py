@@ -11,12 +11,12 @@ import torch
 from test_multitask import TINY
 
 from companion.mt80.parameters import MultitaskParameters
-from companion.mt80.scales import DEVIATIONS, MULTITASK_SCALES, compare, differences, joint_training, multitask_scale
-from companion.reporting.published import printed_settings
+from companion.mt80.scales import DEVIATIONS, MULTITASK_SCALES, differences, joint_training, multitask_scale
+from companion.reporting.published import compare, printed_settings
 from companion.running.job import JobResult, call
 from companion.running.parameters import ParameterError
 from companion.running.paths import PROJECT
-from companion.running.results import RESULTS
+from companion.running.results import results_table
 from companion.running.runs import plain
 from companion.single_task import scales as single
 from companion.single_task.runner import single_task_run
@@ -212,7 +212,7 @@ def test_scale_paper_is_what_is_printed_or_says_why_not():
         assert set(shown["setting"]) == deviations and (shown["why"] != "").all(), shown
     shown = single.differences(PAPER, ("pwm", "pwm_offline"))
     assert set(shown["setting"]) == set(single.DEVIATIONS) and (shown["why"] != "").all(), shown
-    measured = pd.read_csv(RESULTS / "ablation_imagination.csv").groupby("variation")["last"].agg(lambda x: sorted(round(v) for v in x))
+    measured = results_table("ablation_imagination").groupby("variation")["last"].agg(lambda x: sorted(round(v) for v in x))
     told = [int(number) for number in re.findall(r"\d{3,}", single.DEVIATIONS["pwm.imagination"][1])]
     assert sorted(told) == sorted([number for numbers in measured for number in numbers])
     # A change that nobody explains shows without a reason.

@@ -14,13 +14,13 @@ from scipy import stats
 
 from companion import record as recorded
 from companion.ablations.questions import ABLATIONS
-from companion.paper.badges import BADGES, badges
-from companion.paper.ledger import CLAIMS, LEDGER, PAGE, ledger_table
-from companion.paper.views import COLOURS, claims_page, verdict_counts
-from companion.reporting import cells
-from companion.reporting.claim import VERDICTS, Claim
+from companion.paper.ledger import BADGES, CLAIMS, LEDGER, PAGE, ledger_table
+from companion.paper.views import COLOURS, badges, claims_page, verdict_counts
+from companion.reporting import published
+from companion.reporting.cells import Cell, StatisticError, computed, iqm_cell, iqm_gain, iqm_ratio
+from companion.reporting.claim import VERDICTS, Claim, ClaimError, read_claims
 from companion.reporting.markdown import markdown_table
-from companion.reporting.statistics import Cell, iqm_cell, iqm_gain, iqm_ratio
+from companion.running import results
 from companion.running.paths import PROJECT
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config
@@ -78,6 +78,7 @@ def test_there_are_enough_rows_and_each_can_be_read_alone():
     assert (table["statement"].str.len() > 15).all() and table["where"].str.contains("Sec|Fig|Table|App|Abstract").all()
     ours = table[table["basis"] == "ours"]
     assert (ours[["scale", "seeds", "command"]] != "").all(axis=None) and (ours["ours"] != "").all()
+    assert table.loc[table["note"].str.startswith("Not run yet."), "command"].str.startswith("python -m companion.record").all()
     commands = [c.removeprefix("python -m companion.record ") for c in table["command"] if c.startswith("python -m companion.record")]
     assert set(commands) <= set(recorded.EXPERIMENTS)
 
@@ -92,18 +93,19 @@ def copied(tmp_path, monkeypatch):
             read.add(path)
         return original(path, *args, **kwargs)
 
-    for name in ("RESULTS", "PUBLISHED"):
-        shutil.copytree(getattr(cells, name), tmp_path / name, ignore=shutil.ignore_patterns("*.json", "*.md"))
-        monkeypatch.setattr(cells, name, tmp_path / name)
+    for module, name in ((results, "RESULTS"), (published, "PUBLISHED")):
+        shutil.copytree(getattr(module, name), tmp_path / name, ignore=shutil.ignore_patterns("*.md"))
+        monkeypatch.setattr(module, name, tmp_path / name)
     original = pd.read_csv
-    monkeypatch.setattr(cells.pd, "read_csv", reading)
+    monkeypatch.setattr(pd, "read_csv", reading)
     ledger_table()
-    monkeypatch.setattr(cells.pd, "read_csv", original)
+    monkeypatch.setattr(pd, "read_csv", original)
     return sorted(path for path in read if path.is_file())
 
 
 def test_a_change_of_any_table_shows(copied):
-    before, unseen = as_stored(ledger_table()), []
+    claims, unseen = [claim for claims in LEDGER.values() for claim in claims], []
+    before = {claim.id: (claim.recomputed(), claim.measured()) for claim in claims}
     assert len(copied) > 12
     for path in copied:
         table, kept = pd.read_csv(path), path.read_bytes()
@@ -113,14 +115,15 @@ def test_a_change_of_any_table_shows(copied):
         factors = 1 + 0.3 * np.random.default_rng(0).random((len(table), 1))
         table[numbers] = table[numbers] * factors
         table.to_csv(path, index=False)
-        if as_stored(ledger_table()).equals(before):
+        resting = [claim for claim in claims if f"'{path.stem}'" in repr((claim.files, claim.ours))]
+        if all((claim.recomputed(), claim.measured()) == before[claim.id] for claim in resting):
             unseen.append(path.name)
         path.write_bytes(kept)
     assert not unseen
 
 
 def test_without_its_table_a_claim_says_that_it_was_not_run(copied):
-    for path in cells.RESULTS.glob("*.csv"):
+    for path in results.results_paths("*"):
         path.unlink()
     table = ledger_table()
     assert (table["basis"] != "ours").all() and table["ours"].isna().all()
@@ -142,6 +145,120 @@ def test_cells_against_closed_forms():
     cell = iqm_cell(values)
     assert cell.value == pytest.approx(middle.mean())
     assert cell.high - cell.low == pytest.approx(2 * 1.96 * stats.mstats.trimmed_stde(values, (0.25, 0.25)), rel=0.1)
+
+
+def test_named_statistics_against_numbers_worked_out_by_hand():
+    tables = {
+        "runs": pd.DataFrame({"of": list("aabbb"), "seed": [0, 1, 0, 1, 1], "score": [2.0, 4.0, 1.0, 5.0, 3.0], "cost": [1, 2, 3, 3, 3]}),
+        "ends": pd.DataFrame({"of": ["a", "b"], "v": [0.5, 0.25], "lo": [0.4, 0.2], "hi": [0.7, 0.5], "n": [10, 20]}),
+    }
+
+    def cell(**call):
+        return computed(call, tables.__getitem__)
+
+    a, b = {"where": {"of": "a"}}, {"where": {"of": "b"}}
+    runs, ends = {"table": "runs", "column": "score", **a, "against": b}, {"table": "ends", "column": "v", **a, "against": b}
+    assert cell(statistic="iqm", table="runs", column="score / 2", **a).value == 1.5
+    assert cell(statistic="iqm_ratio", **runs).value == cell(statistic="iqm_gain", **runs).value + 1 == 1.0
+    assert cell(statistic="iqm_gain", **runs, by="seed", within="mean").value == 3.0 - 2.5
+    assert cell(statistic="ratio", **runs, take="sum", rests_on="{unique[seed]} seeds, {sum[cost]:.0f}") == Cell(
+        6 / 9, rests_on="2 seeds, 3"
+    )
+    assert cell(statistic="ratio", **ends, ends=["lo", "hi"], rests_on="{n} and {other[n]}") == Cell(2.0, 1.6, 2.8, "10 and 20")
+    assert cell(statistic="value", table="runs", column="score > 2", take="mean", rests_on="").value == 0.6
+    assert cell(statistic="share_above", **runs, by="seed", within="last", rests_on="").value == 1.0
+    options = {**ends, "ends": ["lo", "hi"], "rests_on": ""}
+    joined = {how: cell(statistic="difference", joined=how, **options) for how in ("ends", "newcombe")}
+    assert (joined["ends"].low, joined["ends"].high) == pytest.approx((0.4 - 0.5, 0.7 - 0.2))
+    assert joined["newcombe"].low == pytest.approx(0.25 - (0.1**2 + 0.25**2) ** 0.5)
+    assert joined["newcombe"].high == pytest.approx(0.25 + (0.2**2 + 0.05**2) ** 0.5)
+    with pytest.raises(StatisticError, match="a run of the first has more cost than one of the second"):
+        cell(statistic="iqm_ratio", table="runs", column="score", **b, against=a, no_more="cost")
+    tables["ends"].loc[0, "v"] = np.nan
+    assert cell(statistic="value", table="ends", column="v", **a, rests_on="") is None, "nothing was released"
+
+
+GOOD = """section = "Sec. 9: test"
+[words]
+robot = "Hopper"
+[[claim]]
+id = "one_$algorithm"
+place = "Sec. 9"
+statement = "PWM is ahead of $other on $robot."
+published = "{:.0f}"
+unit = "ratio"
+printed = 2.0
+command = "python -m companion.record hopper_pwm"
+each = [[{ algorithm = "shac", other = "SHAC" }, { algorithm = "ppo", other = "PPO", bar = 0.5 }]]
+[claim.files]
+statistic = "ratio"
+table = "single_task"
+where = { algorithm = "pwm", task = "hopper" }
+against = { where = { algorithm = "$algorithm" } }
+column = "peak_iqm"
+rests_on = "{n_runs:.0f} runs"
+[claim.ours]
+statistic = "iqm"
+table = "single_task_hopper_pwm"
+column = "last"
+"""
+
+
+def claims_of(folder, text):
+    (folder / "claims.toml").write_text(text)
+    section, claims = read_claims(folder / "claims.toml")
+    return section, claims, [(claim.recomputed(), claim.measured()) for claim in claims]
+
+
+def test_a_claim_is_read_for_each_of_its_entries(tmp_path):
+    section, (shac, ppo), ((recomputed, measured), _) = claims_of(tmp_path, GOOD)
+    assert section == "Sec. 9: test" and (shac.id, ppo.id) == ("one_shac", "one_ppo") and shac.published == "2"
+    assert shac.statement == "PWM is ahead of SHAC on Hopper." and (shac.bar, ppo.bar) == (None, 0.5)
+    table = published.published_table("single_task").query("task == 'hopper'").set_index("algorithm")["peak_iqm"]
+    assert recomputed == Cell(table["pwm"] / table["shac"], rests_on="5 runs")
+    assert measured == iqm_cell(results.results_table("single_task_hopper_pwm")["last"])
+    not_yet = GOOD.replace("single_task_hopper_pwm", "single_task_moon_pwm").replace("record hopper", "record moon")
+    assert [measured for _, measured in claims_of(tmp_path, not_yet)[2]] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('statistic = "iqm"', 'statistic = "iqmm"', "claim 'one_shac', ours: unknown statistic 'iqmm'; known: value, ratio"),
+        ('statistic = "iqm"', "", "claim 'one_shac', ours: unknown statistic None"),
+        ('"single_task"', '"single_tusk"', "claim 'one_shac', files: .*single_tusk.csv"),
+        ('"single_task_hopper_pwm"', '"single_task_hoper_pwm"', "claim 'one_shac', ours: no table 'single_task_hoper_pwm' in data/results"),
+        (
+            'column = "peak_iqm"',
+            'column = "peek_iqm"',
+            "claim 'one_shac', files: table 'single_task', column 'peek_iqm': .* it has ",
+        ),
+        ('task = "hopper"', 'tusk = "hopper"', "claim 'one_shac', files: table 'single_task' has no column 'tusk'; it has algorithm"),
+        (
+            'column = "last"',
+            'column = "last"\nends = ["lo", "high"]',
+            "claim 'one_shac', ours: table 'single_task_hopper_pwm' has no column '",
+        ),
+        ('task = "hopper"', 'task = "moon"', "has task = 'moon', but .*'hopper', 'ant'"),
+        ('column = "last"', 'column = "last"\ntake = "most"', "a number is taken as one of first, .* not as 'most'"),
+        ('column = "last"', 'column = "last"\njoined = "ends"', "claim 'one_shac', ours: iqm: got an unexpected keyword argument 'joined'"),
+        ('column = "last"', "", "claim 'one_shac', ours: iqm: missing a required argument: 'column'"),
+        ("against = { where", "unlike = { where", "claim 'one_shac', files: ratio: missing a required argument: 'against'"),
+        ("{n_runs:.0f}", "{n_rums}", "rests_on = '{n_rums} runs': 'n_rums' is no column"),
+        ('unit = "ratio"', "", "claim 'one_shac': unit: "),
+        ('unit = "ratio"', 'unit = "ratio"\nbarr = 1.0', "claim 'one_shac': barr: Unexpected keyword argument"),
+        ("printed = 2.0", 'printed = "much"', "claim 'one_shac': printed: .*valid number"),
+        ('published = "{:.0f}"', "", "claim 'one_shac': published: "),
+        ("on $robot", "on $planet", "claim 'one_\\$algorithm': 'planet' is missing"),
+        ('statement = "PWM', 'statement = "for 5 $ PWM', "claim 'one_.*': Invalid placeholder"),
+        ('section = "Sec. 9: test"', "", "expected section, .words. and ..claim.., found words, claim"),
+        ("[words]", "[words", "not a TOML file"),
+    ],
+)
+def test_a_claim_that_is_wrong_is_named_with_its_file(tmp_path, old, new, message):
+    assert old in GOOD
+    with pytest.raises(ClaimError, match=f"claims.toml: .*{message}|claims.toml: {message}"):
+        claims_of(tmp_path, GOOD.replace(old, new))
 
 
 @pytest.mark.parametrize(

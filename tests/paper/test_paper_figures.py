@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from companion.ball_wall.parameters import BallWallParameters
-from companion.paper import figures as paper_figures
-from companion.paper.figures import PAPER_FIGURES, SOURCES, paper_figure
+from companion.paper.figures import PAPER_FIGURES, paper_figure
+from companion.paper.inputs import SOURCES
 from companion.paper.ledger import ledger_table
 from companion.paper.parameters import FiguresParameters
 from companion.paper.released_aggregates import released_aggregates
@@ -19,6 +19,7 @@ from companion.reporting.colours import METHODS, colours_of
 from companion.reporting.drawings import bars_figure, message_panel
 from companion.reporting.released import ReleasedFilesError
 from companion.reporting.style import save_figure
+from companion.running import results
 from companion.running.parameters import ParameterError
 from companion.running.paths import PROJECT
 
@@ -61,7 +62,7 @@ def test_without_the_released_files_each_figure_says_how_to_get_them():
 
 
 def test_a_missing_table_is_named_with_its_command(monkeypatch, tmp_path):
-    monkeypatch.setattr(paper_figures, "RESULTS", tmp_path)
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
     drawn = paper_figure("3", "ours")
     assert "double_pendulum.csv is missing" in drawn.missing and "papermill notebooks/01_double_pendulum.ipynb" in drawn.missing
     assert "python -m companion.record hopper_shac" in paper_figure("5", "ours").missing

@@ -1,6 +1,5 @@
 """The committed results: what the README and docs/results.md say of them is computed here from the tables."""
 
-import json
 import re
 
 import numpy as np
@@ -12,14 +11,14 @@ from companion.paper.ledger import CLAIMS, LEDGER
 from companion.paper.tables import TABLES, tables_page
 from companion.perfect_model import SETTINGS, gradient_reach
 from companion.running.paths import PROJECT
+from companion.running.results import RESULTS, provenance, results_paths, results_table
 from companion.single_task.tables import NAMES, equal_time, iqm
 
-RESULTS = PROJECT / "data" / "results"
 TEXT = " ".join(((PROJECT / "README.md").read_text() + (PROJECT / "docs" / "results.md").read_text()).split())
 
 
 def last_returns():
-    table = pd.read_csv(RESULTS / "perfect_model.csv")
+    table = results_table("perfect_model")
     last = table[table["step"] == table.groupby("setting")["step"].transform("max")]
     return last.pivot(index="train_seed", columns="setting", values="return").round()
 
@@ -39,14 +38,14 @@ def test_perfect_model_says_what_the_text_says():
 
 
 def test_pendulum_gradient_reach_is_reproducible_and_zero_far_from_the_top():
-    recorded, again = pd.read_csv(RESULTS / "pendulum_gradient_reach.csv"), gradient_reach()
+    recorded, again = results_table("pendulum_gradient_reach"), gradient_reach()
     assert recorded["gradient_norm"].to_numpy() == pytest.approx(again["gradient_norm"].to_numpy(), rel=1e-2, abs=1e-6)
     far = recorded[recorded["angle_deg"] > 45].groupby("reward")["gradient_norm"].max()
     assert far["sigmoid"] < 1e-4 < 0.2 < far["cosine"]
 
 
 def test_offline_cartpole_says_what_the_text_says():
-    table = pd.read_csv(RESULTS / "offline_cartpole.csv")
+    table = results_table("offline_cartpole")
     assert table.groupby("setting").size().eq(5).all()
     last, best = table.groupby("setting")["mean_return"].median(), 10 * table.groupby("setting")["best_score"].median()
     assert last["H = 16, lr 3e-4"] >= 500 and best["H = 16, lr 3e-4"] >= 600
@@ -59,7 +58,7 @@ def test_offline_cartpole_says_what_the_text_says():
 def test_multitask_quick_says_what_the_text_says():
     said = {"cartpole-swingup": [], "cartpole-balance": [], "mw-drawer-close": []}
     for name in ("multitask_quick", "multitask_quick_xeon"):
-        table = pd.read_csv(RESULTS / f"{name}.csv").set_index("task")
+        table = results_table(f"{name}").set_index("task")
         assert table.groupby("task").size().eq(3).all()
         for task in ("cartpole-swingup", "cartpole-balance"):
             said[task].append(f"{table.loc[task, 'mean_return'].min():.0f} to {table.loc[task, 'mean_return'].max():.0f}")
@@ -71,7 +70,7 @@ def test_multitask_quick_says_what_the_text_says():
 
 
 def test_multitask_80_says_what_the_text_says():
-    table = pd.read_csv(RESULTS / "multitask_80.csv")
+    table = results_table("multitask_80")
     assert len(table) == 240 and table.groupby("task").size().eq(3).all()
     mean = table.groupby("task").agg(
         {"suite": "first", "mean_return": "mean", "data_p90": "first", "score": "mean", "random_score": "first"}
@@ -83,7 +82,7 @@ def test_multitask_80_says_what_the_text_says():
         assert f"{name} {mean.loc[name, 'mean_return']:.0f}" in TEXT
     metaworld = mean[mean["suite"] == "metaworld"]
     assert f"MetaWorld success {metaworld['score'].mean():.0f} % on average (random {metaworld['random_score'].mean():.1f} %)" in TEXT
-    laptop = pd.read_csv(RESULTS / "multitask_80_laptop.csv")
+    laptop = results_table("multitask_80_laptop")
     assert len(laptop) == 240 and laptop.groupby("task").size().eq(3).all()
     own = laptop.groupby("task").agg({"suite": "first", "mean_return": "mean", "data_p90": "first", "success": "mean"})
     reached = own[own["mean_return"] >= 0.7 * own["data_p90"]]["suite"].value_counts()
@@ -93,7 +92,7 @@ def test_multitask_80_says_what_the_text_says():
     suites = f"{reached['dm_control']} of dm_control and {reached['metaworld']} of MetaWorld"
     assert f"{reached.sum()} tasks, {suites}, {success:.0f} % success there" in TEXT
     assert f"cartpole-swingup {swingup} in the three seeds" in TEXT
-    tuned = pd.read_csv(RESULTS / "multitask_80_laptop_fine_tuning.csv")
+    tuned = results_table("multitask_80_laptop_fine_tuning")
     last = tuned[tuned["own_episodes"] == 84]
     assert last.groupby("task").size().eq(3).all() and last["task"].nunique() == 2 and (tuned["start"] == "anew").all()
     walker, cheetah = (sorted(last[last["task"] == name]["mean_return"]) for name in ("walker-walk", "cheetah-run"))
@@ -108,7 +107,7 @@ def test_multitask_80_says_what_the_text_says():
 
 def test_behaviours_are_as_good_as_the_text_says():
     text = " ".join((PROJECT / "docs" / "data.md").read_text().split())
-    table = pd.read_csv(RESULTS / "multitask_80_laptop_behaviours.csv")
+    table = results_table("multitask_80_laptop_behaviours")
     planning = table[table["behaviour"] == "mpc"].set_index("task")
     assert len(planning) == 30 and planning["episodes"].eq(10).all()
     for name in ("cup-catch", "cartpole-swingup", "pendulum-swingup", "cheetah-run", "acrobot-swingup", "hopper-hop"):
@@ -124,7 +123,7 @@ def test_behaviours_are_as_good_as_the_text_says():
 
 
 def test_online_says_what_the_text_says():
-    table = pd.read_csv(RESULTS / "online.csv")
+    table = results_table("online")
     last = table[table["episodes"] == table["episodes"].max()].groupby(["task", "model"])["mean_return"]
     assert last.size().eq(3).all() and len(last) == 4 and (table["episodes"].max() == 65)
     low, high = last.min(), last.max()
@@ -134,12 +133,12 @@ def test_online_says_what_the_text_says():
     )
     assert f"PWM ends at {cheetah[0]} on cheetah-run with a state-space model" in TEXT
     assert f"and {cheetah[1]} with the paper's SimNorm; on walker-walk {walker[0]} and {walker[1]}" in TEXT
-    offline = pd.read_csv(RESULTS / "multitask_80.csv").groupby("task")["mean_return"].mean()
+    offline = results_table("multitask_80").groupby("task")["mean_return"].mean()
     assert f"cheetah-run stays at {offline['cheetah-run']:.0f} and walker-walk at {offline['walker-walk']:.0f} of 1000" in TEXT
 
 
 def test_fine_tuning_says_what_the_text_says():
-    table, data = pd.read_csv(RESULTS / "fine_tuning.csv"), pd.read_csv(SHIPPED / "data.csv").set_index("task")["data_p90"]
+    table, data = results_table("fine_tuning"), pd.read_csv(SHIPPED / "data.csv").set_index("task")["data_p90"]
     assert (
         table.groupby(["task", "own_episodes"]).size().eq(3).all() and table["start"].eq("anew").all() and table["own_episodes"].max() == 84
     )
@@ -153,12 +152,12 @@ def test_fine_tuning_says_what_the_text_says():
     assert cheetah == [True] * 3 and walker == [False, True, True]
     assert min(last["cheetah-run"]) >= 300
     assert f"bring it to {min(last['walker-walk']):.0f} to {max(last['walker-walk']):.0f} of 1000" in TEXT
-    extracted = pd.read_csv(RESULTS / "fine_tuning_extracted.csv")
+    extracted = results_table("fine_tuning_extracted")
     assert min(last["walker-walk"]) > extracted[extracted["task"] == "walker-walk"].query("own_episodes == 84")["mean_return"].max()
 
 
 def test_fine_tuning_of_extracted_policies_says_what_the_text_says():
-    table = pd.read_csv(RESULTS / "fine_tuning_extracted.csv")
+    table = results_table("fine_tuning_extracted")
     assert (
         table.groupby(["task", "own_episodes"]).size().eq(3).all()
         and table["start"].eq("extracted").all()
@@ -179,11 +178,11 @@ def test_fine_tuning_of_extracted_policies_says_what_the_text_says():
 
 
 def test_comparisons_say_what_the_readme_says():
-    horizon = pd.read_csv(RESULTS / "multitask_horizon.csv")
+    horizon = results_table("multitask_horizon")
     assert horizon.groupby(["task", "method"]).size().eq(2).all() and horizon["task"].nunique() == 8
     mean = horizon.groupby("method")["score"].mean()
     assert f"mean score {mean['world model of H = 3']:.0f}, one trained over 16 steps {mean['world model of H = 16']:.0f}" in TEXT
-    one, peers = (pd.read_csv(RESULTS / f"multitask_{name}.csv") for name in ("one_policy", "tdmpc2"))
+    one, peers = (results_table(f"multitask_{name}") for name in ("one_policy", "tdmpc2"))
     assert one.groupby(["task", "method"]).size().eq(2).all() and set(one["task"]) == set(peers["task"]) == set(horizon["task"])
     one, peers = (table.groupby("method")["score"].mean() for table in (one, peers))
     assert f"mean score {one['PWM, one policy of all']:.0f} with one policy" in TEXT
@@ -203,28 +202,34 @@ def test_collection_says_what_the_text_says():
 
 
 def test_inference_time_says_what_the_text_says():
-    table = pd.read_csv(RESULTS / "inference_time.csv").set_index(["size", "way"])["in_policy_decisions"]
+    table = results_table("inference_time").set_index(["size", "way"])["in_policy_decisions"]
     small, middle, large = (f"{table[size, 'TD-MPC2 planner']:.0f}" for size in ("1M", "5M", "48M"))
     assert f"as much as {small} of PWM's policy at the 1M size, {middle} at 5M, {large} at 48M" in TEXT
 
 
 def test_every_table_has_its_command_and_is_described():
-    provenance, described = json.loads((RESULTS / "provenance.json").read_text()), (RESULTS / "README.md").read_text()
-    for path in RESULTS.glob("*.csv"):
-        assert f"`{path.name}`" in described
-        assert path.stem in provenance or path.stem == "policy_update"
-    assert all((RESULTS / f"{name}.csv").is_file() for name in provenance)
+    described, known, paths = (RESULTS / "README.md").read_text(), provenance(), results_paths("*")
+    for path in paths:
+        assert f"`{path.parent.name}/{path.name}`" in described
+        assert path.stem in known or path.stem == "policy_update"
+    names = [path.stem for path in paths]
+    assert len(set(names)) == len(names) > 90, "a name in one folder only"
+    assert set(known) <= set(names) and not list(RESULTS.glob("*.csv"))
+    in_the_text = set(re.findall(r"`(\w+/\w+\.csv)`", described))
+    assert in_the_text == {f"{path.parent.name}/{path.name}" for path in paths}
+    folders = {path.parent.name for path in paths} - {"benchmarks"}
+    assert all((PROJECT / "companion" / name).is_dir() or (PROJECT / "companion" / f"{name}.py").is_file() for name in folders)
 
 
 def test_readme_shows_the_recorded_speed():
-    table = pd.read_csv(RESULTS / "policy_update.csv").set_index(["size", "way"])
+    table = results_table("policy_update").set_index(["size", "way"])
     for size in ("1M", "5M", "48M"):
         for way in ("ours, float32", "ours, bfloat16"):
             assert f"{table.loc[(size, way), 'ratio_to_baseline']:.2f}x" in TEXT
 
 
 def test_simulator_speed_says_what_the_text_says():
-    table = pd.read_csv(RESULTS / "simulator_speed.csv").set_index("env")
+    table = results_table("simulator_speed").set_index("env")
     assert (table["t_mlp"] <= table["bound"]).all() and len(table) == 6
     assert (table["first_build_s"] <= 30).all() and (table["cached_start_s"] <= 2).all()
     for name, row in table.iterrows():
@@ -236,7 +241,7 @@ def test_simulator_speed_says_what_the_text_says():
 
 
 def test_minimal_shac_says_what_the_text_says():
-    table = pd.read_csv(RESULTS / "minimal_shac.csv")
+    table = results_table("minimal_shac")
     last = table[table["epoch"] == table["epoch"].max()]
     assert len(last) == 5 and (last["return"] >= 3000).sum() >= 4 and (last["epoch"] == 300).all()
     text = f"{last['return'].min():.0f} to {last['return'].max():.0f} after 300 updates ({last['cpu_seconds'].max():.0f} CPU-seconds"
@@ -244,37 +249,37 @@ def test_minimal_shac_says_what_the_text_says():
 
 
 def test_single_tasks_say_what_the_readme_says():
-    shac, curves = (pd.read_csv(RESULTS / f"single_task_hopper_shac{kind}.csv") for kind in ("", "_curves"))
+    shac, curves = (results_table(f"single_task_hopper_shac{kind}") for kind in ("", "_curves"))
     assert len(shac) == 5 and (shac["env_steps"] == 4_096_000).all() and shac["status"].eq("finished").all()
     assert iqm(shac["last"]) >= 4500 and (curves[curves["env_steps"] == 400 * 32 * 64]["mean_return"] > 4000).sum() == 5
     assert f"{shac['last'].min():.0f} to {shac['last'].max():.0f} at the end, IQM {iqm(shac['last']):.0f} (the paper prints 4837)" in TEXT
     assert f"in every seed; {shac['cpu_s'].max() / 60:.1f} CPU-minutes a seed" in TEXT
-    pwm, of_pwm = (pd.read_csv(RESULTS / f"single_task_hopper_pwm_state_space{kind}.csv") for kind in ("", "_curves"))
+    pwm, of_pwm = (results_table(f"single_task_hopper_pwm_state_space{kind}") for kind in ("", "_curves"))
     assert len(pwm) == 5 and (pwm["last"] >= 3000).sum() >= 4 and pwm["status"].eq("finished").all()
     assert f"{pwm['last'].min():.0f} to {pwm['last'].max():.0f} at the end, IQM {iqm(pwm['last']):.0f}, in" in TEXT
     assert f"in {pwm['cpu_s'].max() / 60:.1f} CPU-minutes a seed, with a world model" in TEXT
     cosine = of_pwm[of_pwm["env_steps"] == of_pwm["env_steps"].max()]["gradient_cosine"]
     assert f"ends at {cosine.min():.2f} to {cosine.max():.2f}" in TEXT
-    scratch = pd.read_csv(RESULTS / "single_task_hopper_pwm_scratch.csv")
+    scratch = results_table("single_task_hopper_pwm_scratch")
     steps, minutes = scratch["env_steps"].max() / 1e6, scratch["cpu_s"].max() / 60
     assert f"random actions only, {steps:.1f} M steps, {minutes:.0f} CPU-minutes): " in TEXT
     assert "{:.0f} and {:.0f} at the end.".format(*scratch["last"]) in TEXT
-    simnorm = pd.read_csv(RESULTS / "single_task_hopper_pwm.csv")
+    simnorm = results_table("single_task_hopper_pwm")
     last, minutes = simnorm["last"], simnorm["cpu_s"].max() / 60
     assert len(last) == 5 and (last >= 2500).sum() >= 4
     assert f"5 seeds): {last.min():.0f} to {last.max():.0f}, IQM {iqm(last):.0f}, {minutes:.1f} CPU-minutes a seed" in TEXT
-    frozen = pd.read_csv(RESULTS / "single_task_hopper_pwm_offline.csv")
+    frozen = results_table("single_task_hopper_pwm_offline")
     worst, frozen = frozen.loc[frozen["last"].idxmin()], frozen["last"]
     assert f"The seed that ends at {worst['last']:.0f} had {worst['best']:.0f} on the way." in TEXT
     assert len(frozen) == 5 and f"5 seeds): {frozen.min():.0f} to {frozen.max():.0f}, IQM {iqm(frozen):.0f}, above 4000" in TEXT
-    minutes = pd.read_csv(RESULTS / "single_task_hopper_pwm_offline.csv")["cpu_s"].max() / 60
+    minutes = results_table("single_task_hopper_pwm_offline")["cpu_s"].max() / 60
     assert f"above 4000 in {(frozen > 4000).sum()} of 5, in {minutes:.1f} CPU-minutes, with three" in TEXT
     after = equal_time(pd.concat([curves, of_pwm])).set_index("algorithm")["2 min"]
     assert f"IQM {after['SHAC']:.0f} after 2 CPU-minutes, where PWM has {after[NAMES['pwm_state_space']]:.0f}" in TEXT
 
 
 def test_ball_and_wall_say_what_the_texts_say():
-    table = pd.read_csv(RESULTS / "ball_wall_outcomes.csv").set_index(["descent", "surrogate"])
+    table = results_table("ball_wall_outcomes").set_index(["descent", "surrogate"])
     kinds = ["relu", "layernorm_mish", "simnorm"]
     relu, mish, simnorm = (50 * table.loc["momentum 0.9", "crossed"])[kinds].round().astype(int)
     plain = (50 * table.loc["plain", "crossed"])[kinds].round().astype(int).tolist()
@@ -297,7 +302,7 @@ def test_ball_and_wall_say_what_the_texts_say():
 
 def test_the_five_lines_of_the_readme():
     readme = " ".join((PROJECT / "README.md").read_text().split())
-    ball = pd.read_csv(RESULTS / "ball_wall_outcomes.csv").set_index(["descent", "surrogate"])
+    ball = results_table("ball_wall_outcomes").set_index(["descent", "surrogate"])
     (momentum, plain), gaps = (50 * ball["crossed"][name] for name in ("momentum 0.9", "plain")), ball["gap"]["momentum 0.9"]
     assert plain["layernorm_mish"] == 0 and f"on a ReLU model it crosses in {plain['relu']:.0f} of 50 seeds." in readme
     assert f"With momentum the two cross in {momentum['layernorm_mish']:.0f} and {momentum['relu']:.0f}." in readme
@@ -305,11 +310,11 @@ def test_the_five_lines_of_the_readme():
     claims = pd.read_csv(CLAIMS).set_index("id")
     assert (claims.loc[["pendulum_variance_h3_feedback", "pendulum_variance_h16_feedback"], "verdict"] == "cannot be checked").all()
     assert (claims.loc[["pendulum_esnr_h3", "pendulum_esnr_h16"], "verdict"] == "not shown at this size").all()
-    last = {name: iqm(pd.read_csv(RESULTS / f"single_task_{name}.csv")["last"]) for name in ("hopper_shac", "hopper_pwm", "ant_shac")}
+    last = {name: iqm(results_table(f"single_task_{name}")["last"]) for name in ("hopper_shac", "hopper_pwm", "ant_shac")}
     assert last["hopper_shac"] >= 4837 and last["ant_shac"] >= 7662, "as printed in Table 4"
     assert f"PWM learns Hopper to {last['hopper_pwm']:.0f}" in readme and f"SHAC's {last['hopper_shac']:.0f}" in readme
-    runs = pd.read_csv(RESULTS / "ablation_regularisation.csv").groupby("variation")["last"]
-    ant = pd.read_csv(RESULTS / "ablation_regularisation_ant.csv").groupby("variation")["last"].max()
+    runs = results_table("ablation_regularisation").groupby("variation")["last"]
+    ant = results_table("ablation_regularisation_ant").groupby("variation")["last"].max()
     assert f"ends at best at {ant['LayerNorm + Mish']:.0f}, SimNorm at {ant['LayerNorm + Mish + SimNorm']:.0f}." in readme
     relu, mish, simnorm = (runs.median()[kind] for kind in ("ReLU", "LayerNorm + Mish", "LayerNorm + Mish + SimNorm"))
     assert f"PWM ends at {relu:.0f} in the median with a ReLU model, at {simnorm:.0f} with the paper's SimNorm, and at {mish:.0f}" in readme
@@ -319,12 +324,12 @@ def test_the_five_lines_of_the_readme():
     assert f"costs our SHAC {shac:.0f} %, our PWM {pwm:.0f} %" in readme
     files = claims.loc[["mt80_pwm", "mt80_tdmpc2"], "recomputed"]
     assert f"aggregates ({files.iloc[0]:.3f} against {files.iloc[1]:.3f})" in readme
-    tasks = pd.read_csv(RESULTS / "multitask_80.csv").groupby("task")[["mean_return", "data_p90"]].mean()
+    tasks = results_table("multitask_80").groupby("task")[["mean_return", "data_p90"]].mean()
     assert f"of their data's 90th percentile on {(tasks['mean_return'] >= 0.7 * tasks['data_p90']).sum()} of {len(tasks)} tasks" in readme
 
 
 def test_shac_on_ant_says_what_the_text_says():
-    ant = pd.read_csv(RESULTS / "single_task_ant_shac.csv")
+    ant = results_table("single_task_ant_shac")
     assert len(ant) == 3 and iqm(ant["last"]) >= 5500 and (ant["last"] == ant["best"]).all()
     assert f"{ant['last'].min():.0f} to {ant['last'].max():.0f} at the end, still rising (the paper prints 7662)" in TEXT
     assert f"prints 7662); {ant['cpu_s'].max() / 60:.1f} CPU-minutes a seed" in TEXT
@@ -334,7 +339,7 @@ def test_ppo_says_what_the_text_says():
     printed = pd.read_csv(PROJECT / "data" / "published" / "single_task.csv").set_index(["algorithm", "task"])["paper_t4_iqm"]
     rises = {}
     for robot in ("hopper", "ant"):
-        ppo, curves = (pd.read_csv(RESULTS / f"single_task_{robot}_ppo{part}.csv") for part in ("", "_curves"))
+        ppo, curves = (results_table(f"single_task_{robot}_ppo{part}") for part in ("", "_curves"))
         last, steps, minutes = sorted(ppo["last"]), ppo["env_steps"].max() / 1e6, ppo["cpu_s"].max() / 60
         assert len(last) == 2
         said = f"{last[0]:.0f} and {last[1]:.0f} after {steps:.1f} M steps, {minutes:.0f} CPU-minutes "
@@ -344,9 +349,7 @@ def test_ppo_says_what_the_text_says():
         rises[robot] = sorted(100 * (lately / before - 1))
     said = "is {:.1f} and {:.1f} % above that of the quarter before on Hopper, {:.1f} and {:.1f} % on Ant."
     assert said.format(*rises["hopper"], *rises["ant"]) in TEXT
-    tables = {
-        (robot, name): pd.read_csv(RESULTS / f"single_task_{robot}_{name}.csv") for robot in ("hopper", "ant") for name in ("ppo", "shac")
-    }
+    tables = {(robot, name): results_table(f"single_task_{robot}_{name}") for robot in ("hopper", "ant") for name in ("ppo", "shac")}
     for robot, times in (("hopper", 6), ("ant", 9)):
         assert tables[robot, "shac"]["env_steps"].max() * times <= tables[robot, "ppo"]["env_steps"].max()
     assert tables["hopper", "shac"]["last"].min() > tables["hopper", "ppo"]["last"].max()
@@ -355,16 +358,16 @@ def test_ppo_says_what_the_text_says():
 
 
 def test_ppo_annealing_says_what_the_text_says():
-    table = pd.read_csv(RESULTS / "ablation_ppo_annealing.csv").sort_values("last")
+    table = results_table("ablation_ppo_annealing").sort_values("last")
     constant, falling = (table[table["variation"] == f"{name} learning rate"] for name in ("constant", "falling"))
     said = "{:.0f} and {:.0f} at the end, after {:.0f} and {:.0f} on the way, where the falling one ends at {:.0f} and {:.0f}."
     assert said.format(*constant["last"], *constant["best"], *falling["last"]) in TEXT
-    assert sorted(falling["last"]) == sorted(pd.read_csv(RESULTS / "single_task_ant_ppo.csv")["last"]), "the same runs"
+    assert sorted(falling["last"]) == sorted(results_table("single_task_ant_ppo")["last"]), "the same runs"
 
 
 def test_sac_and_tdmpc2_say_what_the_text_says():
     printed = pd.read_csv(PROJECT / "data" / "published" / "single_task.csv").set_index(["algorithm", "task"])["paper_t4_iqm"]
-    sac, tdmpc2 = (pd.read_csv(RESULTS / f"single_task_hopper_{name}.csv") for name in ("sac", "tdmpc2"))
+    sac, tdmpc2 = (results_table(f"single_task_hopper_{name}") for name in ("sac", "tdmpc2"))
     assert len(sac) == len(tdmpc2) == 2
     low, high = sorted(sac["last"])
     assert f"get {sac['cpu_s'].min() / 60:.0f} to {tdmpc2['cpu_s'].max() / 60:.0f} CPU-minutes a seed" in TEXT
@@ -376,11 +379,11 @@ def test_sac_and_tdmpc2_say_what_the_text_says():
 
 def test_single_runs_of_other_robots_say_what_the_text_says():
     printed = pd.read_csv(PROJECT / "data" / "published" / "single_task.csv").set_index(["algorithm", "task"])["paper_t4_iqm"]
-    anymal, humanoid = (pd.read_csv(RESULTS / f"single_task_{robot}_shac.csv") for robot in ("anymal", "humanoid"))
+    anymal, humanoid = (results_table(f"single_task_{robot}_shac") for robot in ("anymal", "humanoid"))
     assert len(anymal) == len(humanoid) == 1 and (anymal["updates"][0], humanoid["updates"][0]) == (2000, 1000)
     assert f"{anymal['last'][0]:.0f} after 2000 updates (the paper prints {printed['shac', 'anymal']:.0f})" in TEXT
     assert f", {humanoid['last'][0]:.0f} after 1000 ({printed['shac', 'humanoid']:.0f}), and" in TEXT
-    snu = pd.read_csv(RESULTS / "single_task_snu_like_shac.csv")
+    snu = results_table("single_task_snu_like_shac")
     assert (
         snu["updates"].tolist() == [500] and f"and {snu['last'][0]:.0f} after 500 ({printed['shac', 'snu_like']:.0f}, for a robot" in TEXT
     )
@@ -388,7 +391,7 @@ def test_single_runs_of_other_robots_say_what_the_text_says():
 
 
 def test_hopper_from_nothing_says_what_the_text_says():
-    table = pd.read_csv(RESULTS / "hopper_laptop.csv")
+    table = results_table("hopper_laptop")
     last = table.groupby("algorithm")["last"]
     assert last.size().eq(3).all() and set(table["status"]) == {"finished"}
     said = {name: f"{low:.0f} to {high:.0f}" for name, low, high in zip(last.min().index, last.min(), last.max(), strict=True)}
@@ -397,7 +400,7 @@ def test_hopper_from_nothing_says_what_the_text_says():
 
 
 def test_longer_runs_say_what_the_text_says():
-    table = pd.read_csv(RESULTS / "ablation_longer.csv")
+    table = results_table("ablation_longer")
     runs = table.groupby("variation")["last"].agg(sorted)
     pwm, simnorm, shac = (runs[name] for name in ("PWM, LayerNorm + Mish", "PWM, SimNorm", "SHAC"))
     assert [len(x) for x in (pwm, simnorm, shac)] == [3] * 3 and min(pwm) > max(shac)
@@ -408,11 +411,11 @@ def test_longer_runs_say_what_the_text_says():
     said = f"({steps['shac']:.1f} M steps, {minutes['shac']:.0f} CPU-minutes), at " + "{:.0f}, {:.0f} and {:.0f}.".format(*shac)
     assert said in TEXT
     assert "PWM ends at {:.0f}, {:.0f} and {:.0f} (after".format(*simnorm) in TEXT
-    shorter = pd.read_csv(RESULTS / "ablation_batch.csv").query("variation == '64 trajectories'")["last"]
+    shorter = results_table("ablation_batch").query("variation == '64 trajectories'")["last"]
     assert f"on such a machine at {shorter.min():.0f} to {shorter.max():.0f}, below)" in TEXT
-    best = pd.read_csv(RESULTS / "hopper_laptop.csv").query("algorithm == 'shac'")["last"].max()
+    best = results_table("hopper_laptop").query("algorithm == 'shac'")["last"].max()
     assert f"one run of three in the next line has {best:.0f}." in TEXT
-    ant, curves = (pd.read_csv(RESULTS / f"ablation_longer_ant{part}.csv") for part in ("", "_curves"))
+    ant, curves = (results_table(f"ablation_longer_ant{part}") for part in ("", "_curves"))
     last_third = curves[curves["updates"] >= 3000].groupby("train_seed")["mean_return"].agg(lambda r: r.max() - r.min())
     assert "4500 updates, 2 seeds): {:.0f} and {:.0f}, level over".format(*ant["last"]) in TEXT and (last_third < 600).all()
     readme = " ".join((PROJECT / "README.md").read_text().split())
@@ -422,7 +425,7 @@ def test_longer_runs_say_what_the_text_says():
 
 def test_ablations_say_what_the_text_says():
     def runs(name, seeds=3):
-        table, curves = (pd.read_csv(RESULTS / f"ablation_{name}{part}.csv") for part in ("", "_curves"))
+        table, curves = (results_table(f"ablation_{name}{part}") for part in ("", "_curves"))
         assert table["status"].eq("finished").all() and table.groupby("variation").size().eq(seeds).all()
         ends = curves.groupby(["variation", "train_seed"]).last().groupby("variation")[["reward_rmse", "gradient_cosine"]].median()
         return table.groupby("variation")["last"].agg(lambda last: sorted(last)), ends, table
@@ -432,7 +435,7 @@ def test_ablations_say_what_the_text_says():
     relu, mish, simnorm = (last[kind] for kind in kinds)
     assert f"model ends at {relu[0]:.0f}, {relu[1]:.0f} and {relu[2]:.0f}, with LayerNorm + Mish at {mish[0]:.0f} to {mish[2]:.0f}" in TEXT
     assert f"the paper's choice, at {simnorm[0]:.0f} to {simnorm[2]:.0f}" in TEXT
-    shac = pd.read_csv(RESULTS / "single_task_hopper_shac.csv")
+    shac = results_table("single_task_hopper_shac")
     assert f"passes SHAC's {iqm(shac['last']):.0f} in {sum(r > iqm(shac['last']) for r in mish)} of 3 seeds" in TEXT
     assert f"({table['env_steps'].max() / 1e6:.1f} M against {shac['env_steps'].max() / 1e6:.1f} M)" in TEXT
     error, cosine = ([f"{ends.loc[kind, column]:.2f}" for kind in kinds] for column in ("reward_rmse", "gradient_cosine"))
@@ -441,9 +444,7 @@ def test_ablations_say_what_the_text_says():
     last, ends, _ = runs("regularisation_ant", 2)
     relu, mish, simnorm = ([f"{value:.0f}" for value in last[kind]] for kind in kinds)
     assert f"LayerNorm + Mish ends at {mish[0]} and {mish[1]}, still rising, ReLU at {relu[0]} and {relu[1]}, the paper's" in TEXT
-    assert (
-        f"SimNorm at {simnorm[0]} and {simnorm[1]}. SHAC has {iqm(pd.read_csv(RESULTS / 'single_task_ant_shac.csv')['last']):.0f}" in TEXT
-    )
+    assert f"SimNorm at {simnorm[0]} and {simnorm[1]}. SHAC has {iqm(results_table('single_task_ant_shac')['last']):.0f}" in TEXT
     cosine = [f"{ends.loc[kind, 'gradient_cosine']:.2f}" for kind in kinds]
     assert f"cosine is {cosine[1]} with LayerNorm + Mish, {cosine[0]} with ReLU, {cosine[2]} with SimNorm" in TEXT
     last, ends, _ = runs("stiffness")
@@ -500,7 +501,7 @@ def test_ablations_say_what_the_text_says():
     best = table.set_index("last")["best"]
     labels = ("three state-space models, cautious", "three, not cautious", "one", "three SimNorm models, cautious", "replay twice as long")
     cautious, plain, one, simnorm, longer = (last[next(kind for kind in last.index if kind.endswith(label))] for label in labels)
-    of = pd.read_csv(RESULTS / "ablation_frozen_curves.csv").query("variation == 'three state-space models, cautious'")
+    of = results_table("ablation_frozen_curves").query("variation == 'three state-space models, cautious'")
     lowest = min(part["mean_return"].iloc[part["mean_return"].argmax() :].min() for _, part in of.groupby("train_seed"))
     said = "taken off the reward end at {:.0f} and {:.0f}, one of them after a fall to {:.0f}, the same"
     assert said.format(*cautious, lowest) in TEXT
@@ -524,10 +525,10 @@ def test_ablations_say_what_the_text_says():
     ],
 )
 def test_what_an_earlier_tdmpc2_gave_is_called_so_until_it_is_made_again(name, commit, claim):
-    made = json.loads((RESULTS / "provenance.json").read_text())[name]["commit"]
+    made = provenance()[name]["commit"]
     assert (f"The TD-MPC2 of `{name}` is [an earlier version](../data/results/README.md)" in TEXT) == (made == commit)
     (line,) = re.findall(r"\(an earlier TD-MPC2: (.*?)\) \|", (RESULTS / "README.md").read_text())
-    assert (f"`{name}.csv`" in line) == (made == commit)
+    assert (f"/{name}.csv`" in line) == (made == commit)
     notes = {c.id: c.note for claims in LEDGER.values() for c in claims}
     assert ("An earlier TD-MPC2 of ours." in notes[claim]) == (made == commit)
 
@@ -537,14 +538,14 @@ def test_what_an_earlier_tdmpc2_gave_is_called_so_until_it_is_made_again(name, c
     [("ablation_frozen", "5f299c404f"), ("ablation_frozen_length", "2f26769843-dirty"), ("ablation_spectral_norm", "012b9e7b7f")],
 )
 def test_what_was_made_before_a_correction_is_called_so_until_it_is_made_again(name, commit):
-    made = json.loads((RESULTS / "provenance.json").read_text())[name]["commit"]
+    made = provenance()[name]["commit"]
     (line,) = re.findall(r"\(before a correction: (.*?)\) \|", (RESULTS / "README.md").read_text())
     (said,) = re.findall(rf"\(([^()]*`{name}`[^()]*)\[before a correction\]", TEXT) if made == commit else [""]
-    assert (f"`{name}.csv`" in line) == (made == commit) and (made != commit or said)
+    assert (f"/{name}.csv`" in line) == (made == commit) and (made != commit or said)
 
 
 def test_extraction_says_what_the_text_says():
-    table = pd.read_csv(RESULTS / "extraction.csv")
+    table = results_table("extraction")
     assert table.groupby(["task", "updates", "method"]).size().unique().tolist() == [3, 1]
     cartpole = table[table["task"] == "cartpole-swingup"].groupby(["method", "updates"])["mean_return"]
     low, high = cartpole.min().round(), cartpole.max().round()
@@ -563,8 +564,8 @@ def test_the_page_of_tables_is_written_from_the_results():
 def test_double_pendulum_says_what_the_text_says():
     from companion.double_pendulum.sentences import double_pendulum_claims
 
-    recorded = pd.read_csv(RESULTS / "double_pendulum_claims.csv")
-    table = pd.read_csv(RESULTS / "double_pendulum.csv")
+    recorded = results_table("double_pendulum_claims")
+    table = results_table("double_pendulum")
     claims = double_pendulum_claims(table, decisive=False)
     pd.testing.assert_frame_equal(claims, recorded, check_exact=False, rtol=1e-3)
     same = claims[claims["setting"] == "trained policy, same actions"].set_index(["claim", "of"])
@@ -591,14 +592,12 @@ def test_double_pendulum_says_what_the_text_says():
     beyond = claims[claims["claim"].str.startswith("ESNR beyond")].set_index("setting")[["horizons_yes", "horizons_no"]]
     assert (beyond.loc[["trained policy, same actions", "trained policy, feedback"]] == 0).all(axis=None)
     assert f"H = 3 has more, at {100 * beyond.loc['random policy, own actions', 'horizons_no']:.0f} % of the horizons beyond 16" in TEXT
-    sweep = pd.read_csv(RESULTS / "gradient_sweep.csv").set_index("world").loc["all"]
+    sweep = results_table("gradient_sweep").set_index("world").loc["all"]
     assert f"takes {sweep['seconds']:.0f} s on one thread, {sweep['ratio']:.0f}x less" in TEXT and sweep["seconds"] < 60
 
 
 def test_the_coverage_of_the_intervals_is_said_wherever_they_are_shown():
-    from companion.double_pendulum.claims import COVERAGE
-
-    table = pd.read_csv(RESULTS / "esnr_coverage.csv")
+    table = results_table("esnr_coverage")
     assert (table["sets"] >= 500).all() and (table["samples"] == 100).all()
     reached = {
         (kind, interval): f"{100 * rows['coverage'].min():.0f} to {100 * rows['coverage'].max():.0f}"
@@ -606,19 +605,21 @@ def test_the_coverage_of_the_intervals_is_said_wherever_they_are_shown():
     }
     kinds = ("double pendulum", "Gaussian", "lognormal")
     esnr, variance = ([reached[kind, name] for kind in kinds] for name in ("shipped", "variance, shipped"))
-    assert {"variance": variance[0], "esnr": esnr[0]} == COVERAGE
+    notes = {c.id: c.note for claims in LEDGER.values() for c in claims}
+    for claim, cover in (("variance_h3", variance), ("variance_h16", variance), ("esnr_h3", esnr), ("esnr_h16_feedback", esnr)):
+        assert f"which cover {cover[0]} % (esnr_coverage.csv)" in notes[f"pendulum_{claim}"]
     notebook = (PROJECT / "notebooks" / "01_double_pendulum.ipynb").read_text()
     assert f"the ESNR's do in {esnr[0]} % of sets of 100 gradients, the variance's in {variance[0]} %" in notebook
     assert f"For skewed (lognormal) gradients it can be {esnr[2][:2]} and {variance[2][:2]} %." in notebook
     assert f"hold the true ratio at {esnr[0]} % (nominally 95), for skewed lognormal ones at as little as {esnr[2][:2]} %" in TEXT
-    pendulum = pd.read_csv(RESULTS / "double_pendulum.csv")
+    pendulum = results_table("double_pendulum")
     for ratio in ("esnr", "esnr_released"):  # the recorded curves carry the intervals that were measured
         for end in ("low", "high"):
             np.testing.assert_allclose(pendulum[f"{ratio}_{end}"], pendulum[f"{ratio}_unbiased_{end}"])
 
 
 def test_gradient_fidelity_says_what_the_text_says():
-    table = pd.read_csv(RESULTS / "double_pendulum_fidelity.csv").set_index(["world", "updates", "kind", "horizon"])["cosine"]
+    table = results_table("double_pendulum_fidelity").set_index(["world", "updates", "kind", "horizon"])["cosine"]
     three, sixteen = "model, H = 3", "model, H = 16"
     visited, anywhere = "visited by the policy", "anywhere"
     said = [

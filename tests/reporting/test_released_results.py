@@ -11,8 +11,6 @@ from companion.reporting.released import (
     ReleasedFilesError,
     iqm_curve,
     many_task_scores,
-    overlap,
-    peak_and_final,
     planner_scores,
     training_runs,
 )
@@ -20,6 +18,27 @@ from companion.running.paths import PROJECT
 
 RELEASED = PROJECT.parent / "shared" / "released"
 with_files = pytest.mark.skipif(not RELEASED.is_dir(), reason="the authors' result files are not here")
+
+
+def peak_and_final(path, every):
+    curve = iqm_curve(training_runs(path), every)
+    return float(curve.max()), float(curve.iloc[-1])
+
+
+def overlap(first, second):
+    """How much two files hold the same runs: for each run of the first that begins like one of the second, row by row (each without its
+    gaps), columns run, other_run, rows (that both have), equal_rows, first_different (empty if none)."""
+    lines = []
+    for name, a in training_runs(first).items():
+        for other, b in training_runs(second).items():
+            x, y = a.dropna().to_numpy(), b.dropna().to_numpy()
+            rows = min(len(x), len(y))
+            same = x[:rows] == y[:rows]
+            if rows and same[: max(1, rows // 4)].all():
+                different = np.flatnonzero(~same)
+                found = {"equal_rows": int(same.sum()), "first_different": int(different[0]) if len(different) else None}
+                lines.append({"run": name, "other_run": other, "rows": rows, **found})
+    return pd.DataFrame(lines, columns=["run", "other_run", "rows", "equal_rows", "first_different"])
 
 
 def tracker_file(path, runs, axis="Step", name="rewards", quoted=False, index=False):
@@ -50,7 +69,7 @@ def test_runs_of_unequal_length_begin_together_and_end_with_the_longest(tmp_path
     curve = iqm_curve(training_runs(path), every=1)
     assert curve.index.tolist() == [1, 2, 4]
     assert curve.tolist() == [6.0, (4 + 25) / 2, (4 + 40) / 2], "rows count alike in between; the shorter run holds its last value"
-    assert peak_and_final(path, every=2) == {"runs": 2, "peak_iqm": 22.0, "final_iqm": 22.0}
+    assert peak_and_final(path, every=2) == (22.0, 22.0)
 
 
 def test_the_same_runs_under_two_names_are_found(tmp_path):
@@ -110,7 +129,7 @@ def test_known_numbers_of_the_files():
             planner, rel=0.005
         )
     assert len(many_task_scores(RELEASED / "mt30_results_h3.csv")) == 29
-    assert peak_and_final(RELEASED / "pwm_hopper.csv")["peak_iqm"] == pytest.approx(5680, rel=0.005)
+    assert peak_and_final(RELEASED / "pwm_hopper.csv", 10)[0] == pytest.approx(5680, rel=0.005)
 
 
 @with_files
@@ -122,9 +141,8 @@ def test_the_committed_tables_are_what_the_files_give():
         path = RELEASED / curve.file
         row = ours[(ours["figure"] == curve.figure) & (ours["label"] == curve.label) & (ours["task"] == curve.task)]
         if path.is_file() and len(row):
-            found = peak_and_final(path, curve.every)
-            for column in ("peak_iqm", "final_iqm"):
-                assert found[column] / norm["ppo", curve.task] == pytest.approx(float(row[column].iloc[0]), rel=0.025), (curve, column)
+            for column, found in zip(("peak_iqm", "final_iqm"), peak_and_final(path, curve.every), strict=True):
+                assert found / norm["ppo", curve.task] == pytest.approx(float(row[column].iloc[0]), rel=0.025), (curve, column)
             checked += 1
     assert checked >= 10
     printed = pd.read_csv(PROJECT / "data" / "published" / "stiff_overlap.csv")

@@ -15,7 +15,7 @@ from companion.mt80.scales import MULTITASK_SCALES
 from companion.record import recorded_settings
 from companion.reporting.statistics import aggregate, performance_profile, score_matrix
 from companion.running.parameters import ParameterError, injected_names, override
-from companion.running.results import RESULTS
+from companion.running.results import results_table
 from companion.single_task.cost import core_seconds
 from companion.single_task.parameters import SingleTaskParameters
 from companion.single_task.scales import settings_for
@@ -198,7 +198,7 @@ def test_scale_paper_is_one_parameter_away_and_says_what_it_costs(tmp_path):
 
 def test_what_a_run_is_said_to_cost_is_about_what_the_recorded_ones_took():
     for algorithm in ("shac", "pwm", "pwm_state_space", "pwm_offline", "ppo", "sac", "tdmpc2"):
-        took = pd.read_csv(RESULTS / f"single_task_hopper_{algorithm}.csv")["cpu_s"].median()
+        took = results_table(f"single_task_hopper_{algorithm}")["cpu_s"].median()
         assert 0.6 < core_seconds(algorithm, "hopper", recorded_settings("hopper", algorithm)) / took < 1.3, algorithm
     # Measured on one core: 0.70 s for an update of the 1.46M model, batch 256 over 16 steps; four times that batch, 8 a policy update.
     paper = settings_for("paper", "hopper").pwm

@@ -10,7 +10,7 @@ import torch
 
 from companion.ablations.questions import ABLATIONS, ablation_experiments, run_ablation
 from companion.record import recorded_settings
-from companion.reporting.published import published_single_task
+from companion.reporting.published import published_table
 from companion.running.jobs import run_jobs
 from companion.running.runs import Run
 from companion.single_task.experiment import SingleTaskExperiment, curves_table, results_table, train_together
@@ -424,7 +424,7 @@ def test_variations_share_a_pool_and_a_run_that_stands_in_two_is_done_once(setti
 def test_ours_stand_beside_tables_3_and_4_in_their_units():
     runs = {"last": [4000.0, 4742.3, 5000.0], "best": [4500.0, 5000.0, 5500.0], "status": ["finished", "diverged", "finished"]}
     results = pd.DataFrame({"task": "hopper", "algorithm": "pwm_scratch", **runs})
-    (row,) = beside_published(results, published_single_task()).to_dict("records")
+    (row,) = beside_published(results, published_table("single_task")).to_dict("records")
     assert row["ours_end"] == pytest.approx(np.mean(runs["last"])) and row["ours_peak"] == 5000 and row["diverged"] == 1
     assert row["printed"] == 5680 and row["printed_t3"] == 1.2 and row["peak"] == pytest.approx(5680.46)
     assert row["ours_end_t3"] == pytest.approx(row["ours_end"] / 4742.3) and row["peak_t3"] == pytest.approx(5680.46 / 4742.3)
@@ -434,7 +434,7 @@ def test_the_profile_has_the_end_and_the_peak():
     results = pd.DataFrame(
         {"task": "hopper", "algorithm": "shac", "train_seed": [0, 1], "last": [1000.0, 2000.0], "best": [3000.0, 6000.0]}
     )
-    drawing = aggregates_and_profile(results, published_single_task())
+    drawing = aggregates_and_profile(results, published_table("single_task"))
     end, peak = (line for line in drawing.axes[1].lines)
     at = [list(line.get_ydata()[np.searchsorted(line.get_xdata(), [0.1, 0.3, 1.0])]) for line in (end, peak)]
     assert at == [[1.0, 0.5, 0.0], [1.0, 1.0, 0.5]], "0.21 and 0.42 of the published PPO at the end, 0.63 and 1.27 at the peak"
