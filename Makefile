@@ -1,4 +1,4 @@
-# make reproduce | figures | pages | test | lab | lock | help. Everything lives in .venv; delete it to start anew.
+# make reproduce | figures | pages | test | test-quick | test-long | lint | lab | lock | help. Everything lives in .venv; delete it to start anew.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,11 +13,13 @@ export PYTHONWARNINGS = ignore::UserWarning
 export JUPYTER_PLATFORM_DIRS = 1
 
 RELEASED_DIR ?=
+PYTEST ?= -n 2 --dist loadfile
+QUICK := tests/test_house.py tests/model tests/optimizer/test_short_runs.py tests/optimizer/test_reference.py tests/optimizer/test_stacked.py
 
-.PHONY: help reproduce figures pages test lint lab lock clean
+.PHONY: help reproduce figures pages test test-quick test-long lint lab lock clean
 
 help:  ## This list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 reproduce: $(EXECUTED)  ## Set up if needed, then execute every notebook at SCALE=quick: figures/ and executed/
 	@echo "Figures are in figures/$(if $(filter quick,$(SCALE)),quick/), executed notebooks in executed/."
@@ -30,11 +32,17 @@ figures: $(VENV)/.installed  ## Every figure of the paper and the claims ledger 
 pages: reproduce  ## Every notebook executed, and its results as Markdown with pictures: docs/pages/
 	$(BIN)/python -m companion.paper.pages
 
-test: $(VENV)/.installed  ## Set up if needed, then the whole test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed  ## Set up if needed, then the test suite, on two processes
+	$(BIN)/python -m pytest $(PYTEST) -m "not long"
 
-lint: $(VENV)/.installed  ## Style
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+test-quick: $(VENV)/.installed  ## What tells within a minute whether the method still computes what it should
+	$(BIN)/python -m pytest $(PYTEST) $(QUICK)
+
+test-long: $(VENV)/.installed  ## Proofs that something is learned, and kills in every stage; `pytest -m long --collect-only` lists them
+	$(BIN)/python -m pytest $(PYTEST) -m long
+
+lint: $(VENV)/.installed  ## Style, and the contracts on imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 
 lab: $(VENV)/.installed  ## JupyterLab with this environment's kernel
 	$(BIN)/jupyter lab notebooks

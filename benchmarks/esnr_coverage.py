@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 from scipy.stats import norm
 
-from companion.double_pendulum.study import DOUBLE_PENDULUM_SCALES, ENV, followed
+from companion.double_pendulum.sweep import followed
+from companion.double_pendulum.training import DOUBLE_PENDULUM_SCALES, ENV
 from companion.running.results import save_table
 from pwmlib.estimators import first_order_along, gradient_statistics
 from pwmlib.optimizer.shac import SHAC

@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from companion.double_pendulum.study import DOUBLE_PENDULUM_SCALES, followed
+from companion.double_pendulum.sweep import followed
+from companion.double_pendulum.training import DOUBLE_PENDULUM_SCALES
 from companion.running.results import save_table
 from pwmlib.estimators import first_order_along, horizon_table
 from pwmlib.model.dynamics import Dynamics

@@ -27,10 +27,11 @@ import numpy as np
 import pandas as pd
 
 from companion.ball_wall.study import BallWallScale, study
-from companion.double_pendulum.study import DOUBLE_PENDULUM_SCALES, run_study
-from companion.mt80.experiment import MultitaskExperiment
+from companion.double_pendulum.study import run_study
+from companion.double_pendulum.training import DOUBLE_PENDULUM_SCALES
 from companion.mt80.scales import MULTITASK_SCALES, CollectionPlan
 from companion.mt80.shipped_model import SHIPPED, Artefacts
+from companion.mt80.stages import MultitaskExperiment
 from companion.running.parameters import override
 from companion.single_task.experiment import curves_table
 from companion.single_task.runner import SingleTaskSettings, run_single_task

@@ -29,12 +29,12 @@ import pandas as pd
 from companion.ablations.extraction import EXTRACTION_UPDATES, ExtractionStudy
 from companion.ablations.questions import ABLATIONS, ablation_experiments, run_ablation
 from companion.ball_wall import study as ball_wall_study
-from companion.mt80.experiment import MultitaskExperiment
 from companion.mt80.fine_tuning import FineTuning
 from companion.mt80.jobs import gate_job, policy_job
 from companion.mt80.online import online_seed
 from companion.mt80.scales import FINE_TUNED, MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE
 from companion.mt80.shipped_model import SHIPPED, Artefacts
+from companion.mt80.stages import MultitaskExperiment
 from companion.running.job import Job
 from companion.running.jobs import default_workers, run_jobs
 from companion.running.paths import PROJECT, writable_folder

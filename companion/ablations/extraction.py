@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from companion.mt80.experiment import MultitaskExperiment
 from companion.mt80.peers import MultitaskPeers
 from companion.mt80.scales import MultitaskScale
+from companion.mt80.stages import MultitaskExperiment
 from companion.running.jobs import Engine
 from pwmlib.settings import Count, Counts, settings
 from pwmlib.tasks import task

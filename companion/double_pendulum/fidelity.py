@@ -9,14 +9,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from companion.double_pendulum.study import Study
+from companion.double_pendulum.sweep import ObservingPolicy
+from companion.double_pendulum.training import ENV, DoublePendulumScale, load_model, load_policy, milestone_updates
 from companion.running.runs import Run, single_thread
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.estimators import gradient_fidelity
 from pwmlib.estimators.trajectories import open_loop, sample_trajectories
 from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.sim.env import EnvDynamics
-
-from .study import ENV, DoublePendulumScale, ObservingPolicy, Study, load_model, load_policy, milestone_updates
 
 __all__ = ["KINDS", "fidelity_study"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.double_pendulum.study import FEEDBACK, REWARD_UNITS
+from companion.double_pendulum.sweep import FEEDBACK, REWARD_UNITS
 from companion.reporting.style import WIDTH
 
 __all__ = ["WORLD_COLOURS", "disturbance_growth", "gradient_curves", "gradient_fidelity_curves", "gradient_switches"]

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
+from companion.double_pendulum.study import Study, run_study
+from companion.double_pendulum.training import DOUBLE_PENDULUM_SCALES, DoublePendulumScale
 from companion.running.jobs import default_workers
 from companion.running.notebook import OnTheCPU
 from companion.running.parameters import override
 
 from .fidelity import fidelity_study
-from .study import DOUBLE_PENDULUM_SCALES, DoublePendulumScale, Study, run_study
 
 __all__ = ["DoublePendulumParameters"]
 

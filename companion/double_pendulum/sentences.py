@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .study import FEEDBACK, REWARD_UNITS
+from companion.double_pendulum.sweep import FEEDBACK, REWARD_UNITS
 
 __all__ = ["INCOMPARABLE", "UNDECIDED", "double_pendulum_claims"]
 

@@ -8,7 +8,7 @@ from pwmlib.model.training import WorldModelTraining
 from pwmlib.optimizer.pwm import PWMConfig
 
 if TYPE_CHECKING:
-    from .experiment import MultitaskExperiment
+    from .stages import MultitaskExperiment
 
 __all__ = ["COST", "cost_line", "model_update_s", "policy_update_s"]
 

@@ -22,7 +22,7 @@ from .cost import COST, model_update_s, policy_update_s
 from .jobs import policy_job
 
 if TYPE_CHECKING:
-    from .experiment import MultitaskExperiment
+    from .stages import MultitaskExperiment
 
 __all__ = ["FineTuning", "divisible", "fine_tuning_job", "one_task", "one_task_policy"]
 

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from companion.running.runs import Run, resolve_device, train
+from pwmlib.baselines.planning import evaluate_planner
 from pwmlib.data import make_behaviour
 from pwmlib.data.store import record, record_together
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.optimizer.actor_critic import Actor, Critics
-from pwmlib.optimizer.evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_planner, evaluate_policy, policy_actor, summarise
+from pwmlib.optimizer.evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_policy, policy_actor, summarise
 from pwmlib.optimizer.pwm import PWM
 from pwmlib.optimizer.stacked import Member, StackedPolicies
 from pwmlib.tasks import Task, make
 from pwmlib.tasks import task as find_task
 
 if TYPE_CHECKING:
-    from .experiment import MultitaskExperiment
+    from .stages import MultitaskExperiment
 
 __all__ = ["collection_job", "gate_job", "policy_job", "random_job", "shipped_policy_job", "stacked_job"]
 

@@ -17,11 +17,11 @@ from pwmlib.model.training import Variant
 from pwmlib.settings import SettingError
 from pwmlib.tasks import STRATIFIED, Task, select_tasks
 
-from .experiment import MultitaskExperiment
 from .fine_tuning import FineTuning, divisible
 from .peers import Comparison, MultitaskPeers
 from .scales import FINE_TUNED, MultitaskScale, joint_training, multitask_scale
 from .shipped_model import SHIPPED, Artefacts
+from .stages import MultitaskExperiment
 
 __all__ = ["MultitaskParameters"]
 

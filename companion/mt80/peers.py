@@ -24,7 +24,7 @@ from pwmlib.optimizer.pwm import PWM
 from pwmlib.tasks import make
 
 if TYPE_CHECKING:
-    from .experiment import MultitaskExperiment
+    from .stages import MultitaskExperiment
 
 __all__ = ["Comparison", "MultitaskPeers", "one_policy_job", "tdmpc2_job"]
 

@@ -11,12 +11,12 @@ from typing import Literal
 import pandas as pd
 
 from companion.reporting.published import compare, dotted, printed_settings
+from pwmlib.baselines.planning import PlannerConfig
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from pwmlib.model.training import Variant, WorldModelTraining
 from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
 from pwmlib.optimizer.online_episodes import OnlineConfig
-from pwmlib.optimizer.planning import PlannerConfig
 from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.settings import Count, SettingError, Whole, settings
 from pwmlib.tasks import MT30

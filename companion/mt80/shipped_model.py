@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from companion.running.paths import PROJECT
-from companion.running.runs import environment_stamp, plain
+from companion.running.runs import plain
+from companion.running.stamp import environment_stamp
 from pwmlib.data import EpisodeStore, SliceSampler
 from pwmlib.data.checkpoints import CheckpointError, check_file, checksums, load_state, read_json, save_state, write_atomic, write_json
 from pwmlib.model.twohot import TwoHot

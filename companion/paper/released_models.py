@@ -21,7 +21,7 @@ from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.optimizer.actor_critic import Actor, Critics
 from pwmlib.tasks import MT30, MT80
 
-__all__ = ["ReleasedAgent", "load_released", "load_released_world_model"]
+__all__ = ["ReleasedAgent", "load_released"]
 
 _IGNORED = ("_pi.", "_Qs.", "_target_Qs", "_detach_Qs", "_action_masks", "log_std_min", "log_std_dif")
 
@@ -52,11 +52,6 @@ def load_released(path: str | Path) -> ReleasedAgent:
     actor = _actor(path, _tensors(path, content, "actor")) if "actor" in content else None
     critics = _critics(path, _tensors(path, content, "critic")) if "critic" in content else None
     return ReleasedAgent(model, actor, critics, file_sha256(path))
-
-
-def load_released_world_model(path: str | Path) -> WorldModel:
-    """Only the world model of `load_released`."""
-    return load_released(path).world_model
 
 
 def _tensors(path: str | Path, content: Mapping[str, Any], part: str) -> dict[str, Tensor]:

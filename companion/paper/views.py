@@ -156,18 +156,11 @@ What the paper says, what its released files say, what we get. Written by `pytho
 def claims_page(table: pd.DataFrame) -> str:
     """The ledger as Markdown."""
     words, scale, lines = in_words(table), table["scale"].fillna(""), [HEAD]
-    page = pd.DataFrame(
-        {
-            "where": words["where"] + " `" + words["id"] + "`",
-            "statement": words["statement"],
-            "published": words["published"],
-            "released files": words["released files"],
-            FILES: words[FILES].map(_marked),
-            "ours": words["ours"] + (" (" + scale + ")").where(scale != "", ""),
-            OURS: words[OURS].map(_marked),
-            "note": words["note"],
-        }
-    )
+    page = words.assign(
+        where=words["where"] + " `" + words["id"] + "`",
+        ours=words["ours"] + (" (" + scale + ")").where(scale != "", ""),
+        **{verdict: words[verdict].map(_marked) for verdict in (FILES, OURS)},
+    )[["where", "statement", "published", "released files", FILES, "ours", OURS, "note"]]
     for section, rows in page.groupby(words["section"], sort=False):
         lines += [f"## {section}", "", markdown_table(rows), ""]
     return "\n".join(lines)

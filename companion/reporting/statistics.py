@@ -73,12 +73,7 @@ def aggregate(
         raise ValueError(f"aggregate: over must be 'runs' or 'tasks', got {over!r}")
     scores = score_matrix(table, score).to_numpy(float)
     runs, tasks = scores.shape
-    functions = {
-        "iqm": metrics.aggregate_iqm,
-        "mean": metrics.aggregate_mean,
-        "median": metrics.aggregate_median,
-        "optimality_gap": metrics.aggregate_optimality_gap,
-    }
+    functions = {name: getattr(metrics, f"aggregate_{name}") for name in AGGREGATES}
 
     def all_of(x: np.ndarray) -> np.ndarray:
         return np.array([f(x) for f in functions.values()])

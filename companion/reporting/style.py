@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from companion.running.runs import environment_stamp
+from companion.running.stamp import environment_stamp
 from pwmlib.data.checkpoints import write_atomic
 
 __all__ = ["save_figure", "use_style"]

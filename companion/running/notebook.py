@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import pandas as pd
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
+from companion.running.runs import resolve_device
+
 from .parameters import NotebookParameters, parse_list
 from .paths import writable_folder
-from .runs import resolve_device
 
 __all__ = ["Common", "Folder", "Names", "OnTheCPU", "Robots", "Scale", "all_of", "folded"]
 

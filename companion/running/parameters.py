@@ -16,10 +16,9 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
+from companion.running.runs import plain
 from pwmlib.errors import ExplainedError
 from pwmlib.settings import SettingError, first_problem
-
-from .runs import plain
 
 __all__ = ["NotebookParameters", "ParameterError", "injected_names", "override"]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from companion.running.stamp import environment_stamp
 from pwmlib.data.checkpoints import read_json, write_atomic
 
 from .paths import PROJECT
-from .runs import environment_stamp
 
 __all__ = ["RESULTS", "TableNotRecordedError", "provenance", "results_path", "results_paths", "results_table", "save_table"]
 

@@ -18,19 +18,18 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 import torch
 
+from companion.running.stamp import environment_stamp
 from pwmlib.data.checkpoints import (
     CheckpointError,
     check_file,
@@ -43,9 +42,7 @@ from pwmlib.data.checkpoints import (
     write_json,
 )
 
-from .paths import PROJECT
-
-__all__ = ["Resumable", "Run", "digest", "environment_stamp", "plain", "read_record", "resolve_device", "single_thread", "train"]
+__all__ = ["Resumable", "Run", "digest", "plain", "read_record", "resolve_device", "single_thread", "train"]
 
 
 class Resumable(Protocol):
@@ -88,42 +85,6 @@ def resolve_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device must be 'auto', 'cpu' or a device that this torch can use, got {device!r} ({error})") from None
     return found
-
-
-def environment_stamp() -> dict[str, Any]:
-    """Commit, package versions and machine, for provenance."""
-    packages = ("torch", "numpy", "warp-lang", "mujoco", "dm_control", "metaworld", "rliable")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return {
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "versions": versions,
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _processor() -> str:
-    """What the processor is called, where the system says it: costs and last digits depend on it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=10"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 @contextmanager

@@ -18,10 +18,10 @@ from typing import Any
 
 import pandas as pd
 
+from companion.running.runs import Run, digest, read_record
 from pwmlib.data.checkpoints import locked, read_json, write_json
 
 from .paths import resolve
-from .runs import Run, digest, read_record
 
 __all__ = ["main", "note_plan", "status", "summary"]
 

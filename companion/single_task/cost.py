@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from companion.single_task.runner import Algorithm, SingleTaskSettings
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.optimizer.online_robots import OnlinePWMConfig
 from pwmlib.sim.registry import env_spec
-
-from .runner import Algorithm, SingleTaskSettings
 
 __all__ = ["core_seconds", "cost_line", "model_weights"]
 

@@ -13,11 +13,11 @@ from companion.running.job import Job
 from companion.running.jobs import Engine, devices, run_jobs
 from companion.running.runs import digest
 from companion.running.sweep import note_plan
+from companion.single_task.runner import Algorithm, SingleTaskSettings, load_policy, run_single_task, single_task_run
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.settings import NUMBER, Count, settings
 
 from .cost import cost_line
-from .runner import Algorithm, SingleTaskSettings, load_policy, run_single_task, single_task_run
 
 __all__ = ["SingleTaskExperiment", "curves_table", "results_table", "train_together"]
 

@@ -9,9 +9,9 @@ from pydantic import Field, field_validator, model_validator
 from companion.running.jobs import Engine, default_workers
 from companion.running.notebook import Names, Robots, all_of
 from companion.running.parameters import override
+from companion.single_task.runner import Algorithm, SingleTaskSettings
 
 from .experiment import SingleTaskExperiment
-from .runner import Algorithm, SingleTaskSettings
 from .scales import DEFAULT_ALGORITHMS, DEFAULT_TASKS, SINGLE_TASKS, settings_for
 
 __all__ = ["SingleTaskParameters"]

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from companion.running.runs import Run, train
+from companion.single_task.watched import DivergedError, Learner, Spent, Watched
 from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config
 from pwmlib.data.replay import Replay
-from pwmlib.errors import ExplainedError, NonFiniteError
+from pwmlib.errors import NonFiniteError
 from pwmlib.optimizer.imagination import Rollout
 from pwmlib.optimizer.offline_robots import OfflinePWM, OfflinePWMConfig
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
-from pwmlib.optimizer.shac import SHAC, SHACConfig, evaluate_policy
+from pwmlib.optimizer.shac import SHAC, SHACConfig
 from pwmlib.settings import Count, Positive, settings
 from pwmlib.sim.env import DifferentiableEnv
 from pwmlib.sim.registry import env_spec
-from pwmlib.sim.training_env import TrainingEnv
+from pwmlib.sim.training_env import TrainingEnv, evaluate_policy
 
 from .gradient_check import gradient_check
 
-__all__ = ["Algorithm", "DivergedError", "SingleTaskSettings", "load_policy", "parts_of", "run_single_task", "single_task_run"]
+__all__ = ["Algorithm", "SingleTaskSettings", "load_policy", "parts_of", "run_single_task", "single_task_run"]
 
 Algorithm = Literal["shac", "pwm", "pwm_scratch", "pwm_state_space", "pwm_offline", "tdmpc2", "ppo", "sac"]
 """pwm: the world model is pre-trained on the replay of a SHAC run (the paper); pwm_scratch: on random actions only; pwm_state_space: the
@@ -38,21 +37,6 @@ SHAC run's replay stays frozen, no real step of its own."""
 
 LARGEST_REPLAY = 5_000_000
 """Steps of all robots together that PWM keeps, or all of a given replay that has more; 3.5 GB for Humanoid. (Released code: 1 million.)"""
-
-
-class DivergedError(ExplainedError):
-    """Training went where no return can follow; the message says which number and what its bound is."""
-
-
-class Learner(Protocol):
-    """What a run drives."""
-
-    step: int
-    actor: Callable[[Tensor, None], Tensor]
-
-    def update(self) -> dict[str, float]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @settings
@@ -93,7 +77,7 @@ def run_single_task(
     def work(run: Run) -> dict[str, Any]:
         made = _make(algorithm, task, seed, settings, Path(runs_dir), stiffness, device)
         learner, before = made.learner, made.before
-        watched = _Watched(learner, settings.largest_value, before)
+        watched = Watched(learner, settings.largest_value, before)
         where = {"stiffness": stiffness, "device": device}
 
         def evaluate(step: int) -> dict[str, Any]:
@@ -169,16 +153,6 @@ def load_policy(
     return learner.actor
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What was spent before a learner's own first step."""
-
-    env_steps: int = 0
-    gradient_steps: int = 0
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-
-
 def shac_replay(
     task: str, seed: int, config: SHACConfig, count: int, runs_dir: Path, *, stiffness: float, device: str
 ) -> tuple[Replay, Spent]:
@@ -190,7 +164,7 @@ def shac_replay(
     replay = Replay(config.updates * config.horizon, count, env.obs_dim, env.action_dim)
 
     def work(run: Run) -> dict[str, float]:
-        watched = _Watched(_Recording(env, config, seed, replay), math.inf)
+        watched = Watched(_Recording(env, config, seed, replay), math.inf)
         train(run, watched, config.updates, checkpoint_every=max(1, config.updates // 3))
         cost = {"gradient_steps": watched.gradient_steps, "wall_s": watched.wall, "cpu_s": watched.cpu}
         return {"env_steps": len(replay) * count, **cost}
@@ -224,52 +198,6 @@ class _Recording:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.shac.load_state_dict(state["shac"])
         self.replay.load_state_dict(state["replay"])
-
-
-class _Watched:
-    """A learner whose critic must stay within bounds, and whose updates are timed and their optimiser steps counted."""
-
-    def __init__(self, learner: Learner, largest_value: float, before: Spent | None = None):
-        before = before or Spent()
-        self.learner, self.largest_value = learner, largest_value
-        self.wall, self.cpu = before.wall_s, before.cpu_s
-        """Seconds of all updates so far, those before an interruption included; evaluations are not."""
-        self.gradient_steps = before.gradient_steps
-
-    @property
-    def step(self) -> int:
-        return self.learner.step
-
-    def update(self) -> dict[str, float]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        counting = register_optimizer_step_post_hook(self._count)
-        try:
-            metrics = self.learner.update()
-        finally:
-            counting.remove()
-        self.wall, self.cpu = self.wall + time.perf_counter() - wall, self.cpu + time.process_time() - cpu
-        if metrics.get("critic_loss", 0.0) > self.largest_value**2:
-            raise DivergedError(
-                f"update {self.step}: the critic loss is {metrics['critic_loss']:.3g}, beyond {self.largest_value:.0e} squared; the run "
-                "is kept as diverged"
-            )
-        return metrics
-
-    def _count(self, optimiser: object, args: object, kwargs: object) -> None:
-        self.gradient_steps += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        spent = {"wall": self.wall, "cpu": self.cpu, "gradient_steps": self.gradient_steps}
-        return {"learner": self.learner.state_dict(), **spent}
-
-    def policy_state(self) -> dict[str, Any]:
-        """What is left to keep of a run that is over: not its replay, which is most of the file."""
-        state = self.state_dict()
-        return {**state, "learner": {name: part for name, part in state["learner"].items() if name != "replay"}}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.learner.load_state_dict(state["learner"])
-        self.wall, self.cpu, self.gradient_steps = state["wall"], state["cpu"], int(state["gradient_steps"])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from companion.reporting.published import compare, printed_settings
+from companion.single_task.runner import Algorithm, SingleTaskSettings, parts_of
 from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config
@@ -18,8 +19,6 @@ from pwmlib.optimizer.offline_robots import OfflinePWMConfig
 from pwmlib.optimizer.online_robots import OnlinePWMConfig
 from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.optimizer.shac import SHACConfig
-
-from .runner import Algorithm, SingleTaskSettings, parts_of
 
 __all__ = ["DEFAULT_ALGORITHMS", "DEFAULT_TASKS", "SINGLE_TASKS", "SINGLE_TASK_SCALES", "differences", "settings_for"]
 

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from pwmlib.data import Episode, SliceSampler
-from pwmlib.data.store import record, record_together
+from pwmlib.data.store import record_together
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.twohot import symlog
 from pwmlib.tasks import Environment
 
 from .actor_critic import Actor, Critics
-from .planning import MPPI, PlannerConfig
 
-__all__ = ["EVALUATION_SEED", "Evaluation", "evaluate_planner", "evaluate_policy", "policy_actor", "replay_starts", "summarise"]
+__all__ = ["EVALUATION_SEED", "Evaluation", "evaluate_policy", "policy_actor", "replay_starts", "summarise"]
 
 EVALUATION_SEED = 10_000_000
 """First seed of evaluation episodes; training episodes use smaller or hashed ones."""
@@ -56,15 +55,6 @@ def evaluate_policy(envs: Sequence[Environment], actor: Actor, view: FrozenWorld
     seeds = [EVALUATION_SEED + i for i in range(len(envs))]
     played = record_together(envs, act, seeds=seeds, behaviour="evaluation")
     return summarise(envs[0], played), played
-
-
-def evaluate_planner(env: Environment, view: FrozenWorldModel, *, episodes: int = 1, config: PlannerConfig | None = None) -> Evaluation:
-    """Run MPPI inside the model, acting in the real task: the gate of the world model."""
-    played = []
-    for i in range(episodes):
-        planner = MPPI(view, env.task.obs_dim, env.task.action_dim, config, seed=i)
-        played.append(record(env, planner, seed=EVALUATION_SEED + i, behaviour="planner"))
-    return summarise(env, played)
 
 
 @torch.no_grad()

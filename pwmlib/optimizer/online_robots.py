@@ -10,12 +10,12 @@ import torch
 from pwmlib.data.replay import Replay
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.world_model import WorldModel, WorldModelConfig, WorldModelLossConfig
+from pwmlib.optimizer.shac import SHACConfig
 from pwmlib.settings import Count, Fraction, Whole, settings
 from pwmlib.sim.env import DifferentiableEnv
 
 from .model_env import Imagination, ModelEnv
 from .pwm import PWM
-from .shac import SHACConfig
 
 __all__ = ["OnlinePWM", "OnlinePWMConfig"]
 
@@ -129,7 +129,7 @@ class OnlinePWM:
 
     @property
     def actor(self):
-        """Policy on observations, as `pwmlib.optimizer.shac.evaluate_policy` wants it."""
+        """Policy on observations, as `pwmlib.sim.training_env.evaluate_policy` wants it."""
         return lambda obs, noise=None: self.learner.actor(self.world.encode(obs), noise)
 
     def update(self) -> dict[str, float]:

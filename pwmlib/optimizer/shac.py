@@ -11,16 +11,13 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from pwmlib.settings import Count, Fraction, Positive, settings
 from pwmlib.sim.env import DifferentiableEnv
 
 from .imagination import Rollout
 from .pwm import LATER, PWM, PWMConfig
 
-__all__ = ["SHAC", "SHACConfig", "evaluate_policy"]
+__all__ = ["SHAC", "SHACConfig"]
 
 
 @settings
@@ -50,22 +47,3 @@ class SHAC(PWM):
         """spread: let the first episodes begin at different ages, see `DifferentiableEnv.reset`. The rest as of `PWM`."""
         super().__init__(env, None, config or SHACConfig(), seed=seed, device=env.simulator.device, record=record)
         env.reset(seed=seed, spread=spread)
-
-
-@torch.no_grad()
-def evaluate_policy(
-    policy: Callable[[Tensor, None], Tensor], name: object, *, episodes: int = 64, seed: int = 10_000, stiffness: float = 1.0,
-    device: str | torch.device | None = None,
-) -> Tensor:  # fmt: skip
-    """Undiscounted returns of deterministic episodes in other environments than those of training, [episodes].
-
-    name: an environment's name or `EnvSpec`. stiffness: of the contacts, as the policy was trained with. device: where the policy is.
-    """
-    env = DifferentiableEnv(name, episodes, seed=seed, stiffness=stiffness, device=device)
-    obs, running, total = env.reset(), torch.ones(episodes, dtype=torch.bool), torch.zeros(episodes)
-    for _ in range(env.spec.episode_length):
-        step = env.step(policy(obs, None))
-        total += step.reward.cpu().where(running, 0.0)
-        running &= ~(step.terminated | step.truncated).cpu()
-        obs = step.obs
-    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from pwmlib.sim.engine.bridge import Step
 
 from .env import DifferentiableEnv
 
-__all__ = ["TrainingEnv"]
+__all__ = ["TrainingEnv", "evaluate_policy"]
 
 
 class TrainingEnv(DifferentiableEnv):
@@ -59,3 +60,22 @@ class TrainingEnv(DifferentiableEnv):
         if state["returns"]:
             returns = (state["returns"][name].to(self.simulator.device, copy=True) for name in ("run", "whole", "ended"))
             self._run, self._whole, self._ended = returns
+
+
+@torch.no_grad()
+def evaluate_policy(
+    policy: Callable[[Tensor, None], Tensor], name: object, *, episodes: int = 64, seed: int = 10_000, stiffness: float = 1.0,
+    device: str | torch.device | None = None,
+) -> Tensor:  # fmt: skip
+    """Undiscounted returns of deterministic episodes in other environments than those of training, [episodes].
+
+    name: an environment's name or `EnvSpec`. stiffness: of the contacts, as the policy was trained with. device: where the policy is.
+    """
+    env = DifferentiableEnv(name, episodes, seed=seed, stiffness=stiffness, device=device)
+    obs, running, total = env.reset(), torch.ones(episodes, dtype=torch.bool), torch.zeros(episodes)
+    for _ in range(env.spec.episode_length):
+        step = env.step(policy(obs, None))
+        total += step.reward.cpu().where(running, 0.0)
+        running &= ~(step.terminated | step.truncated).cpu()
+        obs = step.obs
+    return total

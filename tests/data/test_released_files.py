@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import REFERENCE
 
-from companion.paper.released_models import load_released, load_released_world_model
+from companion.paper.released_models import load_released
 from pwmlib.data import EpisodeStore, SliceSampler
 from pwmlib.data.published_chunks import import_chunks, read_single_task_data
 from pwmlib.data.torch_files import ForeignFileError, read_torch_file
@@ -99,9 +99,10 @@ def test_a_chunk_of_the_wrong_shape_or_content_is_refused(tmp_path, monkeypatch)
 
 
 def test_an_experiment_takes_chunks_instead_of_generating(tmp_path, monkeypatch):
-    from companion.mt80.experiment import MultitaskExperiment, StageFailedError
+    from companion.mt80.experiment import StageFailedError
     from companion.mt80.parameters import MultitaskParameters
     from companion.mt80.scales import MULTITASK_SCALES
+    from companion.mt80.stages import MultitaskExperiment
     from companion.running.parameters import ParameterError
 
     saved(tmp_path / "chunk_0.pt", chunk(), "2023", monkeypatch)
@@ -218,7 +219,7 @@ def test_tdmpc2_checkpoints_give_the_model_they_hold(tmp_path, tasks, obs_dim, t
     torch.manual_seed(0)
     model = WorldModel(obs_dim, 6, tasks=len(tasks), action_dims=dims, config=dataclasses.replace(TINY, task_dim=task_dim))
     torch.save({"model": tdmpc2_state(model, new)}, tmp_path / "c.pt")
-    read = load_released_world_model(tmp_path / "c.pt")
+    read = load_released(tmp_path / "c.pt").world_model
     assert read.config == model.config and torch.equal(read.action_mask, model.action_mask)
     obs, action, task = torch.randn(5, obs_dim), torch.randn(5, 6), torch.tensor([0, 1, 10, 20, 29])
     z = model.encode(obs, task)

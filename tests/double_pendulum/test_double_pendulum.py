@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from companion.double_pendulum import study
+from companion.double_pendulum import study, sweep, training
 from companion.double_pendulum.fidelity import KINDS, fidelity_study
 from companion.double_pendulum.sentences import double_pendulum_claims
 from pwmlib.model.training import held_out_fit
@@ -23,7 +23,7 @@ TINY = {
 def tiny():
     from companion.running.parameters import override
 
-    return override(study.DOUBLE_PENDULUM_SCALES["quick"], TINY)
+    return override(training.DOUBLE_PENDULUM_SCALES["quick"], TINY)
 
 
 def test_study_runs_and_a_second_call_reads_what_the_first_one_wrote(tmp_path):
@@ -38,11 +38,11 @@ def test_study_runs_and_a_second_call_reads_what_the_first_one_wrote(tmp_path):
         "trained policy, same actions": {"true", "true, zeroth order", *models},
         "trained policy, feedback": {"true", *models},
         "random policy, own actions": {"true", *models},
-        study.REWARD_UNITS: {"true"},
+        sweep.REWARD_UNITS: {"true"},
     }
     units, same = (
         first.table[(first.table["setting"] == s) & (first.table["world"] == "true")]
-        for s in (study.REWARD_UNITS, "trained policy, same actions")
+        for s in (sweep.REWARD_UNITS, "trained policy, same actions")
     )
     np.testing.assert_allclose(units["esnr"], same["esnr"], rtol=1e-3)
     factor = (1 / 21554) ** 2
@@ -58,15 +58,15 @@ def test_fidelity_compares_every_milestone_and_kind_with_the_simulator(tmp_path)
     assert table.groupby(["world", "updates", "kind"]).size().eq(4).all()  # horizons 1 to 4
     assert sorted(table["updates"].unique()) == [2, 6, 20] and set(table["kind"]) == set(KINDS)
     assert table["cosine"].between(-1, 1).all() and (table["norm_ratio"] > 0).all() and (table["ended"] == 0).all()
-    last = study.load_model(tiny(), found.models["folder"][0], list(found.shac["folder"]))
-    kept = study.load_model(tiny(), found.models["folder"][0], list(found.shac["folder"]), 20)
+    last = training.load_model(tiny(), found.models["folder"][0], list(found.shac["folder"]))
+    kept = training.load_model(tiny(), found.models["folder"][0], list(found.shac["folder"]), 20)
     for a, b in zip(last.model.parameters(), kept.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_replay_rows_are_whole_episodes_with_the_action_that_led_to_each_observation():
     stream = torch.arange(2 * 7 * 14, dtype=torch.float32).view(7, 2, 14)
-    rows = study.replay_rows(stream, length=3)
+    rows = training.replay_rows(stream, length=3)
     assert rows.shape == (4, 4, 8)
     episode = rows[0]  # first three steps of environment 0
     np.testing.assert_array_equal(episode[0, :6], stream[0, 0, :6])
@@ -82,14 +82,14 @@ def test_growth_of_a_linear_world_is_its_factor():
         def advance(self, state, action):
             return 2.0 * state + action
 
-    growth = study.perturbation_growth(Doubling(), torch.ones(5, 2), torch.zeros(4, 5, 1))
+    growth = sweep.perturbation_growth(Doubling(), torch.ones(5, 2), torch.zeros(4, 5, 1))
     np.testing.assert_allclose(growth["growth"], [2, 4, 8, 16], rtol=1e-3)
 
 
 def test_models_answer_in_the_units_that_they_learn(tmp_path):
     rows = np.random.default_rng(0).normal(size=(20, 8, 8)).astype(np.float32) * 5 - 3
     np.save(tmp_path / "replay.npy", rows)
-    model = study._new_model(tiny(), study._split([str(tmp_path)])[0])
+    model = training._new_model(tiny(), training._split([str(tmp_path)])[0])
     assert float(model.reward_std) == 1.0 and float(model.reward_mean) == 0.0 and float((model.obs_std - 1).abs().max()) > 1
     points = model.config.two_hot.points(torch.zeros(1))
     logits = torch.full((1, len(points)), -30.0)
@@ -123,7 +123,7 @@ def test_held_out_fit_tells_a_wrong_scale_that_no_correlation_shows():
 
 
 def test_rewards_in_the_released_units():
-    plain, released = EnvDynamics("double_pendulum", 4), study.ReleasedUnits("double_pendulum", 4)
+    plain, released = EnvDynamics("double_pendulum", 4), sweep.ReleasedUnits("double_pendulum", 4)
     s = plain.reset()
     a = torch.full((4, 1), 0.3)
     n = plain.advance(s, a)
@@ -154,7 +154,7 @@ def test_claims_are_read_off_the_intervals():
     assert found["higher ESNR than the true dynamics", "model, H = 16"] == "holds"
     assert found["ESNR beyond horizon 16 higher than with H = 3", "model, H = 16"] == "holds"
     assert set(double_pendulum_claims(table, decisive=False)["verdict"]) == {"not shown at this size"}
-    inside = double_pendulum_claims(table.assign(setting=study.FEEDBACK), decisive=False).set_index("claim")["verdict"]
+    inside = double_pendulum_claims(table.assign(setting=sweep.FEEDBACK), decisive=False).set_index("claim")["verdict"]
     assert set(inside["lower variance than the true dynamics"]) == {"not comparable"}
     assert set(inside["higher ESNR than the true dynamics"]) == {"not shown at this size"}
 

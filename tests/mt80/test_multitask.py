@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 import torch
 
-from companion.mt80.experiment import MultitaskExperiment, StageFailedError
+from companion.mt80.experiment import StageFailedError
 from companion.mt80.scales import MULTITASK_SCALES, CollectionPlan
 from companion.mt80.shipped_model import Artefacts, ship
+from companion.mt80.stages import MultitaskExperiment
 from companion.running.parameters import override
 from companion.running.paths import PROJECT
 from companion.running.runs import Run

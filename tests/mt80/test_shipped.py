@@ -46,8 +46,8 @@ def test_policies_that_are_added_do_not_vouch_for_a_damaged_file(tmp_path):
 
 def test_a_shipped_policy_gets_the_recorded_score(tmp_path):
 
-    from companion.mt80.experiment import MultitaskExperiment
     from companion.mt80.scales import MULTITASK_SCALES
+    from companion.mt80.stages import MultitaskExperiment
     from companion.running.results import results_table
     from pwmlib.tasks import task
 

@@ -8,8 +8,9 @@ import torch
 
 from pwmlib.errors import NonFiniteError
 from pwmlib.optimizer.actor_critic import Actor
-from pwmlib.optimizer.shac import SHAC, SHACConfig, evaluate_policy
+from pwmlib.optimizer.shac import SHAC, SHACConfig
 from pwmlib.sim.env import DifferentiableEnv
+from pwmlib.sim.training_env import evaluate_policy
 
 SMALL = SHACConfig(updates=8, horizon=6, actor_hidden=(16,), critic_hidden=(16,))
 

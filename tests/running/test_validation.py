@@ -16,13 +16,14 @@ from companion.ablations.questions import ABLATIONS, ablation_experiments
 from companion.ball_wall import study as ball_wall
 from companion.ball_wall.study import BALL_WALL_SCALES
 from companion.ball_wall.surrogates import Descent, SurrogateConfig
-from companion.double_pendulum.study import DOUBLE_PENDULUM_SCALES
+from companion.double_pendulum.training import DOUBLE_PENDULUM_SCALES
 from companion.mt80.scales import MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE, CollectionPlan, DataPlan, FineTuningPlan
 from companion.perfect_model import SETTINGS
 from companion.running.parameters import override
 from companion.running.runs import digest, plain, train
 from companion.single_task.runner import SingleTaskSettings
 from companion.single_task.scales import SINGLE_TASK_SCALES, SINGLE_TASKS, settings_for
+from pwmlib.baselines.planning import PlannerConfig
 from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config
@@ -34,7 +35,6 @@ from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldM
 from pwmlib.optimizer.offline_robots import OfflinePWMConfig
 from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
-from pwmlib.optimizer.planning import PlannerConfig
 from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.optimizer.shac import SHACConfig
 from pwmlib.settings import SettingError

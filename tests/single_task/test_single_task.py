@@ -28,8 +28,9 @@ from pwmlib.optimizer.model_env import ModelEnv
 from pwmlib.optimizer.offline_robots import OfflinePWMConfig
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
 from pwmlib.optimizer.pwm import PWMConfig
-from pwmlib.optimizer.shac import SHAC, SHACConfig, evaluate_policy
+from pwmlib.optimizer.shac import SHAC, SHACConfig
 from pwmlib.sim.env import DifferentiableEnv
+from pwmlib.sim.training_env import evaluate_policy
 
 SMALL = WorldModelConfig(latent_dim=16, encoder_hidden=(16,), dynamics_hidden=(16,), reward_hidden=(16,), task_dim=0, two_hot=None)
 

@@ -7,10 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pwmlib.data.store import record
 from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.optimizer.evaluation import EVALUATION_SEED, Evaluation, summarise
 from pwmlib.settings import Count, Fraction, NonNegative, Positive, SettingError, settings
+from pwmlib.tasks import Environment
 
-__all__ = ["MPPI", "PlannerConfig"]
+__all__ = ["MPPI", "PlannerConfig", "evaluate_planner"]
 
 
 @settings
@@ -75,3 +78,12 @@ class MPPI:
             states.append(self.view.advance(states[-1], action))
         rewards = self.view.reward(torch.stack(states[:-1]), actions)
         return torch.tensordot(self.config.gamma ** torch.arange(len(rewards), device=rewards.device, dtype=rewards.dtype), rewards, dims=1)
+
+
+def evaluate_planner(env: Environment, view: FrozenWorldModel, *, episodes: int = 1, config: PlannerConfig | None = None) -> Evaluation:
+    """Run MPPI inside the model, acting in the real task: the gate of the world model."""
+    played = []
+    for i in range(episodes):
+        planner = MPPI(view, env.task.obs_dim, env.task.action_dim, config, seed=i)
+        played.append(record(env, planner, seed=EVALUATION_SEED + i, behaviour="planner"))
+    return summarise(env, played)

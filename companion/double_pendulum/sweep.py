@@ -1,0 +1,163 @@
+"""Gradients of every world, setting and horizon, and how disturbances grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from companion.double_pendulum.training import ENV, DoublePendulumScale, _split, load_model, load_policy
+from pwmlib.data import SliceSampler
+from pwmlib.estimators import PolicyGradients, first_order, first_order_along, horizon_table, zeroth_order
+from pwmlib.model.dynamics import Dynamics
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.optimizer.actor_critic import Actor
+from pwmlib.sim.env import EnvDynamics
+
+__all__ = [
+    "FEEDBACK",
+    "REWARD_UNITS",
+    "ObservingPolicy",
+    "ReleasedUnits",
+    "clone_policy",
+    "followed",
+    "perturbation_growth",
+    "random_policy",
+    "sweep",
+]
+
+FEEDBACK = "trained policy, feedback"
+"""The policy reacts inside each world: on observations in the simulator, a copy on latents in a model. Other parameters, other units of
+the variance; the ESNR has none."""
+
+
+REWARD_UNITS = "trained policy, same actions, reward in the released script's units"
+"""A setting of the true dynamics only: the reward scaled, which must change the variance and no ESNR."""
+
+
+class ReleasedUnits(EnvDynamics):
+    """The simulator with r / 21554 + 1, as the released script has it."""
+
+    def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        return super().reward(state, action, next_state) / 21554 + 1.0
+
+
+class ObservingPolicy(nn.Module):
+    """A policy on observations as a policy on the simulator's states."""
+
+    def __init__(self, world: EnvDynamics, policy: nn.Module):
+        super().__init__()
+        self.world, self.policy = world, policy
+
+    @property
+    def std(self) -> Tensor:
+        """Of the policy."""
+        return self.policy.std
+
+    def mean(self, state: Tensor) -> Tensor:
+        """Of the policy."""
+        return self.policy.mean(self.world.observe(state))
+
+    def forward(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.policy(self.world.observe(state), noise)
+
+
+def sweep(
+    scale: DoublePendulumScale, shac_folder: str, model_folders: dict[int, str], replays: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Statistics of every world, setting and horizon; and the growth of disturbances."""
+    n, steps = scale.samples, scale.horizons
+    g = torch.Generator().manual_seed(0)
+    true, policy = EnvDynamics(ENV, n, seed=1), load_policy(scale, shac_folder)
+    worlds = {f"model, H = {h}": load_model(scale, folder, replays) for h, folder in model_folders.items()}
+    start, noise = true.reset(), torch.randn(steps, n, 1, generator=g)
+    obs0 = true.observe(start)
+    on_states = ObservingPolicy(true, policy)
+    found: list[tuple[str, str, PolicyGradients]] = []
+
+    seen, acted = followed(true, policy, start, noise)
+    starts = {"true": start, **{name: world.encode(obs0) for name, world in worlds.items()}}
+    everything: dict[str, Dynamics] = {"true": true, **worlds}
+    for name, world in everything.items():
+        along = first_order_along(world, starts[name], acted, policy=policy, seen=seen, noise=noise)
+        found.append(("trained policy, same actions", name, along))
+    found.append(
+        (REWARD_UNITS, "true", first_order_along(ReleasedUnits(ENV, n, seed=1), start, acted, policy=policy, seen=seen, noise=noise))
+    )
+    found.append((FEEDBACK, "true", first_order(true, on_states, start, noise)))
+    found.append(("trained policy, same actions", "true, zeroth order", zeroth_order(true, on_states, start, noise)))
+    data = _split(replays)[0]
+    for name, world in worlds.items():
+        copy = clone_policy(policy, world, data, scale.shac.actor_hidden)
+        found.append((FEEDBACK, name, first_order(world, copy, starts[name], noise)))
+    last = list(worlds)[-1]
+    for name, world in worlds.items():
+        random = random_policy(world, scale.shac.actor_hidden)
+        along = first_order(world, random, starts[name], noise, detach_policy_input=True)
+        found.append(("random policy, own actions", name, along))
+        if name == last:  # as released: on the true dynamics the last model's encoder reads the observation
+            latents, taken = followed(true, random, start, noise, read=world.encode)
+            along = first_order_along(true, start, taken, policy=random, seen=latents, noise=noise)
+            found.append(("random policy, own actions", "true", along))
+    tables = [horizon_table(x, resamples=scale.resamples).assign(setting=s, world=w) for s, w, x in found]
+    growth = [perturbation_growth(world, starts[name], acted).assign(world=name) for name, world in everything.items()]
+    return pd.concat(tables, ignore_index=True), pd.concat(growth, ignore_index=True)
+
+
+@torch.no_grad()
+def followed(
+    world: EnvDynamics, policy: nn.Module, start: Tensor, noise: Tensor, *, read: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """What a policy sees, [T, N, ...], and does, [T, N, 1], in the simulator. read: maps the observation to what it sees."""
+    state, seen, actions = start, [], []
+    for step_noise in noise:
+        obs = world.observe(state)
+        seen.append(obs if read is None else read(obs))
+        actions.append(policy(seen[-1], step_noise))
+        state = world.advance(state, actions[-1])
+    return torch.stack(seen), torch.stack(actions)
+
+
+def random_policy(world: FrozenWorldModel, hidden: tuple[int, ...], seed: int = 0) -> Actor:
+    """A freshly initialised policy on latents, as the released script uses."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Actor(world.state_dim, 1, hidden=hidden)
+
+
+def clone_policy(policy: Actor, world: FrozenWorldModel, data: SliceSampler, hidden: tuple[int, ...], updates: int = 400) -> Actor:
+    """A policy on latents that acts like the given one on observations (regression of the means on replay states)."""
+    copy, rng = random_policy(world, hidden), np.random.default_rng(0)
+    with torch.no_grad():
+        copy.log_std.copy_(policy.actor.log_std)
+    optimiser = torch.optim.Adam(copy.mean.parameters(), lr=2e-3)
+    for step in range(updates):
+        optimiser.param_groups[0]["lr"] = 2e-3 * (1 - step / updates)
+        obs = data.start_observations(0, 256, rng)
+        with torch.no_grad():
+            z, target = world.encode(obs), torch.tanh(policy.mean(obs))
+        optimiser.zero_grad()
+        (torch.tanh(copy.mean(z)) - target).square().mean().backward()
+        optimiser.step()
+    return copy
+
+
+@torch.no_grad()
+def perturbation_growth(world: Dynamics, start: Tensor, actions: Tensor, *, size: float = 1e-3, seed: int = 0) -> pd.DataFrame:
+    """|difference of two rollouts| / |difference of their starts| under the same actions, one row a horizon.
+
+    A random direction of length `size` times the root mean square of the start states; float32 limits how small it may be.
+    """
+    direction = torch.randn(start.shape, generator=torch.Generator().manual_seed(seed))
+    direction = direction / direction.norm(dim=-1, keepdim=True) * size * start.square().sum(-1).mean().sqrt()
+    one, other, rows = start, start + direction, []
+    initial = (other - one).norm(dim=-1)
+    for t, action in enumerate(actions, 1):
+        one, other = world.advance(one, action), world.advance(other, action)
+        ratio = (other - one).norm(dim=-1) / initial
+        low, middle, high = ratio.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+        rows.append({"horizon": t, "growth": middle, "growth_low": low, "growth_high": high})
+    return pd.DataFrame(rows)

@@ -1,0 +1,214 @@
+"""Scales of notebook 01, and what is trained for it: a policy by SHAC, world models of its replay."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from companion.running.runs import Run, single_thread, train
+from pwmlib.data import SliceSampler
+from pwmlib.data.checkpoints import load_state, save_state, write_atomic
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.training import WorldModelTrainer, WorldModelTraining, held_out_fit
+from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig
+from pwmlib.optimizer.actor_critic import Actor
+from pwmlib.optimizer.imagination import Rollout
+from pwmlib.optimizer.shac import SHAC, SHACConfig
+from pwmlib.settings import Count, Counts, Fraction, Several, settings
+from pwmlib.sim.env import DifferentiableEnv
+from pwmlib.sim.registry import ENVS
+from pwmlib.sim.training_env import evaluate_policy
+
+__all__ = [
+    "DOUBLE_PENDULUM_SCALES",
+    "ENV",
+    "DoublePendulumScale",
+    "load_model",
+    "load_policy",
+    "milestone_updates",
+    "model_job",
+    "replay_rows",
+    "shac_job",
+]
+
+ENV = "double_pendulum"
+
+
+@settings
+class DoublePendulumScale:
+    """All numbers of one scale of notebook 01."""
+
+    shac_seeds: Count
+    shac: SHACConfig
+    model: WorldModelConfig
+    training: WorldModelTraining
+    """Of both models; only the horizon differs."""
+    train_horizons: Counts = (3, 16)
+    envs: Count = 64
+    samples: Several = 100
+    """N, Monte-Carlo samples of every gradient."""
+    horizons: Several = 50
+    resamples: Count = 200
+    milestones: tuple[Fraction, ...] = (0.1, 0.3, 1.0)
+    """Shares of the models' training at which a copy is kept, to see gradients become right (or not) with training time."""
+    checkpoint_every: Count = 50
+
+
+_SHAC = SHACConfig(updates=300, horizon=48, actor_hidden=(64, 64), critic_hidden=(128, 64), reward_scale=0.02)
+
+
+_SMALL = WorldModelConfig(latent_dim=64, encoder_hidden=(128,), dynamics_hidden=(128, 128), reward_hidden=(128, 128), task_dim=0)
+
+
+_TRAINING = WorldModelTraining(updates=500, batch=128, lr=1e-3, final_lr=1e-4, standardise_obs=True)
+
+
+DOUBLE_PENDULUM_SCALES = {
+    "quick": DoublePendulumScale(2, replace(_SHAC, updates=60), _SMALL, _TRAINING, resamples=100),
+    "laptop": DoublePendulumScale(
+        3,
+        _SHAC,
+        replace(WORLD_MODEL_SIZES["5M"], task_dim=0),
+        replace(_TRAINING, updates=3000, batch=256, lr=3e-4, final_lr=3e-5),
+    ),
+    "paper": DoublePendulumScale(
+        3,
+        replace(_SHAC, updates=40_000, actor_hidden=(400, 200, 100), critic_hidden=(400, 200)),
+        replace(WORLD_MODEL_SIZES["5M"], task_dim=0),
+        replace(_TRAINING, updates=100_000, batch=1024, lr=3e-4, final_lr=None),
+    ),
+}
+"""At `paper` each of the 3 runs keeps its last 8000 episodes of 240 steps (`replay_rows`), 24 000 in all; never run, and the whole stream
+of a run, some 7 GB, would be held in memory."""
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What SliceSampler wants of a task."""
+
+    obs_dim: int = 6
+    action_dim: int = 1
+
+
+class _RecordedSHAC:
+    """SHAC with everything that it sees, as one resumable learner."""
+
+    def __init__(self, scale: DoublePendulumScale, seed: int):
+        self.stream: list[Tensor] = []
+        env = DifferentiableEnv(ENV, scale.envs, seed=seed)
+        self.learner = SHAC(env, scale.shac, seed=seed, spread=False, record=self._record)
+
+    def _record(self, roll: Rollout) -> None:
+        self.stream.append(torch.cat([roll.states, roll.reached, roll.actions, roll.rewards[..., None]], -1))
+
+    @property
+    def step(self) -> int:
+        return self.learner.step
+
+    def update(self) -> dict[str, float]:
+        return self.learner.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"learner": self.learner.state_dict(), "stream": torch.cat(self.stream) if self.stream else torch.zeros(0)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.stream = [state["stream"]] if len(state["stream"]) else []
+
+
+def replay_rows(stream: Tensor, *, length: int, most: int = 8000) -> np.ndarray:
+    """Whole episodes as rows (observation, action that led there, its reward), [episodes, length + 1, 8]; the last `most` of them.
+
+    stream: [T, E, obs 6 + final obs 6 + action + reward] of environments that all began together.
+    """
+    blocks = stream[: len(stream) // length * length].view(-1, length, *stream.shape[1:]).permute(0, 2, 1, 3).flatten(0, 1)
+    rows = torch.zeros(len(blocks), length + 1, 8)
+    rows[:, :-1, :6], rows[:, -1, :6] = blocks[..., :6], blocks[:, -1, 6:12]
+    rows[:, 1:, 6], rows[:, 1:, 7] = blocks[..., 12], blocks[..., 13]
+    return rows[-most:].numpy()
+
+
+def shac_job(scale: DoublePendulumScale, seed: int, runs_dir: str) -> dict[str, Any]:
+    """One SHAC run: the policy and its replay in the run's folder; returns the deterministic return and where they are."""
+    run = Run(runs_dir, "shac", f"seed{seed}", {"scale": [scale.shac, scale.envs], "seed": seed})
+
+    def work(run: Run) -> dict[str, Any]:
+        learner = _RecordedSHAC(scale, seed)
+        train(run, learner, scale.shac.updates, checkpoint_every=scale.checkpoint_every, log_every=10)
+        rows = replay_rows(torch.cat(learner.stream), length=ENVS[ENV].episode_length)
+        buffer = io.BytesIO()
+        np.save(buffer, rows)
+        write_atomic(run.folder / "replay.npy", buffer.getbuffer())
+        returns = evaluate_policy(learner.learner.actor, ENV)
+        return {"seed": seed, "return": float(returns.mean()), "episodes": len(rows), "folder": str(run.folder)}
+
+    with single_thread():
+        return run.execute(work)
+
+
+def model_job(scale: DoublePendulumScale, horizon: int, replays: list[str], runs_dir: str) -> dict[str, Any]:
+    """One world model of all replays, trained over `horizon` steps; returns its fit on every tenth episode, held out."""
+    training = replace(scale.training, horizon=horizon)
+    params = {"model": scale.model, "training": training, "replays": [Path(r).name for r in replays]}
+    run = Run(runs_dir, "world_model", f"H{horizon}", params)
+
+    def work(run: Run) -> dict[str, Any]:
+        data, held_out = _split(replays)
+        trainer = WorldModelTrainer(_new_model(scale, data), data, training)
+        kept = set(milestone_updates(scale))
+
+        def keep(step: int) -> None:
+            if step in kept:
+                save_state(run.folder / f"model-{step}.safetensors", {"model": trainer.model.state_dict()})
+
+        train(run, trainer, training.updates, checkpoint_every=scale.checkpoint_every, log_every=10, progress=keep)
+        return {"horizon": horizon, **held_out_fit(trainer.model, held_out), "folder": str(run.folder)}
+
+    with single_thread():
+        return run.execute(work)
+
+
+def milestone_updates(scale: DoublePendulumScale) -> list[int]:
+    """The updates after which a copy of each world model is kept; the last is the end of training."""
+    return sorted({max(1, round(share * scale.training.updates)) for share in (*scale.milestones, 1.0)})
+
+
+def _split(replays: list[str]) -> tuple[SliceSampler, SliceSampler]:
+    """Training episodes, and every tenth one held out."""
+    rows = [np.load(Path(folder) / "replay.npy", allow_pickle=False) for folder in replays]
+    kept, held = [], []
+    for r in rows:
+        out = np.arange(len(r)) % 10 == 9
+        kept.append(r[~out])
+        held.append(r[out])
+    return SliceSampler([_Sizes()], [kept]), SliceSampler([_Sizes()], [held])
+
+
+def _new_model(scale: DoublePendulumScale, data: SliceSampler) -> WorldModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = WorldModel(6, 1, config=scale.model)
+    if scale.training.standardise_obs:
+        mean, std, *_ = data.statistics()  # rewards are learned as they are
+        model.set_statistics(mean, std)
+    return model
+
+
+def load_policy(scale: DoublePendulumScale, folder: str) -> Actor:
+    """The SHAC policy of a run's folder."""
+    actor = Actor(6, 1, hidden=scale.shac.actor_hidden, standardise=True)
+    actor.load_state_dict(Run.checkpoint_in(folder)["learner"]["actor"])
+    return actor
+
+
+def load_model(scale: DoublePendulumScale, folder: str, replays: list[str], step: int | None = None) -> FrozenWorldModel:
+    """The frozen world model of a run's folder, with rewards in the environment's units. step: one of `milestone_updates`."""
+    model = _new_model(scale, _split(replays)[0])
+    model.load_state_dict((load_state(Path(folder) / f"model-{step}.safetensors") if step else Run.checkpoint_in(folder))["model"])
+    return FrozenWorldModel(model, reward_symexp=True)
