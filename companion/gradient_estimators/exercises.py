@@ -6,7 +6,7 @@ Every check takes the reader's function, tries it on a problem whose answer is k
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,9 +49,8 @@ def _call(function: Callable, *arguments: object, shape: tuple[int, ...]) -> tup
     if answer is None or answer is Ellipsis:
         return None, Verdict(False, "your function returns nothing yet. Replace the dots, and do not forget `return`.")
     if isinstance(answer, tuple):
-        return None, Verdict(
-            False, "your function returns a tuple, as torch.autograd.grad does: take the entry that is wanted, such as [0]."
-        )
+        said = "your function returns a tuple, as torch.autograd.grad does: take the entry that is wanted, such as [0]."
+        return None, Verdict(False, said)
     try:
         numbers = answer if isinstance(answer, Tensor) else torch.from_numpy(np.array(answer))
         if numbers.is_complex():
@@ -86,24 +85,30 @@ def _compare_mean(answer: Tensor, factors: dict[float, str]) -> Verdict | None:
     return Verdict(False, f"the mean of your samples is {side}: {ratio:.2f} times the true gradient.")
 
 
+def _recognise(answer: Tensor, candidates: Iterable[tuple[Tensor, str]], tolerance: float = 1e-5) -> Verdict | None:
+    """The reason of the first candidate that the answer equals; the first of all is the right one."""
+    for i, (candidate, reason) in enumerate(candidates):
+        if answer.shape == candidate.shape and torch.allclose(answer, candidate, rtol=1e-4, atol=tolerance):
+            return Verdict(i == 0, reason)
+    return None
+
+
 def check_first_order(function: Callable) -> Verdict:
     """function(f, theta [P], noise [N, P], sigma) -> [N, P]: d f(theta + sigma w) / d theta, one row a sample."""
     noise = _noise(4000)
     answer, wrong = _call(function, _quadratic, _THETA.clone(), noise, _SIGMA, shape=(4000, 3))
     if wrong:
         return wrong
-    expected = 2 * (_THETA + _SIGMA * noise - 1.0)
-    if torch.allclose(answer, expected, atol=1e-4):
-        return Verdict(True, "each row is the slope of f at that sample; their mean is the gradient of the smoothed objective.")
-    if torch.allclose(answer, 2 * (_THETA - 1.0).expand_as(answer), atol=1e-4):
-        return Verdict(False, "all rows are the slope at theta itself: the samples theta + sigma w were not used.")
-    if torch.allclose(answer, _SIGMA * expected, atol=1e-4):
-        return Verdict(False, "every row is sigma times too large or small: differentiate with respect to theta, not to w.")
-    if torch.allclose(answer, expected / 4000, atol=1e-6):
-        return Verdict(False, "every row is N times too small: sum the values before you differentiate, do not average them.")
-    return _compare_mean(answer, {-1.0: "the sign is turned: the gradient of f is wanted, not of -f."}) or Verdict(
-        False, "the mean is right but the single rows are not the slopes at the single samples."
+    slopes = 2 * (_THETA + _SIGMA * noise - 1.0)
+    candidates = (
+        (slopes, "each row is the slope of f at that sample; their mean is the gradient of the smoothed objective."),
+        (_EXACT.expand_as(slopes), "all rows are the slope at theta itself: the samples theta + sigma w were not used."),
+        (_SIGMA * slopes, "every row is sigma times too large or small: differentiate with respect to theta, not to w."),
+        (slopes / 4000, "every row is N times too small: sum the values before you differentiate, do not average them."),
     )
+    other = Verdict(False, "the mean is right but the single rows are not the slopes at the single samples.")
+    turned = {-1.0: "the sign is turned: the gradient of f is wanted, not of -f."}
+    return _recognise(answer, candidates, tolerance=1e-6) or _compare_mean(answer, turned) or other
 
 
 _ZEROTH_FACTORS = {
@@ -143,10 +148,8 @@ def check_baseline(function: Callable) -> Verdict:
         return wrong
     weights = torch.tensor([1.0, 2.0, 3.0, 6.0])
     if torch.allclose(small, (weights - weights.mean())[:, None] * few, atol=1e-5):
-        return Verdict(
-            False,
-            "nearly: with the mean of all samples each value cancels 1/N of itself, a bias towards zero. Leave the sample itself out.",
-        )
+        said = "nearly: with the mean of all samples each value cancels 1/N of itself, a bias towards zero. Leave the sample itself out."
+        return Verdict(False, said)
     if found := _compare_mean(answer, _ZEROTH_FACTORS):
         return found
     others = (weights.sum() - weights) / 3
@@ -165,23 +168,22 @@ def check_esnr(function: Callable) -> Verdict:
         if answer is not None and answer.shape == (3,):
             return Verdict(False, "one ratio a parameter: Eq. 5 sums squared means and variances over parameters first, then divides.")
         return wrong
-    value, mean, var = float(answer), g.mean(0), g.var(0)
-    candidates = {
-        float(mean.square().sum() / var.sum()): None,
-        float(mean.square().sum() / g.var(0, unbiased=False).sum()): None,
-        float(
-            (mean.square() / var).mean()
-        ): "that is the mean of the parameters' ratios, as the released script has it; Eq. 5 is the ratio of the sums.",
-        float(g.mean(1).square().sum() / g.var(1).sum()): "mean and variance run over the wrong axis: samples are the rows.",
-        float(mean.square().sum() / g.std(0).sum()): "divide by variances, not by standard deviations.",
-        float(var.sum() / mean.square().sum()): "upside down: signal over noise.",
-        float(mean.norm() / var.sum()): "square the means.",
-        float(mean.sum() ** 2 / var.sum()): "square each mean before you sum.",
-    }
-    for candidate, reason in candidates.items():
-        if math.isclose(value, candidate, rel_tol=1e-4):
-            return Verdict(reason is None, reason or "the ratio of sums of Eq. 5.")
-    return Verdict(False, f"for the test samples it should be {next(iter(candidates)):.4f}, you return {value:.4f}.")
+    mean, var = g.mean(0), g.var(0)
+    right, power = "the ratio of sums of Eq. 5.", mean.square()
+    released = "that is the mean of the parameters' ratios, as the released script has it; Eq. 5 is the ratio of the sums."
+    candidates = (
+        (power.sum() / var.sum(), right),
+        (power.sum() / var.sum() * 50 / 49, right),
+        ((power / var).mean(), released),
+        (g.mean(1).square().sum() / g.var(1).sum(), "mean and variance run over the wrong axis: samples are the rows."),
+        (power.sum() / g.std(0).sum(), "divide by variances, not by standard deviations."),
+        (var.sum() / power.sum(), "upside down: signal over noise."),
+        (mean.norm() / var.sum(), "square the means."),
+        (mean.sum() ** 2 / var.sum(), "square each mean before you sum."),
+    )
+    said = f"for the test samples it should be {float(candidates[0][0]):.4f}, you return {float(answer):.4f}."
+    found = _recognise(answer, candidates) or Verdict(False, said)
+    return Verdict(found.message == right, found.message)
 
 
 def check_alpha(function: Callable) -> Verdict:
@@ -202,9 +204,8 @@ def check_alpha(function: Callable) -> Verdict:
     if abs(alpha - (1 - best)) < 0.01:
         return Verdict(False, "alpha and 1 - alpha are swapped: the quieter estimate deserves the larger share.")
     if abs(alpha - v0 / (v1 + v0)) < 0.01:
-        return Verdict(
-            False, "that is best for independent estimates. Yours share their samples: take the covariance off the variances first."
-        )
+        said = "that is best for independent estimates. Yours share their samples: take the covariance off the variances first."
+        return Verdict(False, said)
     return Verdict(False, f"alpha = {alpha:.2f} gives variance {variance(alpha):.2f}; {variance(best):.2f} is possible.")
 
 
@@ -218,7 +219,7 @@ def check_reward_to_go(function: Callable) -> Verdict:
     discounted = gamma ** torch.arange(6.0)[:, None] * rewards
     to_go = discounted.flip(0).cumsum(0).flip(0)
     candidates = (
-        (to_go, None),
+        (to_go, "each action is credited with what came after it, and with nothing else."),
         (discounted.sum(0).expand(6, 4), "every step gets the whole return: an action cannot change rewards that came before it."),
         (discounted.cumsum(0), "these are the rewards up to t; wanted are those from t on."),
         (rewards.flip(0).cumsum(0).flip(0), "the discount is missing."),
@@ -226,10 +227,5 @@ def check_reward_to_go(function: Callable) -> Verdict:
         (to_go - discounted, "the reward of step t itself is missing: the action at t earns it."),
         (rewards.cumsum(0), "these are the rewards up to t, and undiscounted."),
     )
-    for candidate, reason in candidates:
-        if torch.allclose(answer, candidate, atol=1e-5):
-            return Verdict(reason is None, reason or "each action is credited with what came after it, and with nothing else.")
-    return Verdict(
-        False,
-        f"for the last step it should be gamma^5 r_5 = {float(to_go[-1, 0]):.4f} (first sample), you have {float(answer[-1, 0]):.4f}.",
-    )
+    said = f"for the last step it should be gamma^5 r_5 = {float(to_go[-1, 0]):.4f} (first sample), you have {float(answer[-1, 0]):.4f}."
+    return _recognise(answer, candidates) or Verdict(False, said)

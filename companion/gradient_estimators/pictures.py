@@ -1,27 +1,29 @@
-"""The pictures of notebook 05, each a function of what a slider moves, and the measured table at its end."""
+"""The pictures of notebook 05, each a function of an f and of the estimators that the notebook's cells define, and its last table."""
 
 from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from companion.running.runs import single_thread
-from pwmlib.estimators import PolicyGradients, first_order, horizon_table, mix, variance_optimal_alpha, zeroth_order
-from pwmlib.model.dynamics import Dynamics
-from pwmlib.optimizer.actor_critic import Actor
-from pwmlib.sim.env import EnvDynamics
+from pwmlib.estimators import gradient_statistics, mix, variance_optimal_alpha
 
-__all__ = ["Picture", "along", "chaos", "contact", "separation", "slider", "spread", "who_wins"]
+__all__ = ["Picture", "against_horizon", "along", "growth", "slider", "smoothed", "spread", "who_wins"]
+
+Objective = Callable[[Tensor], Tensor]
+"""x [N, P] -> f(x) [N], one value a row."""
+Orders = Mapping[str, Callable[[Objective, Tensor, Tensor, float], Tensor]]
+"""Name -> estimator: (f, theta [P], noise [N, P], sigma) -> gradient samples [N, P]. The first in blue, the second in orange."""
 
 FIRST, ZEROTH, EXACT, OTHER = "#0072B2", "#D55E00", "#000000", "#009E73"
 
@@ -83,56 +85,48 @@ def _normal(count: int, size: int = 1, seed: int = 0) -> Tensor:
     return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
 
 
-Function = Callable[[Tensor], Tensor]
-"""f of the lesson: points [N, 1] -> values [N]."""
-Estimator = Callable[[Function, Tensor, Tensor, float], Tensor]
-"""(f, theta [P], noise [N, P], sigma) -> gradient samples [N, P]."""
-
-
 @_picture
-def spread(f: Function, first: Estimator, zeroth: Estimator, *, sigma: float = 0.3, samples: int = 1000) -> Figure:
-    """The spread of single gradient samples of both estimators at theta = 1."""
-    theta, noise = torch.ones(1), _normal(samples)
+def spread(f: Objective, orders: Orders, *, theta: float = 1.0, sigma: float = 0.3, samples: int = 1000) -> Figure:
+    """f with 40 samples around theta, and how far the single gradient samples of the estimators spread."""
+    at, noise = torch.tensor([theta]), _normal(samples)
     figure, (left, right) = _axes(2)
-    grid = torch.linspace(-1.5, 2.5, 100)
+    grid = torch.linspace(theta - 2.5, theta + 1.5, 100)
     left.plot(grid, f(grid[:, None]), color=EXACT)
-    spots = theta + sigma * noise[:40]
+    spots = at + sigma * noise[:40]
     left.plot(spots, f(spots), ".", color=FIRST, alpha=0.6)
-    left.set(title="f, and 40 samples around theta = 1", xlabel="theta")
-    for order, estimator, colour in (("first", first, FIRST), ("zeroth", zeroth, ZEROTH)):
-        g = estimator(f, theta, noise, sigma)[:, 0]
-        right.hist(g.clamp(-6, 8).numpy(), 60, alpha=0.6, color=colour, density=True, label=f"{order} order: std {float(g.std()):.2f}")
-    right.axvline(float(_smoothed(f, theta, sigma)[1]), color=EXACT, linestyle="--", label="true gradient")
+    left.set(title=f"f, and 40 samples around theta = {theta:g}", xlabel="theta")
+    for (order, estimator), colour in zip(orders.items(), (FIRST, ZEROTH), strict=True):
+        g = estimator(f, at, noise, sigma)[:, 0]
+        right.hist(g.clamp(-6, 8).numpy(), 60, alpha=0.6, color=colour, density=True, label=f"{order}: std {float(g.std()):.2f}")
+    right.axvline(float(smoothed(f, at, sigma)[1]), color=EXACT, linestyle="--", label="true gradient")
     right.set(title="single gradient samples", xlabel="gradient")
     right.legend(fontsize=8)
     return figure
 
 
-def _smoothed(f: Callable[[Tensor], Tensor], grid: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """E f(theta + sigma w) and its gradient, by quadrature over w."""
+def smoothed(f: Objective, grid: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """J(theta) = E f(theta + sigma w) and its gradient along a grid of theta, by quadrature over w."""
     w = torch.linspace(-5, 5, 2001, dtype=torch.float64)
     weight = torch.exp(-0.5 * w.square())
     weight = weight / weight.sum()
-    values = f((grid.double()[:, None] + sigma * w).reshape(-1, 1)).view(len(grid), -1)
+    values = f((grid.double()[:, None] + sigma * w).reshape(-1, 1)).view(len(grid), -1).double()
     return values @ weight, (values * w) @ weight / sigma
 
 
 @_picture
-def along(
-    f: Function, first: Estimator, zeroth: Estimator, *, sigma: float, samples: int = 1000, span: float = 2.0, title: str = "f"
-) -> Figure:
-    """What both estimators say along theta in [-span, span], beside the true gradient of the smoothed f."""
-    noise, grid = _normal(samples), torch.linspace(-span, span, 61)
+def along(f: Objective, orders: Orders, *, reach: float = 2.0, sigma: float = 0.5, samples: int = 1000) -> Figure:
+    """f and its smoothed J for theta in [-reach, reach], and the mean of each estimator with two standard errors, beside the truth."""
+    noise, grid, name = _normal(samples), torch.linspace(-reach, reach, 61), f.__name__.replace("_", " ")
     figure, (left, right) = _axes(2)
-    values, exact = _smoothed(f, grid, sigma)
+    values, exact = smoothed(f, grid, sigma)
     left.plot(grid, f(grid[:, None]), color="0.6", label="f")
     left.plot(grid, values, color=EXACT, label=f"J: smoothed over {sigma:.2g}")
-    left.set(title=title, xlabel="theta")
+    left.set(title=name, xlabel="theta")
     left.legend(fontsize=8)
-    for order, estimator, colour in (("first", first, FIRST), ("zeroth", zeroth, ZEROTH)):
-        g = torch.stack([estimator(f, theta[None], noise, sigma)[:, 0] for theta in grid])
-        mean, error = g.mean(1), g.std(1) / samples**0.5
-        right.plot(grid, mean, color=colour, label=f"{order} order, mean of {samples}")
+    for (order, estimator), colour in zip(orders.items(), (FIRST, ZEROTH), strict=True):
+        g = torch.stack([estimator(f, theta[None], noise, sigma)[:, 0] for theta in grid], 1)
+        mean, error = g.mean(0), g.std(0) / samples**0.5
+        right.plot(grid, mean, color=colour, label=f"{order}, mean of {samples}")
         right.fill_between(grid, mean - 2 * error, mean + 2 * error, color=colour, alpha=0.2, linewidth=0)
     right.plot(grid, exact, color=EXACT, linestyle="--", label="true gradient of J")
     right.set(title="what the estimators say", xlabel="theta")
@@ -140,104 +134,54 @@ def along(
     return figure
 
 
-@functools.cache
-def _policy(world_name: str, state_dim: int, action_dim: int) -> Actor:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return Actor(state_dim, action_dim, hidden=(8,))
+def growth(distances: Tensor) -> tuple[Tensor, float]:
+    """Root of the mean square over pairs of distances [steps, pairs], and how often it grows by a factor e [1 / step] while below 0.3."""
+    mean = distances.square().mean(1).sqrt()
+    steps = torch.arange(len(mean))[mean < 0.3]
+    return mean, float(np.polyfit(steps, mean[steps].log(), 1)[0])
 
 
-SWINGING_UP = (0.5, 0.0, -2.0, 2.0)
-"""Both angles [rad] and rates [rad/s] of the double pendulum: stretched, half a radian from upright and rising, where it is chaotic."""
-
-
-def _start(name: str, world: EnvDynamics) -> Tensor:
-    return torch.tensor(SWINGING_UP).repeat(world.count, 1) if name == "double_pendulum" else world.reset()
-
-
-@functools.lru_cache(maxsize=32)
-def _both_orders(name: str, horizon: int, samples: int, stiffness: float, every: int) -> tuple[PolicyGradients, PolicyGradients]:
-    """First- and zeroth-order gradients of a small random policy in an environment, on the same samples."""
-    world: Dynamics = EnvDynamics(name, samples, stiffness=stiffness, seed=2)
-    policy, start = _policy(name, world.state_dim, world.action_dim), _start(name, world)
-    noise = torch.randn(horizon, samples, world.action_dim, generator=torch.Generator().manual_seed(1))
-    horizons = sorted({*range(every, horizon + 1, every), horizon})
-    first = first_order(world, policy, start, noise, horizons=horizons)
-    return first, zeroth_order(world, policy, start, noise, horizons=horizons)
-
-
-def _plot_statistics(axes, gradients: PolicyGradients, colour: str, label: str, style: str = "-") -> None:
-    table = horizon_table(gradients, resamples=0)
-    for ax, column in zip(axes, ("variance", "esnr"), strict=True):
-        ax.plot(table["horizon"], table[column], color=colour, linestyle=style, label=label)
-        ax.set(yscale="log", xlabel="horizon H")
+def _plot_distances(axis: Axes, distances: Tensor, horizon: int) -> None:
+    steps, (mean, rate) = torch.arange(1, len(distances) + 1), growth(distances)
+    axis.plot(steps, distances[:, :64], color="0.75", lw=0.5)
+    axis.plot(steps, mean, color=EXACT, label=f"root mean square of {distances.shape[1]} pairs")
+    axis.plot(steps, mean[0] * torch.exp(rate * steps), color=OTHER, ls="--", label=f"e times as far every {1 / rate:.0f} steps")
+    axis.axvline(horizon, color="0.7", lw=1)
+    axis.set(title="distance of neighbouring starts [rad]", xlabel="step", yscale="log", ylim=(5e-4, 50))
+    axis.legend(fontsize=8)
 
 
 @_picture
-def contact(stiffness: float = 64.0) -> Figure:
-    """Hopper falling and landing: variance and ESNR of both orders, at the chosen stiffness of the ground (solid) and at 1 (dashed)."""
-    figure, axes = _axes(2)
-    for value, style in ((1.0, "--"), (float(stiffness), "-")):
-        first, zeroth = _both_orders("hopper", 24, 64, value, 2)
-        _plot_statistics(axes, first, FIRST, f"first order, x{value:.3g}", style)
-        _plot_statistics(axes, zeroth, ZEROTH, f"zeroth order, x{value:.3g}", style)
-    axes[0].set_title("variance (trace)")
-    axes[1].set_title("ESNR")
-    axes[1].legend(fontsize=7)
-    return figure
+def against_horizon(
+    functions: Mapping[str, Objective], orders: Orders, horizons: Iterable[int], *, actions: int = 1, sigma: float = 0.3,
+    samples: int = 64, distances: Tensor | None = None,
+) -> Figure:  # fmt: skip
+    """Variance and ESNR of the estimators at x = 0 against the number of steps of each rollout (the last of `functions` solid).
 
-
-class Separation(NamedTuple):
-    """How far neighbouring starts are apart."""
-
-    distance: Tensor
-    """Of the angles [rad], shape [steps, pairs]."""
-    rate: float
-    """Of the median's exponential growth while it is below 0.3 rad [1 / step]: the slope of its logarithm by least squares."""
-    fitted: np.ndarray
-    """That growth [rad], one number a step while it lasts."""
-
-
-@functools.cache
-def separation(start: tuple[float, ...] = SWINGING_UP, *, pairs: int = 64, steps: int = 150, apart: float = 1e-3) -> Separation:
-    """How neighbouring starts of the double pendulum part: pairs that begin `apart` rad from each other get the same torques.
-
-    start: both angles [rad] and rates [rad/s].
+    Args:
+        functions: label -> f of the actions of H steps, shape [samples, H * actions].
+        orders: the estimators.
+        horizons: H, rising.
+        actions: numbers that a step takes.
+        sigma: of the noise on x.
+        samples: N.
+        distances: of neighbouring starts [steps, pairs], drawn to the left where given.
     """
-    world = EnvDynamics("double_pendulum", 2 * pairs, seed=2)
-    policy = _policy("double_pendulum", world.state_dim, world.action_dim)
-    state = torch.tensor(start).repeat(2 * pairs, 1)
-    state[pairs:, 0] += apart
-    noise, gaps = torch.randn(steps, pairs, 1, generator=torch.Generator().manual_seed(1)), []
-    with torch.no_grad():
-        for e in noise:
-            action = policy(state[:pairs], e)
-            state = world.advance(state, action.repeat(2, 1))
-            gaps.append((state[:pairs, :2] - state[pairs:, :2]).norm(dim=-1))
-    median = torch.stack(gaps).median(1).values
-    near = int((median > 0.3).float().argmax()) or steps
-    rate, offset = np.polyfit(np.arange(1, near + 1), median[:near].log().numpy(), 1)
-    return Separation(torch.stack(gaps), float(rate), np.exp(offset + rate * np.arange(1, near + 1)))
-
-
-@_picture
-def chaos(horizon: int = 100) -> Figure:
-    """The double pendulum: how 64 pairs of neighbouring starts part, and both estimators up to the chosen horizon."""
-    figure, (left, *axes) = _axes(3, 11)
-    gaps, rate, fitted = separation()
-    steps = np.arange(1, len(gaps) + 1)
-    left.plot(steps, gaps, color="0.75", lw=0.5)
-    left.plot(steps, gaps.median(1).values, color=EXACT, label="median of 64 pairs")
-    left.plot(steps[: len(fitted)], fitted, color=OTHER, ls="--", label=f"e times as far every {1 / rate:.0f} steps")
-    left.axvline(horizon, color="0.7", lw=1)
-    left.set(title="distance of neighbouring starts [rad]", xlabel="step", yscale="log", ylim=(5e-4, 50))
-    left.legend(fontsize=8)
-    first, zeroth = _both_orders("double_pendulum", horizon, 64, 1.0, max(1, horizon // 12))
-    _plot_statistics(axes, first, FIRST, "first order")
-    _plot_statistics(axes, zeroth, ZEROTH, "zeroth order")
-    axes[0].set_title("variance (trace)")
-    axes[1].set_title("ESNR")
-    axes[1].legend(fontsize=8)
+    horizons = list(horizons)
+    figure, axes = _axes(2) if distances is None else _axes(3, 11)
+    if distances is not None:
+        _plot_distances(axes[0], distances, horizons[-1])
+    styles = ("-", "--", ":")[: len(functions)][::-1]
+    for (label, f), style in zip(functions.items(), styles, strict=True):
+        for (order, estimator), colour in zip(orders.items(), (FIRST, ZEROTH), strict=True):
+            sizes = [steps * actions for steps in horizons]
+            found = [gradient_statistics(estimator(f, torch.zeros(p), _normal(samples, p, seed=1), sigma), resamples=0) for p in sizes]
+            for axis, name in zip(axes[-2:], ("variance", "esnr"), strict=True):
+                axis.plot(horizons, [getattr(x, name) for x in found], color=colour, ls=style, label=f"{order} {label}".strip())
+    for axis, title in zip(axes[-2:], ("variance (trace)", "ESNR"), strict=True):
+        axis.set(title=title, yscale="log", xlabel="horizon H")
+    axes[-1].axhline(1 / samples, color="0.7", ls=":")  # of samples without any signal
+    axes[-1].legend(fontsize=7)
     return figure
 
 
@@ -254,39 +198,18 @@ def _errors(first: Tensor, zeroth: Tensor, exact: Tensor, count: int, repeats: i
     return {name: (value / repeats) ** 0.5 / scale for name, value in sums.items()}
 
 
-def who_wins(
-    functions: dict[str, tuple[Function, float, float]], first: Estimator, zeroth: Estimator, *, samples: int = 100, pool: int = 2000
-) -> pd.DataFrame:
-    """Relative error of the mean of `samples` gradients, measured on every world of this lesson.
+def who_wins(worlds: Mapping[str, tuple[Objective, Tensor, float]], orders: Orders, *, samples: int, pool: int) -> pd.DataFrame:
+    """Relative error of the mean of `samples` gradients in each world, (f, theta [P], sigma).
 
-    The exact gradient is quadrature for the plain functions; for the simulated worlds (continuous, so the first-order estimate is
-    unbiased) it is the mean of the whole pool of first-order samples.
-
-    Args:
-        functions: name -> f, theta and sigma.
-        first: the first-order estimator.
-        zeroth: the zeroth-order estimator.
-        samples: N of each estimate.
-        pool: samples that the estimates are drawn from.
-
-    Returns:
-        One row a world: the relative errors of both and of their mixture, and which is best.
+    The exact gradient is quadrature where theta is one number; for the others (continuous, so the first-order estimate is unbiased)
+    it is the mean of the whole pool of first-order samples.
     """
-    rows, noise = [], _normal(pool, seed=8)
+    rows = {}
     with single_thread():
-        for name, (f, theta, sigma) in functions.items():
-            at = torch.tensor([theta])
-            pair = (estimator(f, at, noise, sigma) for estimator in (first, zeroth))
-            rows.append({"world": name} | _errors(*pair, _smoothed(f, at, sigma)[1].float(), samples))
-        for label, name, horizon, stiffness in (
-            ("hopper, H = 4", "hopper", 4, 1.0),
-            ("hopper, H = 24, ground x1", "hopper", 24, 1.0),
-            ("hopper, H = 24, ground x64", "hopper", 24, 64.0),
-            ("double pendulum, H = 10", "double_pendulum", 10, 1.0),
-            ("double pendulum, H = 100", "double_pendulum", 100, 1.0),
-        ):
-            pair = [g.at(horizon) for g in _both_orders(name, horizon, pool, stiffness, horizon)]
-            rows.append({"world": label} | _errors(*pair, pair[0].mean(0), samples))
-    table = pd.DataFrame(rows)
-    names = ["first order", "zeroth order", "mixture"]
-    return table.assign(best=table[names].idxmin(axis=1))
+        for name, (f, theta, sigma) in worlds.items():
+            noise = _normal(pool, len(theta), seed=8)
+            first, zeroth = (estimator(f, theta, noise, sigma) for estimator in orders.values())
+            exact = smoothed(f, theta, sigma)[1] if len(theta) == 1 else first.mean(0)
+            rows[name] = _errors(first, zeroth, exact, samples)
+    table = pd.DataFrame(rows).T
+    return table.assign(best=table.idxmin(axis=1)).rename_axis("world").reset_index()

@@ -1,67 +1,106 @@
-"""The sliders of notebook 05: moving one draws another picture; and the closed forms that the pictures stand on."""
+"""Notebook 05: its cells compute what the library does, its pictures follow an edit, and its sliders and sentences are true."""
 
 import functools
 import math
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
+from test_cells import cells, run
 
 from companion.gradient_estimators import pictures as lesson
-from pwmlib.estimators import horizon_table, objective_gradients
+from pwmlib.estimators import objective_gradients
+from pwmlib.sim.closed_form.ball_wall import BallWall
+
+TAGS = ("estimators", "bowl", "step", "ball_and_wall", "rollout", "contact", "parting", "chaos")
 
 
-def estimator(order):
-    return lambda f, theta, noise, sigma: objective_gradients(f, theta, noise, sigma=sigma, order=order)
+def lines(sources, *tags, **changes):
+    """The names after the cells, which need what the notebook's first cell imports."""
+    return run(sources, *tags, names={"functools": functools, "torch": torch, "lesson": lesson}, **changes)
 
 
-def jump(x):
-    return (x[:, 0] > 0).to(x.dtype) + 0.0 * x[:, 0]
+@pytest.fixture(scope="module")
+def sources():
+    return cells("05")
 
 
-step = functools.partial(lesson.along, jump, estimator("first"), estimator("zeroth"))
-bowl = functools.partial(lesson.spread, lambda x: 0.5 * x.square().sum(-1), estimator("first"), estimator("zeroth"))
+@pytest.fixture(scope="module")
+def found(sources):
+    """The names of the lesson's cells, with small pictures."""
+    few = {"contact": {"draw_contact(stiffness=64.0)": ""}, "chaos": {"draw_chaos(horizon=150)": ""}}
+    return lines(sources, *TAGS, **few)
 
 
-def test_moving_a_slider_draws_another_picture():
-    box = lesson.slider(step, sigma=(0.05, 1.5, 0.5), samples=(50, 5000, 1000))
+@pytest.mark.parametrize("name", ["bowl", "step", "ball_and_wall"])
+def test_the_estimators_in_the_cell_are_those_of_the_library(found, name):
+    theta, noise = torch.tensor([0.2]), torch.randn(50, 1, generator=torch.Generator().manual_seed(0))
+    for order in ("first", "zeroth"):
+        expected = objective_gradients(found[name], theta, noise, sigma=0.4, order=order)
+        torch.testing.assert_close(found[f"{order}_order"](found[name], theta, noise, 0.4), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_ball_in_the_cell_is_that_of_the_library(found):
+    theta = torch.linspace(-math.pi, math.pi, 4001)
+    torch.testing.assert_close(found["ball_and_wall"](theta[:, None]), BallWall().objective(theta), rtol=1e-4, atol=1e-4)
+
+
+def test_an_edited_cell_draws_another_picture(sources):
+    pictures = []
+    for edit in ({}, {}, {"estimators": {"* noise / sigma": "* noise"}}, {"step": {"> 0)": "> 0.5)"}}):
+        pictures.append(lines(sources, "estimators", "step", **edit)["draw_step"](sigma=0.5).png)
+    assert pictures[0] == pictures[1] and len(set(pictures)) == 3
+
+
+def test_moving_a_slider_draws_another_picture(found):
+    box = lesson.slider(found["draw_step"], sigma=(0.05, 1.5, 0.5), samples=(50, 5000, 1000))
     sigma, samples, image = box.children
     before = image.value
-    assert before == step(sigma=0.5, samples=1000).png and type(samples).__name__ == "IntSlider"
+    assert before == found["draw_step"](sigma=0.5, samples=1000).png and type(samples).__name__ == "IntSlider"
     sigma.value = 1.1
-    assert image.value != before and image.value == step(sigma=sigma.value, samples=1000).png
-    wide = lesson.slider(bowl, sigma=(0.02, 2.0, 0.3)).children[0]
-    assert type(wide).__name__ == "FloatLogSlider"
+    assert image.value != before and image.value == found["draw_step"](sigma=sigma.value, samples=1000).png
+    draw = lambda sigma: lesson.spread(found["bowl"], found["orders"], sigma=sigma)  # noqa: E731
+    assert type(lesson.slider(draw, sigma=(0.02, 2.0, 0.3)).children[0]).__name__ == "FloatLogSlider"
 
 
-def test_pictures_are_png_and_leave_no_open_figure():
-    import matplotlib.pyplot as plt
-
+def test_pictures_are_png_and_leave_no_open_figure(found):
     before = plt.get_fignums()
-    for draw in (bowl, functools.partial(step, sigma=0.5), lesson.chaos):
-        assert draw()._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
+    for picture in (lesson.spread(found["bowl"], found["orders"]), found["draw_ball"](), found["draw_chaos"](horizon=12)):
+        assert picture._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
     assert plt.get_fignums() == before
 
 
-def test_quadrature_gives_the_closed_form_of_the_smoothed_step():
+def test_quadrature_gives_the_closed_form_of_the_smoothed_step(found):
     grid = torch.tensor([-0.7, 0.0, 0.4])
-    values, gradient = lesson._smoothed(jump, grid, 0.5)
+    values, gradient = lesson.smoothed(found["step"], grid, 0.5)
     for theta, value, slope in zip(grid.tolist(), values.tolist(), gradient.tolist(), strict=True):
         assert value == pytest.approx(0.5 * (1 + math.erf(theta / 0.5 / math.sqrt(2))), abs=2e-3)
         assert slope == pytest.approx(math.exp(-0.5 * (theta / 0.5) ** 2) / (0.5 * math.sqrt(2 * math.pi)), abs=2e-3)
 
 
-def test_neighbours_part_where_the_lesson_says_and_the_first_order_loses_its_lead_there():
-    """What the picture of the chaos section shows, and what is written below it."""
-    found = lesson.separation()
-    median = found.distance.median(1).values
-    assert median[0] < 1.5e-3 and median[100] > 1.0, "from a thousandth of a radian to more than one within 101 steps"
-    error = median[: len(found.fitted)].log() - torch.as_tensor(found.fitted).log()
-    assert 1 / 16 < found.rate < 1 / 10 and len(found.fitted) > 60 and error[10:].abs().max() < 0.4, "exponentially, once begun"
-    hanging = lesson.separation((math.pi, 0.0, 0.0, 0.0))
-    assert hanging.distance.median(1).values.max() < 0.02
-    first, zeroth = lesson._both_orders("double_pendulum", 100, 64, 1.0, 8)
-    first, zeroth = (horizon_table(g, resamples=0).set_index("horizon") for g in (first, zeroth))
-    ahead = first["variance"] < zeroth["variance"]
-    assert ahead.loc[:56].all() and not ahead.loc[64:].any()
-    ahead = first["esnr"] > zeroth["esnr"]
-    assert ahead.loc[:56].all() and not ahead.loc[64:].any()
+def test_neighbours_part_as_the_lesson_says_and_where_they_hang_they_do_not(sources, found):
+    mean, rate = lesson.growth(found["distances"])
+    assert mean[0] < 1.5e-3 and mean[149] > 0.3 and 1 / 24 < rate < 1 / 18
+    fitted = mean[0] * torch.exp(rate * torch.arange(1, 151))
+    assert (mean.log() - fitted.log())[20:120].abs().max() < 0.7, "exponentially, once begun"
+    rising = {"[0.5, 0.0, -2.0, 2.0]": "[torch.pi, 0.0, 0.0, 0.0]"}
+    hanging = lines(sources, "rollout", "parting", parting=rising)["distances"]
+    assert lesson.growth(hanging)[0].max() < 0.02
+
+
+def statistics(found, f, size, sigma, samples):
+    """(variance, ESNR) of both estimators at zero, as the pictures draw them."""
+    noise = torch.randn(samples, size, generator=torch.Generator().manual_seed(1))
+    gradients = [found[f"{order}_order"](f, torch.zeros(size), noise, sigma).double() for order in ("first", "zeroth")]
+    return [(float(g.var(0).sum()), float(g.mean(0).square().sum() / g.var(0).sum())) for g in gradients]
+
+
+def test_what_the_lesson_says_of_contact_and_chaos(found):
+    gentle, stiff = (statistics(found, lambda x, k=k: found["contact"](x, k), 72, 0.3, 64) for k in (1.0, 64.0))
+    assert 3e3 < stiff[0][0] / gentle[0][0] < 3e4 and 2 < stiff[1][0] / gentle[1][0] < 3
+    ratios, ahead = {}, {}
+    for horizon in (10, 40, 150):
+        (first, esnr), (zeroth, other) = statistics(found, found["chaos"], horizon, 1.0, 256)
+        ratios[horizon], ahead[horizon] = first / zeroth, esnr / other
+    assert 0.1 < ratios[10] < 0.3 and ratios[40] < 0.3 and 10 < ratios[150] < 40
+    assert ahead[10] > 2 and ahead[40] > 2 and ahead[150] < 1

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from companion.ball_wall.surrogates import Descent, descend
-from companion.gradient_estimators import pictures
 from companion.running.paths import PROJECT
-from pwmlib.estimators import first_order, gradient_statistics, objective_gradients, zeroth_order
+from pwmlib.estimators import first_order, gradient_statistics, zeroth_order
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.world_model import WorldModel
@@ -157,16 +156,3 @@ def test_the_learners_of_02_are_one_class_and_the_library_s(capsys):
     for _ in range(3):
         metrics = library.update()
     assert [float(x) for x in printed[0][1:]] == pytest.approx([metrics["reward"], metrics["actor_grad_norm"]], rel=1e-2)
-
-
-def test_both_estimators_of_05_are_those_of_the_library_and_the_pictures_follow_an_edit():
-    sources = cells("05")
-    names = run(sources, "estimators", "functions", names={"torch": torch, "BallWall": BallWall})
-    theta, noise = torch.tensor([0.1]), torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
-    for f in ("bowl", "step", "throw"):
-        for order in ("first", "zeroth"):
-            expected = objective_gradients(names[f], theta, noise, sigma=0.3, order=order)
-            torch.testing.assert_close(names[f"{order}_order"](names[f], theta, noise, 0.3), expected)
-    again = run(sources, "estimators", "functions", names=dict(names), estimators={"(values - others)": "values"})
-    drawn = [pictures.spread(n["bowl"], n["first_order"], n["zeroth_order"]).png for n in (names, names, again)]
-    assert drawn[0] == drawn[1] != drawn[2]

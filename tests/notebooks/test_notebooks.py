@@ -68,7 +68,7 @@ def test_00_ball_wall(tmp_path):
     (name,) = (name for name in index if name.startswith("fig02_ball_wall--"))
     assert "seeds-4" in name and "steps-300" in name and index[name]["inputs"]
     assert index[name]["command"].startswith("papermill notebooks/00_ball_wall.ipynb out.ipynb -p overrides")
-    assert "optimum: theta = 0.249 rad, J = -21.38 m" in printed(notebook) and pictures(notebook) == 3
+    assert "optimum: theta = 0.249 rad, J = -21.38 m" in printed(notebook) and pictures(notebook) == 4
 
 
 def test_01_double_pendulum(tmp_path):
@@ -168,7 +168,7 @@ def test_03_mt80(tmp_path):
     assert table["score"].between(0, 100).all() and table["updates"].eq(TINY["policy.updates"]).all()
     iqm = aggregate(table.assign(score=table["score"] / 100))["iqm"]
     assert f"PWM: {iqm}" in printed(notebook)
-    assert drawn(tmp_path) == {"fig06_multitask_2_tasks", "fig15_multitask_2_tasks"} and pictures(notebook) == 2
+    assert drawn(tmp_path) == {"fig06_multitask_2_tasks", "fig15_multitask_2_tasks"} and pictures(notebook) == 3
 
 
 def failure(folder, *arguments):
