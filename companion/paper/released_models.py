@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pwmlib.data.torch_files import ForeignFileError, described, file_sha256, read_torch_file
+from pwmlib.data.fingerprints import described, file_sha256
+from pwmlib.data.torch_files import ForeignFileError, read_torch_file
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.optimizer.actor_critic import Actor, Critics

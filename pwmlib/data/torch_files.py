@@ -10,7 +10,6 @@ as keys). fickling judges a pickle that something else then runs; safetensors, w
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import pickletools
@@ -18,7 +17,6 @@ import re
 import struct
 import sys
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +27,7 @@ from torch import Tensor
 
 from pwmlib.errors import ExplainedError
 
-__all__ = ["ForeignFileError", "Record", "described", "file_sha256", "read_torch_file"]
+__all__ = ["ForeignFileError", "Record", "read_torch_file"]
 
 _MB = 2**20
 _PICKLE_LIMIT = _MB
@@ -295,17 +293,3 @@ def _lengths(value: Any) -> tuple[int, ...]:
     if type(value) is not tuple or len(value) > 16 or not all(_short(n, int) >= 0 for n in value):
         raise ValueError("a shape that is not a few numbers of at least 0")
     return value
-
-
-def described(content: Any) -> str:
-    """The names in a file's content with their shapes or types, the first fifty; for error messages."""
-    if not isinstance(content, Mapping):
-        return f"a {type(content).__name__}"
-    found = [f"{k} {tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__}" for k, v in content.items()]
-    return ", ".join(sorted(found)[:50]) + (f" and {len(found) - 50} more" if len(found) > 50 else "") or "nothing"
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

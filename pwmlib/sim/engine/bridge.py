@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn
 
 import torch
 import warp as wp
 from torch import Tensor
+
+from pwmlib.sim.engine.buffers import Buffer, Part, one_device, stack_columns
 
 from .build import CUDA_BLOCK, Kernels, build_kernels
 from .model import Material
@@ -81,7 +81,7 @@ class Simulator:
             )
         if threads < 1:
             raise ValueError(f"Simulator: threads must be at least 1, got {threads}")
-        self.rules, self.count, self.device = rules, count, _one_device(device)
+        self.rules, self.count, self.device = rules, count, one_device(device)
         self.substeps, self.interval, self.dt, self.episode_length = substeps, interval, dt, episode_length
         self.kernels: Kernels = build_kernels(rules, self.device)
         layout, width = self.kernels.layout, self.kernels.width
@@ -112,11 +112,9 @@ class Simulator:
         class ControlStep(torch.autograd.Function):
             @staticmethod
             def forward(ctx, state: Tensor, action: Tensor):
-                buffer = simulator._take()
-                ctx.buffer = buffer
+                ctx.buffer = buffer = simulator._take()
                 ctx.set_materialize_grads(False)
-                outputs = simulator._run(buffer, state, action)
-                return outputs
+                return simulator._run(buffer, state, action)
 
             @staticmethod
             def backward(ctx, g_next, g_obs, g_final, g_reward, _):
@@ -172,7 +170,7 @@ class Simulator:
         model = self.rules.model
         if (len(q), len(qd)) != (model.nq, model.nd):
             raise ValueError(f"{model.name}: reset() gives {len(q)} q and {len(qd)} qd, the model has {model.nq} and {model.nd}")
-        state = _stack([*q, *qd], noise)
+        state = stack_columns([*q, *qd], noise)
         self.pool.copy_(state)
         self.pool_obs.copy_(self.observe(state))
         self.counters["resets"].zero_()
@@ -182,7 +180,7 @@ class Simulator:
         action = torch.zeros(*state.shape[:-1], self.action_dim, dtype=state.dtype, device=state.device) if action is None else action
         nq = self.rules.model.nq
         columns = self.rules.observe(from_columns(state[..., :nq]), from_columns(state[..., nq:]), from_columns(action))
-        return _stack(columns, state)
+        return stack_columns(columns, state)
 
     def set_material(self, material: Material) -> None:
         """Use other contact parameters from now on (call it between rollouts: backward reads them again); no kernel is rebuilt."""
@@ -200,16 +198,16 @@ class Simulator:
             if value.dtype is not torch.float32 or value.device != self.device:
                 raise ValueError(f"{self!r}: {name} is {value.dtype} on {value.device}, expected torch.float32 on {self.device}")
 
-    def _take(self) -> _Buffer:
+    def _take(self) -> Buffer:
         capturing = self._cuda and torch.cuda.is_current_stream_capturing()
         if self._free and not capturing:
-            return _Buffer(self._free, self._free.pop())
+            return Buffer(self._free, self._free.pop())
         # A CUDA graph writes to its buffers at every replay: they belong to it alone.
         free = [] if capturing else self._free
         size = self.packs * self._items * self.kernels.width
-        return _Buffer(free, torch.empty(size, dtype=torch.float32, device=self.device))
+        return Buffer(free, torch.empty(size, dtype=torch.float32, device=self.device))
 
-    def _run(self, buffer: _Buffer, state: Tensor, action: Tensor) -> tuple[Tensor, ...]:
+    def _run(self, buffer: Buffer, state: Tensor, action: Tensor) -> tuple[Tensor, ...]:
         state, action = state.contiguous(), action.contiguous()
         next_state = torch.empty_like(state)
         obs = state.new_empty(self.count, self.obs_dim)
@@ -221,7 +219,7 @@ class Simulator:
         )  # fmt: skip
         return next_state, obs, final_obs, reward, flags
 
-    def _run_backward(self, buffer: _Buffer, *gradients: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _run_backward(self, buffer: Buffer, *gradients: Tensor | None) -> tuple[Tensor, Tensor]:
         g_next, g_obs, g_final, g_reward = (None if g is None else g.contiguous() for g in gradients)
         g_state = buffer.memory.new_empty(self.count, self.state_dim)
         g_action = buffer.memory.new_empty(self.count, self.action_dim)
@@ -231,7 +229,7 @@ class Simulator:
         )  # fmt: skip
         return g_state, g_action
 
-    def _record(self, kernel: wp.Kernel) -> list[_Part]:
+    def _record(self, kernel: wp.Kernel) -> list[Part]:
         """The launch of a kernel for each thread's share of the packs."""
         device, parts, names = wp.device_from_torch(self.device), [], [argument.label for argument in kernel.adj.args]
         for part in range(self._threads):
@@ -240,10 +238,10 @@ class Simulator:
             size = {"dim": self.packs * self.kernels.width, "block_dim": CUDA_BLOCK} if self._cuda else {"dim": last - first}
             command = wp.launch(kernel, inputs=[fixed.get(name, 0) for name in names], device=device, record_cmd=True, **size)
             cells = zip(names, command.params[1:], strict=True)  # the first parameter is the launch's bounds
-            parts.append(_Part(command, {name: cell for name, cell in cells if name not in fixed}))
+            parts.append(Part(command, {name: cell for name, cell in cells if name not in fixed}))
         return parts
 
-    def _launch(self, parts: list[_Part], **tensors: Tensor | None) -> None:
+    def _launch(self, parts: list[Part], **tensors: Tensor | None) -> None:
         """Point the recorded launches at these tensors, one for each argument of the kernel, and run them."""
         if self._process is not None and self._process != os.getpid():
             raise RuntimeError(
@@ -300,40 +298,3 @@ class Simulator:
             **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         }  # fmt: skip
         self._config = torch.tensor([numbers[name] for name in CONFIG], dtype=torch.int64, device=self.device)
-
-
-@dataclass
-class _Part:
-    """A recorded launch and, by name, the cells of its arguments that change. seconds: that sharing would have saved at first."""
-
-    command: wp.Launch
-    cells: dict[str, ctypes.c_uint64]
-    seconds: list[float] = field(default_factory=list)
-
-
-class _Buffer:
-    """A trajectory buffer that returns to the free list when nothing refers to it any more."""
-
-    __slots__ = ("_free", "memory")
-
-    def __init__(self, free: list[Tensor], memory: Tensor):
-        self._free, self.memory = free, memory
-
-    def __del__(self) -> None:
-        if hasattr(self, "memory"):  # torch.compile makes one without it, to look at the class
-            self._free.append(self.memory)
-
-
-def _one_device(device: str | torch.device | None) -> torch.device:
-    """The device as its tensors name it: "cuda" is one GPU, the current one."""
-    asked = torch.device(device if device is not None else torch.get_default_device())
-    if asked.type == "cpu":
-        return torch.device("cpu")
-    if asked.type != "cuda" or (asked.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"Simulator: device must be 'cpu' or a GPU that torch can use, got {str(asked)!r}")
-    return torch.device("cuda", torch.cuda.current_device() if asked.index is None else asked.index)
-
-
-def _stack(columns: list, like: Tensor) -> Tensor:
-    full = [torch.as_tensor(c, dtype=like.dtype, device=like.device).expand(like.shape[:-1]) for c in columns]
-    return torch.stack(full, -1)

@@ -5,7 +5,6 @@ MuJoCo's z axis points up; the links below the world are turned so that y is up 
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pwmlib.sim.engine.rotations import UP, rotate, rotation_matrix, xyzw
+
 from .model import Joint, Link, Material, Model
-from .scalars import quaternion_matrix, quaternion_product
+from .scalars import quaternion_product
 from .shapes import Box, Capsule, MassProperties, Shape, Sphere
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedModel", "UnsupportedMJCF", "load_mjcf"]
 
-_UP = (-math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5))
 
 _ZERO = {
     "BODY": {"body_gravcomp": "gravcomp"},
@@ -174,7 +174,7 @@ class _Reader:
         m, label, parent = self.m, self.name("BODY", body), int(self.m.body_parentid[body])
         joints = range(m.body_jntadr[body], m.body_jntadr[body] + m.body_jntnum[body])
         kinds = ["free", "ball", "slide", "hinge"]
-        links, shift, rotation = [], np.zeros(3), _xyzw(m.body_quat[body])
+        links, shift, rotation = [], np.zeros(3), xyzw(m.body_quat[body])
         above = None if parent == 0 else self.last_link[parent]
         for n, j in enumerate(joints):
             kind, last = kinds[m.jnt_type[j]], n == len(joints) - 1
@@ -195,10 +195,10 @@ class _Reader:
         """Position and rotation of a joint frame in the link above it."""
         if not first:
             return tuple(offset.tolist()), (0.0, 0.0, 0.0, 1.0)
-        turned = _rotate(rotation, offset)
+        turned = rotate(rotation, offset)
         position = self.m.body_pos[body] + turned - self.anchor[parent]
         if parent == 0:
-            return tuple(_rotate(_UP, position).tolist()), tuple(quaternion_product(_UP, rotation))
+            return tuple(rotate(UP, position).tolist()), tuple(quaternion_product(UP, rotation))
         return tuple(position.tolist()), rotation
 
     def _joint(self, j: int, kind: str, position: tuple, rotation: tuple) -> Joint:
@@ -232,7 +232,7 @@ class _Reader:
         found = {g: shape for g in geoms if (shape := self._shape(g, anchor)) is not None}
         landing = [shape for g, shape in found.items() if self._lands(g)]
         shapes = landing or list(found.values())
-        turn = _matrix(_xyzw(m.body_iquat[body]))
+        turn = rotation_matrix(xyzw(m.body_iquat[body]))
         inertia = turn @ np.diag(m.body_inertia[body]) @ turn.T
         mass = MassProperties(float(m.body_mass[body]), m.body_ipos[body] - anchor, inertia)
         return tuple(shapes), mass, bool(landing) and m.body_weldid[body] != 0
@@ -240,7 +240,7 @@ class _Reader:
     def _shape(self, g: int, anchor: np.ndarray) -> Shape | None:
         """The geom's shape; None for one that collides with nothing and has no counterpart."""
         m, kinds = self.m, self.mj.mjtGeom
-        center, turn, size = m.geom_pos[g] - anchor, _matrix(_xyzw(m.geom_quat[g])), m.geom_size[g]
+        center, turn, size = m.geom_pos[g] - anchor, rotation_matrix(xyzw(m.geom_quat[g])), m.geom_size[g]
         if m.geom_type[g] == kinds.mjGEOM_SPHERE:
             return Sphere(tuple(center.tolist()), float(size[0]))
         if m.geom_type[g] == kinds.mjGEOM_CAPSULE:
@@ -288,25 +288,12 @@ class _Reader:
             i, at = model.index[name], int(m.jnt_qposadr[j])
             start, kind = model.q_start[i], model.links[i].joint.kind
             if kind == "free":
-                q[start : start + 3] = _rotate(_UP, m.qpos0[at : at + 3])
-                q[start + 3 : start + 7] = quaternion_product(_UP, _xyzw(m.qpos0[at + 3 : at + 7]))
+                q[start : start + 3] = rotate(UP, m.qpos0[at : at + 3])
+                q[start + 3 : start + 7] = quaternion_product(UP, xyzw(m.qpos0[at + 3 : at + 7]))
             elif kind == "ball":
-                q[start : start + 4] = _xyzw(m.qpos0[at : at + 4])
+                q[start : start + 4] = xyzw(m.qpos0[at : at + 4])
         return q
 
 
 def _allows(limits: np.ndarray, size: float) -> bool:
     return limits[0] <= -abs(size) and abs(size) <= limits[1]
-
-
-def _xyzw(wxyz: np.ndarray) -> tuple[float, float, float, float]:
-    w, x, y, z = (float(v) for v in wxyz)
-    return x, y, z, w
-
-
-def _matrix(quaternion: tuple) -> np.ndarray:
-    return np.array(quaternion_matrix(quaternion), float)
-
-
-def _rotate(quaternion: tuple, v: np.ndarray) -> np.ndarray:
-    return _matrix(quaternion) @ np.asarray(v, float)

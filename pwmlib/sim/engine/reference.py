@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .bridge import Step
+from pwmlib.sim.engine.bridge import Step
+
 from .model import Material, Model
 from .rigid_bodies import (
     contact_wrench,

@@ -1,0 +1,50 @@
+"""What a launch of the kernels needs: its part of the environments, a trajectory buffer, one device."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+
+import torch
+import warp as wp
+from torch import Tensor
+
+__all__ = ["Buffer", "Part", "one_device", "stack_columns"]
+
+
+@dataclass
+class Part:
+    """A recorded launch and, by name, the cells of its arguments that change. seconds: that sharing would have saved at first."""
+
+    command: wp.Launch
+    cells: dict[str, ctypes.c_uint64]
+    seconds: list[float] = field(default_factory=list)
+
+
+class Buffer:
+    """A trajectory buffer that returns to the free list when nothing refers to it any more."""
+
+    __slots__ = ("_free", "memory")
+
+    def __init__(self, free: list[Tensor], memory: Tensor):
+        self._free, self.memory = free, memory
+
+    def __del__(self) -> None:
+        if hasattr(self, "memory"):  # torch.compile makes one without it, to look at the class
+            self._free.append(self.memory)
+
+
+def one_device(device: str | torch.device | None) -> torch.device:
+    """The device as its tensors name it: "cuda" is one GPU, the current one."""
+    asked = torch.device(device if device is not None else torch.get_default_device())
+    if asked.type == "cpu":
+        return torch.device("cpu")
+    if asked.type != "cuda" or (asked.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"Simulator: device must be 'cpu' or a GPU that torch can use, got {str(asked)!r}")
+    return torch.device("cuda", torch.cuda.current_device() if asked.index is None else asked.index)
+
+
+def stack_columns(columns: list, like: Tensor) -> Tensor:
+    """Columns of numbers or tensors as one tensor of the shape of `like` with a last axis of columns."""
+    full = [torch.as_tensor(c, dtype=like.dtype, device=like.device).expand(like.shape[:-1]) for c in columns]
+    return torch.stack(full, -1)
