@@ -35,8 +35,11 @@ class Cell:
 
 
 def iqm(runs: Sequence[float] | np.ndarray, axis: int = -1) -> Any:
-    """Interquartile mean."""
-    return stats.trim_mean(runs, 0.25, axis=axis)
+    """Interquartile mean: scipy's trim_mean at a quarter, without the checks that a bootstrapped curve would pay 100 000 times."""
+    values = np.moveaxis(np.asarray(runs, float), axis, -1)
+    count = values.shape[-1]
+    cut = count // 4
+    return np.partition(values, (cut, count - cut - 1))[..., cut : count - cut].mean(-1)
 
 
 def iqm_cell(runs: Sequence[float]) -> Cell:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import trim_mean
 
+from companion.reporting.cells import iqm
 from companion.reporting.published import PUBLISHED
 from companion.reporting.released import (
     CURVES,
@@ -158,3 +159,10 @@ def test_table_3_has_two_units_on_the_snu_humanoid():
         rows = printed.loc[algorithms]
         assert (rows["paper_t4_iqm"] / unit - rows["paper_t3_iqm"]).abs().max() < 0.006
     assert "PPO, SAC and SHAC are over 4114" in (PROJECT / "docs" / "errata.md").read_text()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 10, 13])
+def test_the_interquartile_mean_is_scipy_s(count):
+    runs = np.random.default_rng(count).normal(size=(3, count))
+    np.testing.assert_allclose(iqm(runs), trim_mean(runs, 0.25, axis=-1), rtol=1e-14)
+    np.testing.assert_allclose(iqm(runs.T, 0), trim_mean(runs, 0.25, axis=-1), rtol=1e-14)
