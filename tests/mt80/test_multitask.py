@@ -126,7 +126,9 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", [stage if stage in ("collection", "policy") else pytest.param(stage, marks=pytest.mark.long) for stage in STAGES]
+)
 def test_kill_9_in_any_stage_gives_the_same_table(stage, whole, tmp_path):
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[1]); from test_multitask import tiny_experiment\n"

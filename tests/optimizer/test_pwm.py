@@ -490,6 +490,7 @@ def test_policy_std_has_the_floor_of_table_1():
     assert learner.actor.log_std.min() >= -1.427 and abs(float(learner.actor.std.detach().min()) - 0.24) < 1e-3
 
 
+@pytest.mark.long
 def test_learning_where_the_model_is_perfect():
     """Cartpole with broad starts, 300 of the recorded 500 updates; best of three checks, since single ones dip on the way."""
     config, world, checks = PWMConfig(updates=300), CartpoleSwingup(), []

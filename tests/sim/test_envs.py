@@ -379,6 +379,7 @@ def test_a_robot_of_ones_own_is_trained_under_its_name(tmp_path, monkeypatch):
     assert run_single_task("shac", "swing", 0, settings, tmp_path, device=device) == line
 
 
+@pytest.mark.long
 def test_shac_learns_hopper_through_the_contacts():
     path = PROJECT / "benchmarks" / "minimal_shac.py"
     spec = importlib.util.spec_from_file_location("minimal_shac", path)

@@ -189,6 +189,7 @@ def test_online_learning_continues_bit_for_bit():
         assert torch.equal(a, b)
 
 
+@pytest.mark.long
 def test_control_the_actor_critic_of_pwm_learns_on_the_simulators_own_gradients():
     """The same loop with a perfect model: one that fails on a learned model but not here points at the model."""
     config = dataclasses.replace(OnlinePWMConfig().actor_critic, updates=300, normalise_obs=True)
