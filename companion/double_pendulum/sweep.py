@@ -132,7 +132,7 @@ def clone_policy(policy: Actor, world: FrozenWorldModel, data: SliceSampler, hid
     """A policy on latents that acts like the given one on observations (regression of the means on replay states)."""
     copy, rng = random_policy(world, hidden), np.random.default_rng(0)
     with torch.no_grad():
-        copy.log_std.copy_(policy.actor.log_std)
+        copy.log_std.copy_(policy.log_std)
     optimiser = torch.optim.Adam(copy.mean.parameters(), lr=2e-3)
     for step in range(updates):
         optimiser.param_groups[0]["lr"] = 2e-3 * (1 - step / updates)
