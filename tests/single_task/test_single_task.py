@@ -183,7 +183,7 @@ def test_online_learning_continues_bit_for_bit():
     for _ in range(2):
         again.update()
     assert whole.step == again.step == 3 and len(whole.replay) == len(again.replay) == 20 + 3 * 16
-    for a, b in zip(whole.shac.actor.parameters(), again.shac.actor.parameters(), strict=True):
+    for a, b in zip(whole.learner.actor.parameters(), again.learner.actor.parameters(), strict=True):
         assert torch.equal(a, b)
     for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -355,14 +355,15 @@ def test_actor_objectives_are_the_ones_they_are_called():
         "n": {}, "wrong": {"terminal_discount": "gamma^(H+1)"}, "lambda": {"actor_objective": "td_lambda"},
     }.items():  # fmt: skip
         learner = SHAC(DifferentiableEnv("hopper", 8, seed=0), dataclasses.replace(c, **changes), seed=0)
-        loss, seen = learner._actor_loss()
-        losses[name] = -5 * float(loss.detach())
-    assert not (seen["terminated"] | seen["truncated"]).any()
-    weight = 0.99 ** torch.arange(5.0)[:, None]
-    rewards, last = (weight * seen["reward"]).sum(0), seen["next_value"][-1]
+        roll = learner.imagine()
+        losses[name] = -5 * float(learner.actor_loss(roll).detach())
+    assert not (roll.terminated | roll.truncated).any()
+    weight, roll = 0.99 ** torch.arange(5.0)[:, None], roll.detach()
+    values = learner.value(roll.reached).detach()
+    rewards, last = (weight * roll.rewards).sum(0), values[-1]
     assert losses["n"] == pytest.approx(float((rewards + 0.99**5 * last).mean()), rel=1e-5)
     assert losses["wrong"] == pytest.approx(float((rewards + 0.99**6 * last).mean()), rel=1e-5)
-    by_hand = td_lambda(seen["reward"], seen["next_value"], gamma=0.99, lam=0.95)[0].mean()
+    by_hand = td_lambda(roll.rewards, values, gamma=0.99, lam=0.95)[0].mean()
     assert losses["lambda"] == pytest.approx(float(by_hand), rel=1e-5)
     assert len({round(x, 6) for x in losses.values()}) == 3
 
