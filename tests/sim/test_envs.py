@@ -336,7 +336,9 @@ def test_dynamics_follow_the_common_protocol_and_carry_gradients():
     weight = torch.zeros(world.state_dim, world.action_dim, requires_grad=True)
     noise = torch.randn(5, 8, world.action_dim)
     result = imagine(world, lambda s, n: torch.tanh(s @ weight + 0.3 * n), world.reset(), noise=noise)
-    assert result.states.shape == result.reached.shape == (5, 8, 12) and result.rewards.shape == (5, 8) and result.terminated.shape == (5, 8)
+    assert (
+        result.states.shape == result.reached.shape == (5, 8, 12) and result.rewards.shape == (5, 8) and result.terminated.shape == (5, 8)
+    )
     result.rewards.sum().backward()
     assert weight.grad.abs().sum() > 0
 
