@@ -79,7 +79,7 @@ def test_table_has_every_policy_with_all_that_it_is_judged_by(whole):
 
 def test_a_finished_experiment_trains_nothing_again(whole, monkeypatch):
     experiment, table = whole
-    monkeypatch.setattr("companion.running.runs.train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr("companion.mt80.stages.train", lambda *a, **k: pytest.fail("trained again"))
     before = {p: p.stat().st_mtime_ns for p in experiment.runs_dir.rglob("state.safetensors")}
     pd.testing.assert_frame_equal(experiment.results(), table)
     assert before == {p: p.stat().st_mtime_ns for p in experiment.runs_dir.rglob("state.safetensors")}

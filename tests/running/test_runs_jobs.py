@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from companion.running import runs
+from companion.running import stamp
 from companion.running.job import Job
 from companion.running.jobs import devices, run_jobs
 from companion.running.paths import OutputFolderError, writable_folder
@@ -94,10 +94,10 @@ def test_a_run_continued_by_another_commit_names_both(tmp_path, monkeypatch):
 
     run = Run(tmp_path, "stage", "name", {})
     for commit in ("aaa", "bbb", "bbb"):
-        monkeypatch.setattr(runs, "_commit", lambda commit=commit: commit)
+        monkeypatch.setattr(stamp, "_commit", lambda commit=commit: commit)
         with pytest.raises(ValueError, match="not yet"):
             run.execute(failing)
-    monkeypatch.setattr(runs, "_commit", lambda: "ccc")
+    monkeypatch.setattr(stamp, "_commit", lambda: "ccc")
     run.execute(lambda run: 1)
     record = json.loads((run.folder / "run.json").read_text())
     assert (record["commit"], record["earlier_commits"]) == ("ccc", ["aaa", "bbb"])
