@@ -6,7 +6,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 EXECUTED := $(NOTEBOOKS:notebooks/%.ipynb=executed/%.ipynb)
 SCALE ?= quick
 # Anything a notebook's result depends on: a change makes it run again (finished runs inside are still skipped).
-SOURCES := $(shell find pwmlib companion -name '*.py')
+SOURCES := $(shell find pwmlib companion -name '*.py' -o -name '*.toml') $(wildcard data/results/*/*.csv data/published/*.csv)
 
 export OMP_WAIT_POLICY = passive
 export PYTHONWARNINGS = ignore::UserWarning
@@ -38,7 +38,8 @@ test: $(VENV)/.installed  ## Set up if needed, then the test suite, on two proce
 test-quick: $(VENV)/.installed  ## What tells within a minute whether the method still computes what it should
 	$(BIN)/python -m pytest $(PYTEST) $(QUICK)
 
-test-long: $(VENV)/.installed  ## Proofs that something is learned, and kills in every stage; `pytest -m long --collect-only` lists them
+test-long: $(VENV)/.installed  ## Proofs that something is learned, and kills in every stage: the list, then the run
+	$(BIN)/python -m pytest -m long --collect-only -q
 	$(BIN)/python -m pytest $(PYTEST) -m long
 
 lint: $(VENV)/.installed  ## Style, and the contracts on imports

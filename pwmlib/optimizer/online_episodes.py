@@ -86,7 +86,6 @@ class OnlineAgent:
             self.learner.actor.load_state_dict(actor_state)
         if critics_state is not None:
             self.learner.critics.load_state_dict(critics_state)
-            self.learner.critic_optimiser.refresh()
 
     @property
     def finished(self) -> bool:
