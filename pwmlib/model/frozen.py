@@ -46,7 +46,7 @@ class FrozenWorldModel:
 
         reward_symexp: give a two-hot head's rewards in their own units; else they stay in symlog space (the paper).
         """
-        number = torch.as_tensor(task, device=model.obs_mean.device)
+        number = task if isinstance(task, Tensor) else torch.tensor(task, device=model.obs_mean.device)
         if not ((number >= 0) & (number < model.tasks)).all():
             raise ValueError(f"FrozenWorldModel: task must be in 0..{model.tasks - 1}, got {task}")
         self.model, self.task, self.reward_symexp, self.precision = model, number, reward_symexp, precision

@@ -46,7 +46,10 @@ def test_each_learner_trains_continues_and_is_evaluated_on_a_gpu(algorithm, sett
     assert policy(torch.zeros(2, 11), None).shape == (2, 3), "on the CPU, for whoever has no GPU"
 
 
-@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize(
+    "stacked",
+    [False, pytest.param(True, marks=pytest.mark.skip(reason="torch.func.vmap forgets that a tensor pretends; needs a real GPU"))],
+)
 def test_the_multi_task_pipeline_runs_on_a_gpu(stacked, tmp_path, monkeypatch):
     experiment = dataclasses.replace(tiny_experiment(tmp_path), device="cuda", stacked=stacked)
     training, policy = (dataclasses.replace(part, updates=4) for part in (experiment.scale.training, experiment.scale.policy))
@@ -54,7 +57,7 @@ def test_the_multi_task_pipeline_runs_on_a_gpu(stacked, tmp_path, monkeypatch):
     here = lambda jobs, **_: [JobResult(j.name, j.function(**j.arguments)) for j in jobs]  # noqa: E731
     with monkeypatch.context() as patch, pretended_gpu(patch):
         patch.setattr("companion.mt80.stages.run_jobs", here)
-        for module in ("multitask", "multitask_jobs"):
-            patch.setattr(f"pwmlib.{module}.resolve_device", torch.device)
+        for module in ("experiment", "stages", "jobs"):
+            patch.setattr(f"companion.mt80.{module}.resolve_device", torch.device)
         table = dataclasses.replace(experiment, scale=scale).results()
     assert len(table) == 4 and table[["score", "planning_score", "model_value"]].notna().all(axis=None)
