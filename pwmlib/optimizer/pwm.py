@@ -109,6 +109,16 @@ class PWMConfig:
         """Last steps of an episode whose states start no imagined rollout."""
         return self.horizon if self.start_states == "slice_start" else 0
 
+    def returns(self, roll: Rollout, value: Callable[[Tensor], Tensor]) -> Tensor:
+        """What the actor climbs under these settings (Eq. 6), [batch]."""
+        lam = self.lam if self.actor_objective == "td_lambda" else None
+        twice = self.terminal_discount == "gamma^(H+1)"
+        return actor_returns(roll, value, gamma=self.gamma, lam=lam, discounts_at_end=1 + twice)
+
+    def targets(self, roll: Rollout, value: Callable[[Tensor], Tensor]) -> Tensor:
+        """What the critics learn under these settings (Eq. 7-8), [horizon, batch]."""
+        return critic_targets(roll, value, gamma=self.gamma, lam=self.lam if self.critic_target == "td_lambda" else 0.0)
+
     @classmethod
     def variant(cls, name: Variant, **overrides: object) -> PWMConfig:
         """The paper's or the released code's choices; keyword arguments override single fields."""
@@ -203,8 +213,7 @@ class PWM:
     def actor_loss(self, roll: Rollout) -> Tensor:
         """Minus the (scaled) mean return, a scalar (Eq. 6)."""
         c = self.config
-        lam = c.lam if c.actor_objective == "td_lambda" else None
-        returns = actor_returns(roll, self.value, gamma=c.gamma, lam=lam, discounts_at_end=1 + (c.terminal_discount == "gamma^(H+1)"))
+        returns = c.returns(roll, self.value)
         if c.return_scaling == "running_std":
             self.return_moments.add(returns.detach())
             return -returns.mean() / float(self.return_moments.std)
@@ -257,8 +266,7 @@ class PWM:
 
     def _fit_critics(self, roll: Rollout) -> dict[str, float]:
         c, happened = self.config, roll.happened
-        lam = c.lam if c.critic_target == "td_lambda" else 0.0
-        targets = critic_targets(roll, self.value, gamma=c.gamma, lam=lam)[happened]
+        targets = c.targets(roll, self.value)[happened]
         states = self.actor.normalise(roll.states[happened])
         check_finite(self.step + 1, critic_targets=targets.sum())
         rate = {"lr": self._learning_rate(c.critic_lr), "max_norm": c.critic_grad_norm}

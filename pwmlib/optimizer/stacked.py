@@ -21,7 +21,7 @@ from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.world_model import WorldModel
 
 from .actor_critic import Actor, Critics
-from .imagination import Rollout, actor_returns, critic_targets, imagine
+from .imagination import Rollout, imagine
 from .pwm import PWM, PWMConfig, StartStates
 
 __all__ = ["Member", "StackedPolicies"]
@@ -87,8 +87,7 @@ class StackedPolicies:
         detached = roll.detach()
         happened = self._per_member(roll.happened).flatten(1)
         count = happened.sum(1)
-        lam = c.lam if c.critic_target == "td_lambda" else 0.0
-        targets = self._per_member(critic_targets(detached, self._value, gamma=c.gamma, lam=lam)).flatten(1)
+        targets = self._per_member(c.targets(detached, self._value)).flatten(1)
         states = self._per_member(detached.states).flatten(1, 2)
         for index, weight in self._minibatches(happened):
             s = states.gather(1, index[..., None].expand(-1, -1, states.shape[-1]))
@@ -134,9 +133,7 @@ class StackedPolicies:
     def _actor_losses(self, roll: Rollout) -> Tensor:
         """`PWM.actor_loss` of every member, [members]."""
         c = self.config
-        lam = c.lam if c.actor_objective == "td_lambda" else None
-        end = 1 + (c.terminal_discount == "gamma^(H+1)")
-        returns = actor_returns(roll, self._value, gamma=c.gamma, lam=lam, discounts_at_end=end).view(len(self.members), c.batch)
+        returns = c.returns(roll, self._value).view(len(self.members), c.batch)
         if c.return_scaling != "running_std":
             return -returns.mean(1) / (c.horizon if c.actor_loss_scale == "horizon" else 1)
         for learner, own in zip(self.learners, returns.detach(), strict=True):
