@@ -1,6 +1,6 @@
 """What could `mujoco.rollout` gain in the evaluator? For each task, CPU time a decision:
 
-* plain: the dm_control environments in lock-step, as `pwmlib.optimizer.evaluation.evaluate_policy` steps them;
+* plain: the dm_control environments in lock-step, as `pwmlib.evaluation.scores.evaluate_policy` steps them;
 * bound: the physics of all of them by one call of mujoco.rollout, and what must follow in each environment whatever drives it: forward
   kinematics, two rewards, one observation. Bringing the states back into the environments is left out, so no implementation is faster.
 

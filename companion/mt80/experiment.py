@@ -18,7 +18,7 @@ from pwmlib.data.store import COLLECTED
 from pwmlib.errors import ExplainedError
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.world_model import WorldModel
-from pwmlib.optimizer.evaluation import replay_starts
+from pwmlib.optimizer.online_episodes import replay_starts
 from pwmlib.optimizer.pwm import StartStates
 from pwmlib.settings import Count, settings
 from pwmlib.tasks import Task

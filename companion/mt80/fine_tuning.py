@@ -13,8 +13,8 @@ from torch import Tensor
 from companion.running.job import Job
 from companion.running.runs import Run, resolve_device
 from companion.running.sweep import note_plan
+from pwmlib.evaluation.scores import believed_and_real_value, evaluate_policy
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
-from pwmlib.optimizer.evaluation import believed_and_real_value, evaluate_policy
 from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
 from pwmlib.tasks import make
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from companion.running.runs import Run, resolve_device, train
-from pwmlib.baselines.planning import evaluate_planner
 from pwmlib.data import make_behaviour
 from pwmlib.data.store import record, record_together
+from pwmlib.evaluation.planning import evaluate_planner
+from pwmlib.evaluation.scores import EVALUATION_SEED, believed_and_real_value, evaluate_policy, summarise
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.optimizer.actor_critic import Actor, Critics
-from pwmlib.optimizer.evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_policy, policy_actor, summarise
+from pwmlib.optimizer.online_episodes import policy_actor
 from pwmlib.optimizer.pwm import PWM
 from pwmlib.optimizer.stacked import Member, StackedPolicies
 from pwmlib.tasks import Task, make

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from companion.running.runs import Run
-from pwmlib.optimizer.evaluation import evaluate_policy
+from pwmlib.evaluation.scores import evaluate_policy
 from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
 from pwmlib.tasks import make, task
 

@@ -18,8 +18,8 @@ from companion.running.sweep import note_plan
 from pwmlib.baselines.tdmpc2 import TDMPC2, TDMPC2Trainer, task_discount
 from pwmlib.baselines.tdmpc2_planner import TDMPC2Planner, prior_actor
 from pwmlib.data.store import record, record_together
+from pwmlib.evaluation.scores import EVALUATION_SEED, believed_and_real_value, evaluate_policy, summarise
 from pwmlib.model.frozen import FrozenMultiTaskModel
-from pwmlib.optimizer.evaluation import EVALUATION_SEED, believed_and_real_value, evaluate_policy, summarise
 from pwmlib.optimizer.pwm import PWM
 from pwmlib.tasks import make
 

@@ -11,9 +11,9 @@ from typing import Literal
 import pandas as pd
 
 from companion.reporting.published import compare, dotted, printed_settings
-from pwmlib.baselines.planning import PlannerConfig
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
+from pwmlib.evaluation.planning import PlannerConfig
 from pwmlib.model.training import Variant, WorldModelTraining
 from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
 from pwmlib.optimizer.online_episodes import OnlineConfig

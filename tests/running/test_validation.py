@@ -23,12 +23,12 @@ from companion.running.parameters import override
 from companion.running.runs import digest, plain, train
 from companion.single_task.runner import SingleTaskSettings
 from companion.single_task.scales import SINGLE_TASK_SCALES, SINGLE_TASKS, settings_for
-from pwmlib.baselines.planning import PlannerConfig
 from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from pwmlib.data import BEHAVIOURS, EpisodeStore, make_behaviour
+from pwmlib.evaluation.planning import PlannerConfig
 from pwmlib.model.training import WorldModelTraining
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from pwmlib.data import Episode, SliceSampler
+from pwmlib.data import Episode
 from pwmlib.data.store import record_together
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.twohot import symlog
+from pwmlib.optimizer.actor_critic import Actor, Critics
+from pwmlib.optimizer.online_episodes import policy_actor
 from pwmlib.tasks import Environment
 
-from .actor_critic import Actor, Critics
-
-__all__ = ["EVALUATION_SEED", "Evaluation", "evaluate_policy", "policy_actor", "replay_starts", "summarise"]
+__all__ = ["EVALUATION_SEED", "Evaluation", "evaluate_policy", "summarise"]
 
 EVALUATION_SEED = 10_000_000
 """First seed of evaluation episodes; training episodes use smaller or hashed ones."""
@@ -72,41 +71,3 @@ def believed_and_real_value(
         rewards = symlog(rewards)
     weight = gamma ** torch.arange(rewards.shape[1], dtype=rewards.dtype)
     return float(believed), float((rewards * weight).sum(1).mean())
-
-
-def policy_actor(
-    actor: Actor, view: FrozenWorldModel, env: Environment, rng: np.random.Generator | None = None, *, noise_scale: np.ndarray | None = None
-):
-    """act function of a policy in the real task: pad, encode, tanh(mu) (plus the policy's noise with an rng), unpad.
-
-    It takes observations [obs_dim] of one episode or [n, obs_dim] of several in lock-step. noise_scale: factors on the noise, [n, 1].
-    """
-    obs_dim, action_dim = env.task.obs_dim, env.task.action_dim
-    device = view.model.obs_mean.device
-
-    @torch.no_grad()
-    def act(obs: np.ndarray, step: int) -> np.ndarray:
-        padded = torch.zeros(*obs.shape[:-1], view.obs_dim)
-        padded[..., :obs_dim] = torch.from_numpy(obs)
-        noise = None
-        if rng is not None:
-            drawn = rng.standard_normal((*obs.shape[:-1], actor.action_dim)) * (1.0 if noise_scale is None else noise_scale)
-            noise = torch.from_numpy(drawn.astype(np.float32)).to(device)
-        return actor(view.encode(padded.to(device)), noise)[..., :action_dim].cpu().numpy()
-
-    return act
-
-
-def replay_starts(
-    view: Callable[[], FrozenWorldModel], data: SliceSampler, task_index: int, *, margin: int = 0
-) -> Callable[[int, torch.Generator], Tensor]:
-    """Start states z = E(s) of random replay states; the randomness comes from the learner's generator."""
-
-    def draw(batch: int, generator: torch.Generator) -> Tensor:
-        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        obs = data.start_observations(task_index, batch, np.random.default_rng(seed), margin=margin)
-        frozen = view()
-        with torch.no_grad():
-            return frozen.encode(obs.to(frozen.model.obs_mean.device))
-
-    return draw

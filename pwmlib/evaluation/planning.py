@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pwmlib.data.store import record
+from pwmlib.evaluation.scores import EVALUATION_SEED, Evaluation, summarise
 from pwmlib.model.frozen import FrozenWorldModel
-from pwmlib.optimizer.evaluation import EVALUATION_SEED, Evaluation, summarise
 from pwmlib.settings import Count, Fraction, NonNegative, Positive, SettingError, settings
 from pwmlib.tasks import Environment
 
