@@ -180,6 +180,6 @@ def test_damaged_kernels_in_the_cache_are_built_again(tmp_path, monkeypatch):
     for file in tmp_path.glob("*/*.o"):
         data = file.read_bytes()
         file.write_bytes(bytes(len(data)) if "forward" in file.name else data[: len(data) // 2])
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_sim_bridge as t; print(t.fall({str(tmp_path)!r}))"
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import test_sim_bridge as t; print(t.fall({str(tmp_path)!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # this process finds what it still has loaded
     assert done.stdout.strip() == str(expected), done.stderr
