@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from companion.ablations.extraction import EXTRACTION_UPDATES, ExtractionStudy
+from companion.ablations.extraction import ABLATION_SCALES, ExtractionStudy
 from companion.ablations.questions import ABLATIONS, ablation_experiments, run_ablation
 from companion.ball_wall import study as ball_wall_study
 from companion.mt80.fine_tuning import FineTuning
@@ -160,7 +160,7 @@ def ablation(name: str, workers: int, runs_dir: Path) -> Tables:
 def extraction(workers: int, runs_dir: Path) -> Tables:
     """Fig. 8b in our numbers: return against updates of the world model, at laptop scale."""
     tasks, folders = ("cartpole-swingup", "pendulum-swingup"), {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}
-    study = ExtractionStudy(tasks, EXTRACTION_UPDATES["laptop"], MULTITASK_SCALES["quick"], **folders, workers=workers)
+    study = ExtractionStudy(tasks, ABLATION_SCALES["laptop"].extraction_updates, MULTITASK_SCALES["quick"], **folders, workers=workers)
     return {"extraction": study.table()}
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from companion.running.runs import Run, resolve_device, single_thread
+from companion.running.scales import read_scales
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.settings import Count, Counts, SettingError, Several, settings
 from pwmlib.sim.closed_form.ball_wall import THETA, BallWall
@@ -39,11 +40,7 @@ class BallWallScale:
                 raise SettingError("groups", self.groups, f"must be divisors of {SurrogateConfig.hidden}, the width of the models")
 
 
-BALL_WALL_SCALES: dict[str, BallWallScale] = {
-    "quick": BallWallScale(),
-    "laptop": BallWallScale(seeds=50, epochs=(100, 20, 50, 200, 500), groups=(2, 4, 16, 32)),
-    "paper": BallWallScale(seeds=100, steps=4000, epochs=(100, 20, 50, 200, 500), groups=(2, 4, 16, 32)),
-}
+BALL_WALL_SCALES = read_scales(Path(__file__).with_name("scales.toml"), BallWallScale)
 
 
 def surrogate_variants(scale: BallWallScale) -> dict[str, SurrogateConfig]:

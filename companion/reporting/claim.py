@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
-from companion.running.paths import PROJECT
+from companion.running.paths import shown
 from companion.running.results import TableNotRecordedError, provenance, results_table
 from pwmlib.errors import ExplainedError
 
@@ -119,7 +119,7 @@ def _explained(call: Mapping[str, Any], read, place: str) -> Cell | None:
 
 def read_claims(path: Path) -> tuple[str, list[Claim]]:
     """The section and its claims. Raises ClaimError, which names the file, the claim, and the key that is missing, unknown or wrong."""
-    file = str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
+    file = shown(path)
     try:
         content = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
