@@ -33,7 +33,7 @@ HELD_OUT = 0.05
 
 
 class StageFailedError(ExplainedError):
-    """Jobs of a stage failed; the message names each with its reason. The others are finished and will not run again."""
+    """A stage that cannot be done from what is there."""
 
 
 @settings

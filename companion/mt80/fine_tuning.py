@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,7 @@ from pwmlib.tasks import make
 
 from .cost import COST, model_update_s, policy_update_s
 from .jobs import policy_job
-
-if TYPE_CHECKING:
-    from .stages import MultitaskExperiment
+from .stages import MultitaskExperiment
 
 __all__ = ["FineTuning", "divisible", "fine_tuning_job", "one_task", "one_task_policy"]
 
@@ -65,7 +63,7 @@ class FineTuning:
         part = replace(self, experiment=e._for_job())
         jobs = [Job(f"{e.tasks[i].name} seed {seed}", fine_tuning_job, {"fine_tuning": part, "index": i, "seed": seed}) for i, seed in each]
         start = e.scale.fine_tuning.policy
-        return pd.DataFrame([{"start": start, **line} for result in e._run(jobs, "fine-tuning online") for line in result.value])
+        return pd.DataFrame([{"start": start, **line} for lines in e._run(jobs, "fine-tuning online") for line in lines])
 
     def run(self, index: int, seed: int) -> Run:
         """The run of `fine_tuning_job`."""

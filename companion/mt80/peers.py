@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,8 +23,7 @@ from pwmlib.model.frozen import FrozenMultiTaskModel
 from pwmlib.optimizer.pwm import PWM
 from pwmlib.tasks import make
 
-if TYPE_CHECKING:
-    from .stages import MultitaskExperiment
+from .stages import MultitaskExperiment
 
 __all__ = ["Comparison", "MultitaskPeers", "one_policy_job", "tdmpc2_job"]
 
@@ -133,7 +132,7 @@ class MultitaskPeers:
     def _jobs(self, function: Any, arguments: Sequence[int], description: str) -> list[Any]:
         peers = replace(self, experiment=self.experiment._for_job())
         jobs = [Job(f"{description} {i}", function, {"peers": peers, "index": i}) for i in arguments]
-        return [result.value for result in self.experiment._run(jobs, description)]
+        return self.experiment._run(jobs, description)
 
 
 def tdmpc2_job(peers: MultitaskPeers, index: int) -> dict[str, Any]:
