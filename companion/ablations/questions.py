@@ -35,9 +35,9 @@ class Variation:
     label: str
     algorithm: Algorithm = "pwm"
     overrides: dict[str, Any] = field(default_factory=dict)
-    """By dotted names of `SingleTaskSettings`."""
+    """Settings of `SingleTaskSettings` by dotted names."""
     longer: Annotated[Positive, BeforeValidator(lambda said: float(Fraction(said)) if isinstance(said, str) else said)] = 1
-    """Times as many policy updates as at the scale."""
+    """How many times as many policy updates it gets as at the scale."""
     stiffness: Positive = 1.0
 
 
@@ -50,7 +50,7 @@ class Ablation:
     variations: tuple[Variation, ...]
     task: str = "hopper"
     recorded_seeds: Count = 3
-    """Of the committed results."""
+    """How many seeds the committed results have."""
 
 
 def read_ablations(path: Path) -> dict[str, Ablation]:
@@ -102,7 +102,7 @@ def ablation_experiments(
 
 
 def _settings(common: SingleTaskSettings, variation: Variation) -> SingleTaskSettings:
-    """Those of one variation."""
+    """The settings of one variation."""
     settings = override(common, variation.overrides)
     where = {"pwm": "pwm.actor_critic", "pwm_offline": "offline.policy"}.get(variation.algorithm, variation.algorithm)
     updates = f"{where}.updates"

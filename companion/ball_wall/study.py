@@ -32,7 +32,7 @@ class BallWallScale:
     steps: Count = 1000
     epochs: Counts = (100, 20)
     groups: tuple[Count, ...] = (16, 32)
-    """SimNorm group sizes tried beside 8."""
+    """Group sizes of SimNorm that are tried beside 8."""
 
     def __post_init__(self) -> None:
         for group in self.groups:
@@ -111,7 +111,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def crossed(world: BallWall, value: pd.Series) -> pd.Series:
-    """Whether a throw of objective J [m] ends beyond the wall; one that is stopped there has J = -w."""
+    """Say whether a throw of objective J [m] ends beyond the wall; one that is stopped there has J = -w."""
     return value < -world.wall - 1e-3
 
 

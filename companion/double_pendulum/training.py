@@ -49,7 +49,7 @@ class DoublePendulumScale:
     shac: SHACConfig = SHACConfig()
     model: WorldModelConfig = WorldModelConfig()
     training: WorldModelTraining = WorldModelTraining()
-    """Of both models; only the horizon differs."""
+    """The training of both models; only the horizon differs."""
     train_horizons: Counts = (3, 16)
     envs: Count = 64
     samples: Several = 100

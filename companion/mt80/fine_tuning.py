@@ -25,7 +25,7 @@ from .stages import MultitaskExperiment
 __all__ = ["FineTuning", "divisible", "fine_tuning_job", "one_task", "one_task_policy"]
 
 EVALUATE_EVERY = 10
-"""Episodes."""
+"""Own episodes between two evaluations."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class FineTuning:
         return pd.DataFrame([{"start": start, **line} for lines in e._run(jobs, "fine-tuning online") for line in lines])
 
     def run(self, index: int, seed: int) -> Run:
-        """The run of `fine_tuning_job`."""
+        """Name the run of `fine_tuning_job`."""
         e, t, scale = self.experiment, self.experiment.tasks[index], self.experiment.scale
         params = {"world_model": e.world_model_name(), "task": t.name, "train_seed": seed, "policy": scale.policy}
         params |= {"plan": scale.fine_tuning, "eval_episodes": scale.eval_episodes}
@@ -137,7 +137,7 @@ def fine_tuning_job(fine_tuning: FineTuning, index: int, seed: int) -> list[dict
 
 
 def divisible(config: WorldModelConfig) -> bool:
-    """Whether `one_task` can take a part of such a model: not with spectral norms, which are those of the padded matrices, nor of a
+    """Say whether `one_task` can take a part of such a model: not with spectral norms, which are those of the padded matrices, nor of a
     residual one, whose policies see padded states."""
     return not (config.spectral_norm or config.residual)
 

@@ -89,17 +89,17 @@ class MultitaskParameters(Common):
         return () if known else tuple(sorted(resolve(self.data).glob("chunk_*.pt"), key=lambda p: (len(p.name), p.name)))
 
     def from_shipped(self) -> bool:
-        """Whether this run starts from the shipped world model."""
+        """Say whether this run starts from the shipped world model."""
         large = self.scale == "quick" and self.variant == "paper" and len(self.selected()) > 12
         return self.data == "shipped" or (self.data == "auto" and large)
 
     def card_line(self) -> str:
-        """Where the shipped world model comes from."""
+        """Say where the shipped world model comes from."""
         card = Artefacts(SHIPPED).card
         return f"{card['command']} at {card['commit']}"
 
     def selected(self) -> tuple[Task, ...]:
-        """The tasks of this run."""
+        """Select the tasks of this run."""
         return select_tasks(self.tasks, self.task_names)
 
     def peers(self, experiment: MultitaskExperiment) -> MultitaskPeers:

@@ -92,7 +92,7 @@ class MultitaskPeers:
         return pd.concat(tables, ignore_index=True)
 
     def tdmpc2_run(self) -> Run:
-        """The run of TD-MPC2's training."""
+        """Name the run of TD-MPC2's training."""
         e = self.experiment
         names, data = [t.name for t in e.tasks], {t.name: e.store(t).fingerprint() for t in e.tasks}
         standardise = e.scale.training.standardise_obs
@@ -100,14 +100,14 @@ class MultitaskPeers:
         return Run(e.runs_dir, "tdmpc2", f"{len(names)}-tasks", params | {"seed": e.scale.model_seed})
 
     def tdmpc2_evaluation_run(self, index: int) -> Run:
-        """The run of `tdmpc2_job`."""
+        """Name the run of `tdmpc2_job`."""
         scale, t = self.experiment.scale, self.experiment.tasks[index]
         params = {"agent": self.tdmpc2_run().folder.name, "task": t.name, "planner": scale.tdmpc2_planner}
         episodes = {"planner_episodes": scale.planner_episodes, "eval_episodes": scale.eval_episodes}
         return Run(self.experiment.runs_dir, "tdmpc2_evaluation", t.name, params | episodes)
 
     def one_policy_run(self, seed: int) -> Run:
-        """The run of `one_policy_job`."""
+        """Name the run of `one_policy_job`."""
         e = self.experiment
         params = {"world_model": e.world_model_name(), "policy": e.scale.one_policy, "seed": seed, "eval_episodes": e.scale.eval_episodes}
         return Run(e.runs_dir, "one_policy", f"seed{seed}", params | {"tasks": [e.tasks[i].name for i in self.tasks]})
@@ -124,7 +124,7 @@ class MultitaskPeers:
         return TDMPC2Trainer(model, training, discounts, e.scale.tdmpc2, seed=e.scale.model_seed)
 
     def load_tdmpc2(self) -> TDMPC2:
-        """The trained agent."""
+        """Load the trained agent."""
         trainer = self.tdmpc2_trainer()
         trainer.load_state_dict(self.tdmpc2_run().load_checkpoint())
         return trainer.agent

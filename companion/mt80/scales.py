@@ -57,7 +57,7 @@ class DataPlan:
     replay: OnlineConfig | None = None
     """The learning agent whose replay joins the dm_control data; None for no replay."""
     shard: Count = 20
-    """Episodes a file."""
+    """How many episodes a file holds."""
 
 
 @settings
@@ -67,12 +67,12 @@ class CollectionPlan:
 
     rounds: Count = 2
     episodes: Count = 18
-    """Of each task and round; every other one with the policy's noise."""
+    """Those of each task and round; every other one with the policy's noise."""
     stages: Count = 3
-    """Times during an extraction at which episodes are recorded."""
+    """How many times during an extraction episodes are recorded."""
     policy: PWMConfig = PWMConfig()
     training: WorldModelTraining = WorldModelTraining()
-    """Of the world model after each round, from the weights of the round before."""
+    """How the world model is trained after each round, from the weights of the round before."""
 
 
 @settings
@@ -83,16 +83,16 @@ class FineTuningPlan:
     """Whether policy and critics start anew, as in the paper's single tasks, or are those that were extracted from the frozen model: such
     critics promise what only the frozen model holds, and have to unlearn it first."""
     episodes: Count = 80
-    """After the first ones."""
+    """How many follow the first ones."""
     first_episodes: Whole = 4
-    """Before the first update."""
+    """How many come before the first update."""
     first_model_updates: Whole = 400
     model_updates: Count = 100
     policy_updates: Count = 50
     training: WorldModelTraining = WorldModelTraining(
         horizon=8, batch=128, lr=1e-3, final_lr=1e-4, standardise_obs=True, loss=WorldModelLossConfig(dynamics_coef=5.0)
     )
-    """Of the task's copy of the world model; `updates` follows from the numbers above."""
+    """How the task's copy of the world model is trained; `updates` follows from the numbers above."""
 
 
 @settings
@@ -107,12 +107,12 @@ class MultitaskScale:
     collection: CollectionPlan | None = None
     fine_tuning: FineTuningPlan = FineTuningPlan()
     one_policy: PWMConfig = PWMConfig()
-    """Of one policy for all tasks (Fig. 18)."""
+    """The policy for all tasks (Fig. 18)."""
     tdmpc2: TDMPC2Config = TDMPC2Config()
     tdmpc2_planner: TDMPC2PlannerConfig = TDMPC2PlannerConfig()
     train_seeds: Count = 2
     model_seed: Whole = 0
-    """Of the world model's weights and batches."""
+    """The seed of the world model's weights and batches."""
     planner_episodes: Whole = 1
     eval_episodes: Count = 5
     evaluate_every: Count = 100

@@ -27,7 +27,7 @@ class JobsFailedError(ExplainedError):
 
 
 def default_workers() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
