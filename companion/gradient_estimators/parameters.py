@@ -16,10 +16,7 @@ class LessonParameters(OnTheCPU):
 
     notebook = "05_gradient_estimators"
     samples: int | None = Field(
-        None,
-        ge=2,
-        le=100_000,
-        description="N, samples of each estimate in the last table, at least 2 for a variance; None: the scale's number",
+        None, ge=2, le=100_000, description="N, samples of an estimate in the last table, at least 2 for a variance; None means the scale's"
     )
 
     def sizes(self) -> tuple[int, int]:
