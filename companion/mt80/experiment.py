@@ -23,6 +23,7 @@ from pwmlib.optimizer.pwm import StartStates
 from pwmlib.settings import Count, settings
 from pwmlib.tasks import Task
 
+from .published_model import PublishedModel
 from .scales import MultitaskScale, joint_training
 from .shipped_model import Artefacts
 
@@ -52,6 +53,8 @@ class ExperimentRuns:
     """Where jobs run: processes here, or Ray."""
     shipped: Artefacts | None = None
     """Start from this world model and its start states instead of generating data and training."""
+    published: PublishedModel | None = None
+    """Take this checkpoint for the world model; the episodes give start states and the model's fit."""
     stacked: bool | None = None
     """Extract policies together on one device (`pwmlib.optimizer.stacked`) instead of one a process; None does so on a GPU."""
     chunks: tuple[Path, ...] = ()
@@ -70,11 +73,14 @@ class ExperimentRuns:
 
     def world_model_name(self) -> str:
         """Identifies the world model that gates and policies belong to."""
+        if self.published:
+            return f"published-{self.published.fingerprint}"
         return f"shipped-{self.shipped.fingerprint}" if self.shipped else self.world_model_run().folder.name
 
     def model_index(self, index: int) -> int:
         """The world model's number of one of the experiment's tasks."""
-        return self.shipped.index(self.tasks[index]) if self.shipped else index
+        foreign = self.shipped or self.published
+        return foreign.index(self.tasks[index]) if foreign else index
 
     def store(self, t: Task) -> EpisodeStore:
         """The episodes of one task that this round's world model learns from."""
@@ -133,6 +139,8 @@ class ExperimentRuns:
         """Load the trained world model."""
         if self.shipped:
             return self.shipped.world_model().to(resolve_device(self.device))
+        if self.published:
+            return self.published.world_model.to(resolve_device(self.device))
         state = self.world_model_run().load_checkpoint()
         if state is None:
             raise StageFailedError(f"{self.world_model_run().folder}: no trained world model; run train_world_model() first")
@@ -203,4 +211,5 @@ class ExperimentRuns:
                 raise StageFailedError(
                     f"{self.data_dir}/{t.name}: every shard holds one episode; the gate needs some that are not trained on"
                 )
-        return SliceSampler(self.tasks, training), SliceSampler(self.tasks, held_out)
+        sizes = self.published.sizes if self.published else None
+        return SliceSampler(self.tasks, training, sizes), SliceSampler(self.tasks, held_out, sizes)

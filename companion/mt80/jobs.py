@@ -31,6 +31,8 @@ COLLECTION_SEED = 1000
 def gate_job(experiment: ExperimentRuns, index: int) -> dict[str, float]:
     """Score of planning inside the trained model in the real task; a resumable run."""
     t, scale = experiment.tasks[index], experiment.scale
+    if not scale.planner_episodes:
+        return dict.fromkeys(("planning_score", "planning_return", "planning_touched"), float("nan"))
 
     def work(run: Run) -> dict[str, float]:
         view = FrozenWorldModel(experiment.load_world_model(), experiment.model_index(index), reward_symexp=True)

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from companion.reporting.published import published_scores
 from companion.running.job import Job
 from companion.running.jobs import values_of
 from companion.running.runs import Run, resolve_device, train
@@ -20,6 +21,7 @@ from pwmlib.data import EpisodeStore, SliceSampler
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.data.published_chunks import import_chunks, task_set
 from pwmlib.model.training import WorldModelTrainer, held_out_fit
+from pwmlib.model.world_model import WorldModel
 from pwmlib.settings import settings
 
 from .cost import cost_line
@@ -69,6 +71,8 @@ class MultitaskExperiment(ExperimentRuns):
         if self.shipped:
             table = self.shipped.table("quality").set_index("task")
             return {"quality": {t.name: table.loc[t.name].to_dict() for t in self.tasks}}
+        if self.published:
+            return {"quality": self._published_fit()}
         before = self._before()
         if before:
             before.train_world_model()
@@ -93,12 +97,22 @@ class MultitaskExperiment(ExperimentRuns):
                     discounts = torch.tensor([task_discount(t.decisions) for t in self.tasks])
                     learner = TDMPC2Trainer(model, training, discounts, joint_training(config, self.scale.tdmpc2), seed=seed)
                 train(run, learner, config.updates, progress=lambda step: bar.update(step - bar.n), **how)
-            quality = {}
-            for i, t in enumerate(self.tasks):
-                quality[t.name] = held_out_fit(model, _OneTask(held_out, i), horizon=config.horizon)
-            return {"quality": quality, **run.rows[-1]}
+            return {"quality": self._fit(model, held_out), **run.rows[-1]}
 
         return run.execute(work)
+
+    def _fit(self, model: WorldModel, held_out: SliceSampler) -> dict[str, dict[str, float]]:
+        """How the model's rewards follow those of each task's held-out episodes."""
+        one = {t.name: _OneTask(held_out, i, self.model_index(i)) for i, t in enumerate(self.tasks)}
+        return {name: held_out_fit(model, slices, horizon=self.scale.training.horizon) for name, slices in one.items()}
+
+    def _published_fit(self) -> dict[str, dict[str, float]]:
+        """The same of the published model, whose episodes are made first if need be."""
+        self.generate()
+        data = {t.name: self.store(t).fingerprint() for t in self.tasks}
+        params = {"world_model": self.world_model_name(), "data": data, "horizon": self.scale.training.horizon}
+        run = Run(self.runs_dir, "published_fit", f"{len(self.tasks)}-tasks", params)
+        return run.execute(lambda run: self._fit(self.load_world_model(), self._split()[1]))
 
     def collect(self) -> pd.DataFrame:
         """Episodes of policies that learn in this round's world model, for the next. One line per task and stage of the extraction."""
@@ -151,6 +165,9 @@ class MultitaskExperiment(ExperimentRuns):
         policies = self.extract_policies()
         baselines = pd.DataFrame(self._run([Job(t.name, random_job, {"name": t.name}) for t in self.tasks], "random"))
         table = policies.merge(baselines, on="task").merge(data, on="task").merge(gate, on="task")
+        if self.published:
+            scores = published_scores(f"mt{len(self.published.tasks)}")["PWM, published"]
+            table["published_score"] = table["task"].map(scores)
         write_atomic(self.folder / "results.csv", table.to_csv(index=False))
         return table
 
@@ -177,6 +194,9 @@ class _OneTask:
 
     sampler: SliceSampler
     index: int
+    number: int
+    """The model's of this task."""
 
     def slices(self, batch: int, horizon: int, rng: np.random.Generator):
-        return self.sampler.slices(batch, horizon, rng, only=self.index)
+        *slices, task = self.sampler.slices(batch, horizon, rng, only=self.index)
+        return *slices, torch.full_like(task, self.number)
