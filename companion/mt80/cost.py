@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pwmlib.model.training import WorldModelTraining
 from pwmlib.optimizer.pwm import PWMConfig
 
-if TYPE_CHECKING:
-    from .stages import MultitaskExperiment
+from .experiment import ExperimentRuns
 
 __all__ = ["COST", "cost_line", "model_update_s", "policy_update_s"]
 
@@ -39,7 +36,7 @@ def model_update_s(training: WorldModelTraining, latent_dim: int) -> float:
     return slower * COST["model_update_ms"] * (latent_dim / 128) * (training.batch / 256) * (training.horizon / 16) / 1000
 
 
-def cost_line(experiment: MultitaskExperiment) -> str:
+def cost_line(experiment: ExperimentRuns) -> str:
     """One sentence: the stages that an experiment has at most, and about how many minutes they take on its number of processes."""
     e, scale, workers = experiment, experiment.scale, max(1, experiment.workers)
     policies, c = len(e.tasks) * e.train_seeds, scale.policy

@@ -34,7 +34,7 @@ HELD_OUT = 0.05
 
 
 class StageFailedError(ExplainedError):
-    """Jobs of a stage failed; the message names each with its reason. The others are finished and will not run again."""
+    """A stage that cannot be done from what is there."""
 
 
 @settings
@@ -64,7 +64,7 @@ class ExperimentRuns:
 
     @property
     def folder(self) -> Path:
-        """Where the table goes."""
+        """The folder that the table goes to."""
         return self.runs_dir / f"multitask-{digest(self._identity())}"
 
     def world_model_run(self) -> Run:
@@ -87,7 +87,7 @@ class ExperimentRuns:
         return EpisodeStore(self.data_dir, t, collected=self._history()[1])
 
     def collection_run(self, index: int) -> Run:
-        """The run of `collection_job`."""
+        """Name the run of `collection_job`."""
         return self._collection_run(self.tasks[index].name, self._round + 1, self.world_model_name())
 
     def collected_shard(self) -> str:
@@ -95,13 +95,13 @@ class ExperimentRuns:
         return self._collected_shard(self._round + 1, self.world_model_name())
 
     def gate_run(self, index: int) -> Run:
-        """The run of `gate_job`."""
+        """Name the run of `gate_job`."""
         t, scale = self.tasks[index], self.scale
         params = {"world_model": self.world_model_name(), "task": t.name, "planner": scale.planner, "episodes": scale.planner_episodes}
         return Run(self.runs_dir, "gate", t.name, params)
 
     def policy_run(self, index: int, seed: int) -> Run:
-        """The run of `policy_job`."""
+        """Name the run of `policy_job`."""
         t, scale = self.tasks[index], self.scale
         params = {
             "world_model": self.world_model_name(),
@@ -136,7 +136,7 @@ class ExperimentRuns:
         return lambda index, batch, rng: artefacts.start_observations(self.tasks[index], widest, batch, rng)
 
     def load_world_model(self) -> WorldModel:
-        """The trained world model."""
+        """Load the trained world model."""
         if self.shipped:
             return self.shipped.world_model().to(resolve_device(self.device))
         if self.published:

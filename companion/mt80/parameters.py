@@ -97,7 +97,7 @@ class MultitaskParameters(Common):
         return () if known else tuple(sorted(resolve(self.data).glob("chunk_*.pt"), key=lambda p: (len(p.name), p.name)))
 
     def from_shipped(self) -> bool:
-        """Whether this run starts from the shipped world model."""
+        """Say whether this run starts from the shipped world model."""
         large = self.scale == "quick" and self.variant == "paper" and len(self.selected()) > 12 and not self.world_model
         return self.data == "shipped" or (self.data == "auto" and large)
 
@@ -113,14 +113,14 @@ class MultitaskParameters(Common):
         return found
 
     def origin(self) -> str:
-        """Where a world model that is not trained here comes from, in a sentence or two."""
+        """Say where a world model that is not trained here comes from."""
         if self.world_model:
             return f"{self.world_model}: published, SHA-256 {self._published().fingerprint}... {DIFFERENCES}"
         card = Artefacts(SHIPPED).card
         return f"shipped; its card: {card['command']} at {card['commit']}"
 
     def selected(self) -> tuple[Task, ...]:
-        """The tasks of this run."""
+        """Select the tasks of this run."""
         return select_tasks(self.tasks, self.task_names)
 
     def peers(self, experiment: MultitaskExperiment) -> MultitaskPeers:

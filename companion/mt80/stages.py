@@ -12,8 +12,8 @@ import torch
 from tqdm.auto import tqdm
 
 from companion.reporting.published import published_scores
-from companion.running.job import Job, JobResult
-from companion.running.jobs import run_jobs
+from companion.running.job import Job
+from companion.running.jobs import values_of
 from companion.running.runs import Run, resolve_device, train
 from companion.running.sweep import note_plan
 from pwmlib.baselines.tdmpc2 import TDMPC2Trainer, task_discount
@@ -120,7 +120,7 @@ class MultitaskExperiment(ExperimentRuns):
         note_plan(self.runs_dir, f"collection {self._round + 1}", runs)
         jobs = [Job(t.name, collection_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
         done = self._run(jobs, f"episodes of policies, round {self._round + 1}")
-        return pd.DataFrame([row for result in done for row in result.value])
+        return pd.DataFrame([row for rows in done for row in rows])
 
     def collections(self) -> pd.DataFrame:
         """What the policies of all rounds got while they collected; empty without rounds. One line per task, round and stage."""
@@ -133,14 +133,14 @@ class MultitaskExperiment(ExperimentRuns):
         note_plan(self.runs_dir, "planning", [self.gate_run(i) for i in range(len(self.tasks))])
         jobs = [Job(t.name, gate_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
         planned = self._run(jobs, "planning in the model")
-        return pd.DataFrame([{"task": t.name, **quality[t.name], **result.value} for t, result in zip(self.tasks, planned, strict=True)])
+        return pd.DataFrame([{"task": t.name, **quality[t.name], **score} for t, score in zip(self.tasks, planned, strict=True)])
 
     def evaluate_shipped(self) -> pd.DataFrame:
         """The shipped policies of these tasks, evaluated again in the real tasks; empty where none came with the world model."""
         if not self.shipped or not self.shipped.policies():
             return pd.DataFrame()
         jobs = [Job(t.name, shipped_policy_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
-        return pd.DataFrame([line for result in self._run(jobs, "shipped policies") for line in result.value])
+        return pd.DataFrame([line for lines in self._run(jobs, "shipped policies") for line in lines])
 
     def extract_policies(self, only: Sequence[int] | None = None) -> pd.DataFrame:
         """One policy per task and training seed (Algorithm 1), evaluated in the real task. One line per policy.
@@ -156,17 +156,14 @@ class MultitaskExperiment(ExperimentRuns):
             Job(f"{self.tasks[i].name} seed {seed}", policy_job, {"experiment": self._for_job(), "index": i, "seed": seed})
             for i, seed in each
         ]
-        rows = [result.value for result in self._run(jobs, "policies")]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(self._run(jobs, "policies"))
 
     def results(self) -> pd.DataFrame:
         """The table of the experiment: each policy's score beside random behaviour, the data, planning, and the model's belief."""
         data = self.data()
         gate = self.check_world_model()
         policies = self.extract_policies()
-        baselines = pd.DataFrame(
-            [result.value for result in self._run([Job(t.name, random_job, {"name": t.name}) for t in self.tasks], "random")]
-        )
+        baselines = pd.DataFrame(self._run([Job(t.name, random_job, {"name": t.name}) for t in self.tasks], "random"))
         table = policies.merge(baselines, on="task").merge(data, on="task").merge(gate, on="task")
         if self.published:
             scores = published_scores(f"mt{len(self.published.tasks)}")["PWM, published"]
@@ -182,17 +179,9 @@ class MultitaskExperiment(ExperimentRuns):
             raise StageFailedError(f"{self.chunks[0].parent}: chunks of MT{len(order)}, which {', '.join(absent)} are not in")
         import_chunks(self.chunks, self.data_dir, order, only=self.tasks, progress=self.progress)
 
-    def _run(self, jobs: Sequence[Job], description: str) -> list[JobResult]:
+    def _run(self, jobs: Sequence[Job], description: str) -> list[Any]:
         how = {"workers": self.workers, "progress": self.progress, "engine": self.engine}
-        results = run_jobs(jobs, description=description, gpus="even" if resolve_device(self.device).type == "cuda" else 0.0, **how)
-        failed = [r for r in results if r.error]
-        if failed:
-            reasons = "; ".join(f"{r.name}: {r.error}" for r in failed)
-            raise StageFailedError(
-                f"{len(failed)} of {len(results)} jobs failed in stage {description!r}: {reasons}. The others are finished; run again to "
-                "repeat only what failed."
-            )
-        return results
+        return values_of(jobs, description=description, gpus="even" if resolve_device(self.device).type == "cuda" else 0.0, **how)
 
 
 def _parts(items: list, size: int) -> list[list]:

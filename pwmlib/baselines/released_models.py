@@ -38,9 +38,9 @@ class ReleasedAgent:
     world_model: WorldModel
     actor: Actor | None
     critics: Critics | None
-    """Both only in PWM's agent files."""
+    """Actor and critics are only in PWM's agent files."""
     sha256: str
-    """Of the file."""
+    """The checksum of the file."""
 
 
 def load_released(path: str | Path) -> ReleasedAgent:
