@@ -14,10 +14,10 @@ __all__ = ["Buffer", "Part", "one_device", "stack_columns"]
 
 @dataclass
 class Part:
-    """A recorded launch and, by name, the cells of its arguments that change. seconds: that sharing would have saved at first."""
+    """A recorded launch and the cells of its arguments that change, in their order. seconds: that sharing would have saved at first."""
 
     command: wp.Launch
-    cells: dict[str, ctypes.c_uint64]
+    cells: list[ctypes.c_uint64]
     seconds: list[float] = field(default_factory=list)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .model import Model
-from .prelude import BACKWARD_FRAME, FORWARD_FRAME, PRELUDE
+from .prelude import FRAMES, PRELUDE
 from .rigid_bodies import (
     POSE,
     contact_depth,
@@ -102,7 +102,7 @@ def kernel_sources(rules: StepRules, *, width: int, cuda: bool) -> tuple[str, st
     undo = "".join(f"#undef {name}\n" for name in size)
     parts = {**_forward_parts(rules), **_backward_parts(rules)}
     texts = []
-    for frame in (FORWARD_FRAME, BACKWARD_FRAME):
+    for frame in FRAMES:
         for name, text in parts.items():
             frame = frame.replace(f"@{name}@", text)
         texts.append(prelude + frame + undo)
