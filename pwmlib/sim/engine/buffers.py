@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -44,7 +45,7 @@ def one_device(device: str | torch.device | None) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device() if asked.index is None else asked.index)
 
 
-def stack_columns(columns: list, like: Tensor) -> Tensor:
-    """Columns of numbers or tensors as one tensor of the shape of `like` with a last axis of columns."""
+def stack_columns(columns: Sequence[object], like: Tensor) -> Tensor:
+    """Columns of numbers or tensors [...] as one tensor [..., columns], for a `like` of shape [..., any]."""
     full = [torch.as_tensor(c, dtype=like.dtype, device=like.device).expand(like.shape[:-1]) for c in columns]
     return torch.stack(full, -1)
