@@ -85,7 +85,7 @@ def settings(cls: type[T]) -> type[T]:
             raise first_problem(error, cls.__name__) from None
 
     made.__init__ = checked
-    return made
+    return cls  # which is `made`: pydantic changes the class that it is given
 
 
 def first_problem(error: ValidationError, owner: str = "") -> Exception:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pwmlib.errors import check_finite, restored_on_failure
-from pwmlib.model.layers import MLPEnsemble, mlp, training_mode
+from pwmlib.model.layers import MLPEnsemble, linear_layers, mlp, training_mode
 from pwmlib.model.training import SliceSource
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WorldModel
@@ -79,9 +79,10 @@ class TDMPC2(nn.Module):
         state = model.latent_dim + model.config.task_dim
         self.q = MLPEnsemble(c.members, state + model.action_dim, c.hidden, two_hot.bins)
         self.prior = mlp(state, c.hidden, 2 * model.action_dim)
-        for weight in (*self.q.weights, *(layer.weight for layer in self.prior)):
+        layers = linear_layers(self.prior)
+        for weight in (*self.q.weights, *(layer.weight for layer in layers)):
             nn.init.trunc_normal_(weight, std=0.02)
-        for last in (self.q.weights[-1], *(layer.bias for layer in self.prior)):
+        for last in (self.q.weights[-1], *(layer.bias for layer in layers)):
             nn.init.zeros_(last)
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
 
@@ -142,7 +143,7 @@ class TDMPC2Trainer:
             self.agent = TDMPC2(model, config).to(model.obs_mean.device)
         c = self.config = self.agent.config
         self.data, self.discounts = data, discounts.to(model.obs_mean.device)
-        encoder = list(model.encoder.parameters())
+        encoder = [] if model.encoder is None else list(model.encoder.parameters())
         rest = [p for p in (*model.parameters(), *self.agent.q.parameters()) if not any(p is e for e in encoder)]
         self.parameters = [*rest, *encoder]
         groups = [{"params": rest, "lr": c.lr}, {"params": encoder, "lr": c.lr * c.encoder_lr_scale}]
@@ -160,7 +161,7 @@ class TDMPC2Trainer:
         with restored_on_failure(self):
             with training_mode(agent.model, True):
                 terms, latents, task, counted = self._model_losses()
-            loss = sum(getattr(c, f"{name}_coef") * term for name, term in terms.items())
+            loss = sum((getattr(c, f"{name}_coef") * term for name, term in terms.items()), torch.zeros(()))
             norm = self._set_gradients(loss, self.parameters)
             check_finite(self.step + 1, loss=loss, gradient_norm=norm)
             self.optimiser.step()
@@ -189,7 +190,6 @@ class TDMPC2Trainer:
         valid = terminated = None
         if len(batch) > 4:
             valid, terminated = batch[4:]
-        weights = dict.fromkeys(("consistency", "reward", "value"), c.rho ** torch.arange(c.horizon, device=obs.device, dtype=obs.dtype))
         with torch.no_grad():
             following = model.encode(obs[1:], task)
             chosen, _ = agent.policy(following, task, self._noise(following))
@@ -214,10 +214,11 @@ class TDMPC2Trainer:
             logits = model.termination_logit(latents[1:], task)
             parts["termination"] = F.binary_cross_entropy_with_logits(logits, terminated.to(logits.dtype), reduction="none")
         counted: Tensor | float = 1.0
-        if valid is not None:
+        if valid is not None and terminated is not None:
             parts = {name: part * valid for name, part in parts.items()}
             counted = torch.cat([valid, (valid[-1] * ~terminated[-1])[None]])
-        terms = {name: (weights.get(name, 1.0) * part.mean(-1)).sum() / c.horizon for name, part in parts.items()}
+        weight = c.rho ** torch.arange(c.horizon, device=obs.device, dtype=obs.dtype)
+        terms = {k: ((1.0 if k == "termination" else weight) * part.mean(-1)).sum() / c.horizon for k, part in parts.items()}
         return terms, latents, task, counted
 
     def state_dict(self) -> dict[str, Any]:

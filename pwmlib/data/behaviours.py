@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from pwmlib.tasks import Environment
+from pwmlib.tasks.dm_control import DMControl
+from pwmlib.tasks.metaworld import MetaWorld
 
 __all__ = ["BEHAVIOURS", "make_behaviour"]
 
@@ -37,17 +39,17 @@ def correlated_random(env: Environment, rng: np.random.Generator) -> Act:
 
 def scripted_noisy(env: Environment, rng: np.random.Generator) -> Act:
     """The scripted expert plus Gaussian noise of one scale per episode (0.1, 0.3, 0.6 or 1)."""
-    expert, scale = _expert(env), rng.choice([0.1, 0.3, 0.6, 1.0])
+    expert, scale = _scripted(env).expert, rng.choice([0.1, 0.3, 0.6, 1.0])
     return lambda obs, step: expert(obs) + scale * rng.standard_normal(env.task.action_dim)
 
 
 def scripted_hold(env: Environment, rng: np.random.Generator) -> Act:
     """The scripted expert with a little noise, that stays where it is while the task is solved instead of driving on."""
-    expert = _expert(env)
+    scripted = _scripted(env)
 
     def act(obs: np.ndarray, step: int) -> np.ndarray:
-        action = expert(obs)
-        if env.success:
+        action = scripted.expert(obs)
+        if scripted.success:
             return np.concatenate([np.zeros(3), action[3:]])
         return action + 0.05 * rng.standard_normal(env.task.action_dim)
 
@@ -56,7 +58,7 @@ def scripted_hold(env: Environment, rng: np.random.Generator) -> Act:
 
 def scripted_switching(env: Environment, rng: np.random.Generator) -> Act:
     """The scripted expert, interrupted by 5 to 20 random decisions at random times, so that recoveries are seen."""
-    expert = _expert(env)
+    expert = _scripted(env).expert
     interrupted = np.zeros(env.task.decisions, bool)
     for _ in range(3):
         start = int(rng.integers(env.task.decisions))
@@ -75,7 +77,7 @@ def mpc_noisy(env: Environment, rng: np.random.Generator) -> Act:
 
 
 def _planned(env: Environment, rng: np.random.Generator, *, share: float, noise: float) -> Act:
-    if env.task.suite != "dm_control":
+    if not isinstance(env, DMControl):
         raise ValueError(f"{env.task.name}: planning on the simulator exists for dm_control tasks only")
     from pwmlib.tasks.planning import SamplingPlanner
 
@@ -90,10 +92,10 @@ def _planned(env: Environment, rng: np.random.Generator, *, share: float, noise:
     return act
 
 
-def _expert(env: Environment) -> Callable[[np.ndarray], np.ndarray]:
-    if not hasattr(env, "expert"):
+def _scripted(env: Environment) -> MetaWorld:
+    if not isinstance(env, MetaWorld):
         raise ValueError(f"{env.task.name}: scripted behaviours exist for MetaWorld tasks only")
-    return env.expert
+    return env
 
 
 BEHAVIOURS: dict[str, Callable[[Environment, np.random.Generator], Act]] = {

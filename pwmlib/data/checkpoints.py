@@ -162,7 +162,7 @@ def _checksum(tree: str, tensors: Mapping[str, Tensor]) -> str:
     checksum = zlib.crc32(tree.encode())
     for name, tensor in sorted(tensors.items()):
         checksum = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
-        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
+        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, checksum)
     return str(checksum)
 
 

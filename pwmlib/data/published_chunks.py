@@ -77,8 +77,9 @@ def _read_notes(path: Path) -> dict[str, dict]:
 
 def _tensors(path: Path, kind: str, *names: str) -> list[Tensor]:
     content = read_torch_file(path)
-    found = [content.get(name) if isinstance(content, dict) else None for name in names]
-    if not all(isinstance(value, Tensor) and value.dim() for value in found):
+    values = [content.get(name) for name in names] if isinstance(content, dict) else []
+    found = [value for value in values if isinstance(value, Tensor) and value.dim()]
+    if len(found) < len(names):
         raise ForeignFileError(f"{path}: {kind} holds {', '.join(names)}; found {described(content)}")
     return found
 
@@ -120,7 +121,7 @@ def read_single_task_data(path: str | Path) -> dict[str, Tensor]:
     Raises ForeignFileError for a file that holds anything else.
     """
     names = ("obs", "action", "reward", "term")
-    content = dict(zip(names, _tensors(Path(path), "single-task data", *names), strict=True))
+    content: dict[str, Tensor] = dict(zip(names, _tensors(Path(path), "single-task data", *names), strict=True))
     lead = content["obs"].shape[:2]
     dims = {"obs": 3, "action": 3, "reward": 2, "term": 2}
     if 0 in lead or any(v.dim() != dims[k] or v.shape[:2] != lead or v.is_floating_point() == (k == "term") for k, v in content.items()):

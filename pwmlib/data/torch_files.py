@@ -144,7 +144,7 @@ class _Reader:
 
     @cached_property
     def _mapped(self) -> torch.UntypedStorage:
-        return torch.UntypedStorage.from_file(str(self.path), shared=False, nbytes=self.size)
+        return torch.from_file(str(self.path), shared=False, size=self.size, dtype=torch.uint8).untyped_storage()
 
     def _storage(self, identity: Any) -> _Storage:
         """The mapped bytes that a persistent id ("storage", type, key, device, length) stands for."""
@@ -212,7 +212,7 @@ class _Reader:
         """Evaluate the pickle."""
         stack: list[Any] = []
         outer: list[list[Any]] = []  # the stacks below each open mark
-        memo: dict[int, Any] = {}
+        memo: dict[object, Any] = {}
         for opcode, argument, _ in pickletools.genops(self.pickle):
             match opcode.name:
                 case "PROTO":
@@ -255,9 +255,10 @@ class _Reader:
                 case "BINGET" | "LONG_BINGET":
                     stack.append(memo[argument])
                 case "GLOBAL":
-                    if argument not in _CALLS and argument not in _DTYPES and not _RECORDS.fullmatch(argument):
-                        raise self.refused(f"it asks for {argument.replace(' ', '.')[:200]}")
-                    stack.append(_Name(argument))
+                    name = str(argument)
+                    if name not in _CALLS and name not in _DTYPES and not _RECORDS.fullmatch(name):
+                        raise self.refused(f"it asks for {name.replace(' ', '.')[:200]}")
+                    stack.append(_Name(name))
                 case "BINPERSID":
                     stack.append(self._storage(stack.pop()))
                 case "REDUCE" | "NEWOBJ":

@@ -98,7 +98,7 @@ def zeroth_order(
     inside = torch.arange(len(noise), device=total.device)[None, :, None] < torch.tensor(chosen, device=total.device)[:, None, None]
     weights = torch.where(inside, weights * path.alive[:-1], 0.0)
     with torch.no_grad():
-        u = policy.mean(path.states[:-1]) + policy.std * noise
+        u = density.policy.mean(path.states[:-1]) + density.policy.std * noise
     return PolicyGradients("zeroth_order", chosen, at_horizon, density, path.states[:-1], u, weights[..., None])
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +13,30 @@ from torch.func import functional_call, vjp, vmap
 __all__ = ["LogProbability", "PolicyGradients", "flat_parameters", "parameter_gradients"]
 
 
+@runtime_checkable
+class GaussianPolicy(Protocol):
+    """What a likelihood ratio needs of a policy; `pwmlib.optimizer.actor_critic.Actor` has it."""
+
+    @property
+    def mean(self) -> Callable[[Tensor], Tensor]:
+        """The map from states [..., state_dim] to means before squashing, [..., action_dim]."""
+        ...
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation before squashing, [action_dim]."""
+        ...
+
+
 class LogProbability(nn.Module):
     """log N(u; mu(s), std) of a Gaussian policy before its squashing, as a module of the policy's parameters.
 
-    policy needs `mean(state)` and `std`, as `pwmlib.optimizer.actor_critic.Actor` has them. A squashing such as tanh changes the
-    density by a factor that does not depend on the parameters once u is given.
+    A squashing such as tanh changes the density by a factor that does not depend on the parameters once u is given.
     """
 
     def __init__(self, policy: nn.Module):
         super().__init__()
-        if not callable(getattr(policy, "mean", None)) or not hasattr(policy, "std"):
+        if not isinstance(policy, GaussianPolicy):
             raise ValueError(f"a likelihood-ratio estimator needs a policy with mean(state) and std, {type(policy).__name__} has not both")
         self.policy = policy
 
@@ -78,8 +93,7 @@ def parameter_gradients(module: nn.Module, states: Tensor, inputs: Tensor, cotan
     buffers = {name: b.detach().double() if b.is_floating_point() else b for name, b in module.named_buffers()}
 
     def sample(state: Tensor, given: Tensor, seeds: Tensor) -> Tensor:
-        outputs, pull = vjp(lambda p: functional_call(module, (p, buffers), (state, given)), parameters)
-        del outputs
+        pull = vjp(lambda p: functional_call(module, (p, buffers), (state, given)), parameters)[1]
         (found,) = vmap(pull)(seeds)
         return torch.cat([found[name].flatten(1) for name in parameters], -1)
 

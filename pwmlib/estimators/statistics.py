@@ -97,11 +97,11 @@ def _weighted(g: Tensor, weights: Tensor) -> dict[str, Tensor]:
     }
 
 
-def horizon_table(gradients: PolicyGradients, **options: object) -> pd.DataFrame:
+def horizon_table(gradients: PolicyGradients, *, resamples: int = 200) -> pd.DataFrame:
     """One row a horizon: the statistics of `gradient_statistics` with columns <name>_low and <name>_high, and the mean return."""
     rows = []
     for k, horizon in enumerate(gradients.horizons):
-        values = asdict(gradient_statistics(gradients.gradients(k), **options))
+        values = asdict(gradient_statistics(gradients.gradients(k), resamples=resamples))
         limits = values.pop("intervals")
         spread = {f"{name}_{end}": pair[i] for name, pair in limits.items() for i, end in enumerate(("low", "high"))}
         rows.append({"estimator": gradients.name, "horizon": horizon, "return": float(gradients.values[k].mean()), **values, **spread})

@@ -9,8 +9,8 @@ from torch import Tensor
 
 __all__ = ["Dynamics", "Episodes", "Policy"]
 
-Policy = Callable[[Tensor, Tensor | None], Tensor]
-"""(state [batch, state_dim], noise [batch, action_dim] or None) -> action [batch, action_dim] in [-1, 1]."""
+Policy = Callable[[Tensor, Tensor], Tensor]
+"""(state [batch, state_dim], standard normal noise [batch, action_dim]) -> action [batch, action_dim] in [-1, 1]."""
 
 
 @runtime_checkable

@@ -52,8 +52,8 @@ class EnsembleDynamics:
 
     def done(self, next_state: Tensor) -> Tensor | None:
         """Bool [...]: any member takes the episode to have ended; None without termination heads."""
-        ends = [m.done(next_state) for m in self.members]
-        return None if ends[0] is None else torch.stack(ends).any(0)
+        ends = [end for m in self.members if (end := m.done(next_state)) is not None]
+        return torch.stack(ends).any(0) if ends else None
 
 
 def _encoder(member: FrozenWorldModel) -> list[Tensor]:

@@ -6,9 +6,9 @@ import copy
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .layers import NormedLinear, training_mode
+from .layers import NormedLinear, linear_layers, training_mode
 from .world_model import WorldModel
 
 __all__ = ["FrozenMultiTaskModel", "FrozenWorldModel", "Precision"]
@@ -24,13 +24,13 @@ def frozen_copy(model: WorldModel, precision: Precision = "float32") -> WorldMod
     memo = {id(x): x.detach() for x in (*model.parameters(), *model.buffers())}
     net = copy.deepcopy(model, memo)
     with training_mode(net, False):
-        for layer in (m for m in net.modules() if isinstance(m, NormedLinear)):
+        for layer in linear_layers(net):
             weight, bias = layer.weight.detach(), layer.bias
             if layer._modules.pop("parametrizations", None) is not None:
                 layer.__class__ = NormedLinear  # torch's own removal would write into the weight that is shared
             if precision == "bfloat16":
                 weight, bias = weight.to(torch.bfloat16), bias.to(torch.bfloat16)
-            layer._parameters.update(weight=weight, bias=bias)
+            layer.weight, layer.bias = (nn.Parameter(x, requires_grad=False) for x in (weight, bias))
     return net
 
 
@@ -95,7 +95,8 @@ class FrozenMultiTaskModel:
     def encode(self, obs: Tensor, task: Tensor) -> Tensor:
         """[E(s, e) | e | mask] of observations [batch, obs_dim] of tasks [batch]. Returns [batch, state_dim]."""
         mask = self.model.action_mask[task] if self.model.config.apply_action_mask else torch.ones_like(self.model.action_mask[task])
-        return torch.cat([self.model.encode(obs, task), self.model.task_embedding(task), mask], -1)
+        z = self.model.encode(obs, task)
+        return torch.cat([z, *self.model._embed(task, z), mask], -1)
 
     def _step_inputs(self, state: Tensor, action: Tensor) -> Tensor:
         z, e, mask = state.split(self._sizes, -1)

@@ -73,7 +73,7 @@ def norm_and_activation(
     x: [..., n]; weight, bias: LayerNorm's, [n] or [members, 1, n] for x [members, rows, n].
     """
     function = ACTIVATIONS[activation] if isinstance(activation, str) else activation
-    if norm == "none":
+    if weight is None or bias is None:
         return x if function is None else function(x)
     fusible = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and weight.dtype == torch.float32
     if fusible and (activation == "mish" or (isinstance(activation, SimNorm) and norm == "before_activation")):
@@ -112,7 +112,7 @@ class NormedLinear(nn.Module):
         self.weight, self.bias = linear.weight, linear.bias
         if spectral_norm:
             nn.utils.parametrizations.spectral_norm(self, "weight")
-        self.norm = norm
+        self.norm: NormOrder = norm
         self.ln = nn.LayerNorm(out_features) if norm != "none" else None
         self.activation = activation
 
@@ -123,6 +123,11 @@ class NormedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(F.linear(x, self.weight, self.bias))
+
+
+def linear_layers(net: nn.Module) -> list[NormedLinear]:
+    """The `NormedLinear` blocks of a network, in the order of their use."""
+    return [module for module in net.modules() if isinstance(module, NormedLinear)]
 
 
 def mlp(
@@ -168,8 +173,9 @@ class MLPEnsemble(nn.Module):
         norm: NormOrder = "before_activation",
     ):
         super().__init__()
-        self.members, self.in_features, self.norm = members, in_features, norm
-        self.activation = activation
+        self.members, self.in_features = members, in_features
+        self.norm: NormOrder = norm
+        self.activation: Activation = activation
         sizes = [in_features, *hidden, out_features]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         self.ln_weights, self.ln_biases = nn.ParameterList(), nn.ParameterList()

@@ -35,12 +35,12 @@ class SliceSource(Protocol):
 
 
 def gradient_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, lr: float, max_norm: float, update: int, name: str) -> float:
-    """Differentiate a loss, clip the gradient and take one step of an optimiser with one group of parameters.
+    """Differentiate a loss, clip the gradient and take one step of an optimiser.
 
     Args:
         optimiser: its parameters are those that the loss is differentiated by.
         loss: a scalar.
-        lr: the learning rate of this step.
+        lr: the learning rate of this step, for each group of parameters times its "scale" where it has one.
         max_norm: what the gradient's norm is clipped to.
         update: the learner's update, for the error.
         name: whose loss it is, for the error.
@@ -51,14 +51,15 @@ def gradient_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, lr: float, 
     Raises:
         NonFiniteError: the loss or its gradient is NaN or infinite; nothing has moved.
     """
-    (group,) = optimiser.param_groups
-    gradients = torch.autograd.grad(loss, group["params"])
-    norm = torch.nn.utils.get_total_norm(gradients)
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
     check_finite(update, **{f"{name}_loss": loss, f"{name}_gradient_norm": norm})
-    for p, g in zip(group["params"], gradients, strict=True):
-        p.grad = g.contiguous()  # fused Adam reads memory in the parameter's order
-    torch.nn.utils.clip_grads_with_norm_(group["params"], max_norm, norm)
-    group["lr"] = lr
+    for p, g in zip(parameters, gradients, strict=True):
+        p.grad = None if g is None else g.contiguous()  # fused Adam reads memory in the parameter's order
+    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    for group in optimiser.param_groups:
+        group["lr"] = lr * group.get("scale", 1.0)
     optimiser.step()
     return float(norm)
 
@@ -80,7 +81,6 @@ class WorldModelTrainer:
             groups.append({"params": encoder, "scale": c.encoder_lr_scale})
         if embedding and c.train_task_embedding:
             groups.append({"params": embedding, "scale": 1.0})
-        self.parameters = [p for g in groups for p in g["params"]]
         self.optimiser = torch.optim.Adam(groups, lr=c.lr, fused=True)
         self.rng = np.random.default_rng(seed)
         self.step = 0
@@ -90,30 +90,23 @@ class WorldModelTrainer:
         c = self.config
         device = self.model.obs_mean.device
         rng_state, touched = self.rng.bit_generator.state, {x: x.detach().clone() for x in self._touched()}
-        batch = [x.to(device) for x in self.data.slices(c.batch, c.horizon, self.rng)]
-        batch, ends = batch[:4], dict(zip(("valid", "terminated"), batch[4:], strict=False))
-        with torch.autocast(device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
-            loss, parts = world_model_loss(self.model, *batch, c.loss, **ends)
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        for p, g in zip(self.parameters, gradients, strict=True):
-            p.grad = None if g is None else g.contiguous()
-        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+        done = max(0, self.step - self.decay_from) / max(1, c.updates - self.decay_from)
+        lr = c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, done)
         try:
-            check_finite(self.step + 1, **{f"world_model_{k}_loss": v for k, v in parts.items()}, world_model_gradient_norm=norm)
+            obs, action, reward, task, *ends = (x.to(device) for x in self.data.slices(c.batch, c.horizon, self.rng))
+            known = dict(zip(("valid", "terminated"), ends, strict=False))
+            with torch.autocast(device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
+                loss, parts = world_model_loss(self.model, obs, action, reward, task, c.loss, **known)
+            check_finite(self.step + 1, **{f"world_model_{k}_loss": v for k, v in parts.items()})
+            norm = gradient_step(self.optimiser, loss, lr=lr, max_norm=c.grad_norm, update=self.step + 1, name="world_model")
         except NonFiniteError as error:
             self.rng.bit_generator.state = rng_state
             with torch.no_grad():
                 for x, before in touched.items():
                     x.copy_(before)
             raise NonFiniteError(f"{error}; the world model is back in the state before it") from error
-        torch.nn.utils.clip_grads_with_norm_(self.parameters, c.grad_norm, norm)
-        done = max(0, self.step - self.decay_from) / max(1, c.updates - self.decay_from)
-        lr = c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, done)
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr * group["scale"]
-        self.optimiser.step()
         self.step += 1
-        return {"loss": float(loss.detach()), "grad_norm": float(norm), **{f"{k}_loss": float(v) for k, v in parts.items()}}
+        return {"loss": float(loss.detach()), "grad_norm": norm, **{f"{k}_loss": float(v) for k, v in parts.items()}}
 
     def _touched(self) -> list[Tensor]:
         """What computing the loss may change: a spectral norm's vectors, an embedding longer than its norm allows."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pwmlib.settings import Count, Fraction, NonNegative, SettingError, Whole, settings
 
-from .layers import Activation, NormedLinear, SimNorm, mlp, training_mode
+from .layers import Activation, SimNorm, linear_layers, mlp, training_mode
 from .twohot import TwoHot
 
 __all__ = [
@@ -107,11 +107,11 @@ class WorldModel(nn.Module):
             self.dynamics = mlp(step_inputs, config.dynamics_hidden, self.latent_dim, output=self._latent_norm(), **common)
         self.reward_head = mlp(step_inputs, config.reward_hidden, config.two_hot.bins if config.two_hot else 1, **common)
         self.termination_head = mlp(self.latent_dim + e, config.reward_hidden, 1, **common) if config.termination else None
-        self.register_buffer("action_mask", (torch.arange(action_dim) < torch.tensor(action_dims)[:, None]).float())
-        self.register_buffer("obs_mean", torch.zeros(tasks, obs_dim))
-        self.register_buffer("obs_std", torch.ones(tasks, obs_dim))
-        self.register_buffer("reward_mean", torch.zeros(()))
-        self.register_buffer("reward_std", torch.ones(()))
+        self.action_mask = nn.Buffer((torch.arange(action_dim) < torch.tensor(action_dims)[:, None]).float())
+        self.obs_mean = nn.Buffer(torch.zeros(tasks, obs_dim))
+        self.obs_std = nn.Buffer(torch.ones(tasks, obs_dim))
+        self.reward_mean = nn.Buffer(torch.zeros(()))
+        self.reward_std = nn.Buffer(torch.ones(()))
         self._initialise()
         self.eval()
 
@@ -120,17 +120,15 @@ class WorldModel(nn.Module):
 
     def _initialise(self) -> None:
         """Truncated normal 0.02, zero bias, last reward layer zero (released code; the paper is silent)."""
-        for module in self.modules():
-            if isinstance(module, NormedLinear) and not self.config.spectral_norm:
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        zero = [self.reward_head, self.termination_head, self.dynamics if self.config.residual else None]
+        last = [head[-1] for head in zero if head is not None]
+        for layer in [] if self.config.spectral_norm else linear_layers(self):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+            if layer in last:
+                nn.init.zeros_(layer.weight)
         if self.task_embedding is not None:
             nn.init.uniform_(self.task_embedding.weight, -0.02, 0.02)
-        last = [self.reward_head[-1]] + ([self.dynamics[-1]] if self.config.residual else [])
-        last += [self.termination_head[-1]] if self.termination_head is not None else []
-        for layer in last:
-            if not self.config.spectral_norm:
-                nn.init.zeros_(layer.weight)
 
     def set_statistics(self, obs_mean: Tensor, obs_std: Tensor, reward_mean: float = 0.0, reward_std: float = 1.0) -> None:
         """Set input standardisation, obs_mean and obs_std of shape [tasks, obs_dim]; that of rewards only for a model that is trained
@@ -172,7 +170,9 @@ class WorldModel(nn.Module):
         return self.reward_head(self._step_inputs(z, action, task))
 
     def termination_logit(self, z: Tensor, task: Tensor) -> Tensor:
-        """Log-odds that the episode ends in z [..., latent_dim]; shape [...]. For a model with a termination head."""
+        """Log-odds that the episode ends in z [..., latent_dim]; shape [...]. Raises ValueError for a model without a termination head."""
+        if self.termination_head is None:
+            raise ValueError(f"termination_logit: {self} has no termination head")
         return self.termination_head(torch.cat([z, *self._embed(task, z)], -1)).squeeze(-1)
 
     def reward(self, z: Tensor, action: Tensor, task: Tensor, *, symexp: bool = False) -> Tensor:
@@ -283,7 +283,7 @@ def world_model_loss(
             dynamics, rewards = dynamics / horizon, rewards / horizon ** (2 if config.divide_by_horizon == "released" else 1)
         loss = config.dynamics_coef * dynamics + config.reward_coef * rewards
         parts = {"dynamics": dynamics.detach(), "reward": rewards.detach()}
-        if model.termination_head is not None:
+        if model.termination_head is not None and terminated is not None:
             logit = model.termination_logit(latents[1:], task).to(obs.dtype)
             ends = (weight * kept(F.binary_cross_entropy_with_logits(logit, terminated.to(obs.dtype), reduction="none"))).sum()
             loss, parts["termination"] = loss + config.termination_coef * ends, ends.detach()

@@ -85,11 +85,11 @@ class Critics(nn.Module):
         super().__init__()
         if reduction not in ("mean", "min"):
             raise ValueError(f"Critics: reduction must be 'mean' or 'min', got {reduction!r}")
-        self.reduction, self.bfloat16 = reduction, precision == "bfloat16"
+        self.reduction, self.precision = reduction, precision
         self.net = MLPEnsemble(members, state_dim, hidden, 1, activation=activation, norm=norm)
 
     def forward(self, state: Tensor) -> Tensor:
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self.net(state).squeeze(-1).to(state.dtype)
 
     def value(self, state: Tensor) -> Tensor:

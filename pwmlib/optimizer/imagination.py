@@ -93,7 +93,7 @@ def imagine(dynamics: Dynamics | Episodes, actor: Policy, start: Tensor, *, nois
             ends.append(done | ends[-1] if ends else done)
             state = torch.where(ends[-1].unsqueeze(-1), start.detach(), state)
     states, taken = torch.stack(seen), torch.stack(actions)
-    if steps:
+    if episodes:
         rewards, *rest = (torch.stack(x) for x in zip(*steps, strict=True))
         return Rollout(states, taken, rewards, *rest, restarts=True)
     following = torch.stack(reached)
@@ -124,7 +124,7 @@ def actor_returns(
         return td_lambda(roll.rewards, value(roll.valued), gamma=gamma, lam=lam, **flags)[0]
     happened, over = roll.happened, roll.terminated
     time = torch.arange(len(happened), device=happened.device).unsqueeze(1).expand_as(happened)
-    if roll.restarts:  # step t is the (t - begun)th of its episode in this window
+    if over is not None and roll.truncated is not None and roll.restarts:  # step t is the (t - begun)th of its episode in this window
         ended = over | roll.truncated
         time = time - torch.cat([torch.zeros_like(time[:1]), ((time + 1) * ended)[:-1]]).cummax(0).values
     weight = gamma ** time.to(roll.rewards.dtype)

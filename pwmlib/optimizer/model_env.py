@@ -13,6 +13,8 @@ from pwmlib.model.world_model import WorldModel
 from pwmlib.sim.engine.bridge import Step
 from pwmlib.sim.env import DifferentiableEnv
 
+from .imagination import Rollout
+
 __all__ = ["Imagination", "ModelEnv"]
 
 Imagination = Literal["reencode", "open_loop"]
@@ -81,7 +83,7 @@ class ModelEnv:
         self._latent = torch.where(ended, self.encode(real.obs), final)
         return Step(real.state, self._latent, final, reward, real.terminated, real.truncated)
 
-    def keep(self, *_: Tensor) -> None:
+    def keep(self, roll: Rollout | None = None) -> None:
         """Add the real steps since the last call to the replay; what `PWM` calls as `record` when an update has succeeded."""
         for row in self._window:
             self.replay.add(*row)

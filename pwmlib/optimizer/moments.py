@@ -13,9 +13,9 @@ class RunningMoments(nn.Module):
 
     def __init__(self, *shape: int, dtype: torch.dtype = torch.float32):
         super().__init__()
-        self.register_buffer("mean", torch.zeros(shape, dtype=dtype))
-        self.register_buffer("variance", torch.ones(shape, dtype=dtype))
-        self.register_buffer("count", torch.tensor(1e-4, dtype=dtype))  # what it begins with has almost no weight
+        self.mean = nn.Buffer(torch.zeros(shape, dtype=dtype))
+        self.variance = nn.Buffer(torch.ones(shape, dtype=dtype))
+        self.count = nn.Buffer(torch.tensor(1e-4, dtype=dtype))  # what it begins with has almost no weight
 
     @torch.no_grad()
     def add(self, batch: Tensor) -> None:

@@ -59,7 +59,8 @@ class OfflinePWM:
             model.set_statistics(*statistics)
             how = training if i == 0 else replace(training, encoder_lr_scale=0.0)
             self.trainers.append(WorldModelTrainer(model, given, how, seed=seed + 1000 * i))
-        self.learner = PWM(FrozenWorldModel(self.model), self._starts, c.policy, seed=seed, device=self.device)
+        self.view: FrozenWorldModel | EnsembleDynamics = FrozenWorldModel(self.model)
+        self.learner = PWM(self.view, self._starts, c.policy, seed=seed, device=self.device)
 
     @property
     def model(self) -> WorldModel:
@@ -75,7 +76,7 @@ class OfflinePWM:
     def actor(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
         """Policy on observations."""
         with torch.no_grad():
-            z = self.learner.dynamics.encode(obs)
+            z = self.view.encode(obs)
         return self.learner.actor(z, noise)
 
     def update(self) -> dict[str, float]:
@@ -94,18 +95,18 @@ class OfflinePWM:
     def _freeze(self) -> None:
         c = self.config
         views = [FrozenWorldModel(t.model, reward_symexp=c.policy.reward_symexp) for t in self.trainers]
-        if c.members == 1:
-            self.learner.dynamics = views[0]
-            return
-        obs, action, *_ = self.replay.slices(4096, 1, np.random.default_rng(0))
-        usual = EnsembleDynamics(views).disagreement(views[0].encode(obs[0].to(self.device)), action[0].to(self.device))
-        self.learner.dynamics = EnsembleDynamics(views, pessimism=c.pessimism, usual=float(usual.detach().mean()))
+        self.view = views[0]
+        if c.members > 1:
+            obs, action, *_ = self.replay.slices(4096, 1, np.random.default_rng(0))
+            usual = EnsembleDynamics(views).disagreement(self.view.encode(obs[0].to(self.device)), action[0].to(self.device))
+            self.view = EnsembleDynamics(views, pessimism=c.pessimism, usual=float(usual.detach().mean()))
+        self.learner.dynamics = self.view
 
     def _starts(self, batch: int, generator: torch.Generator) -> Tensor:
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         obs = self.replay.start_observations(batch, rng, initial_share=self.config.initial_share)
         with torch.no_grad():
-            return self.learner.dynamics.encode(obs.to(self.device))
+            return self.view.encode(obs.to(self.device))
 
     def state_dict(self) -> dict[str, Any]:
         return {"trainers": [t.state_dict() for t in self.trainers], "learner": self.learner.state_dict()}

@@ -164,11 +164,14 @@ class PWM:
         c, state_dim = self.config, dynamics.obs_dim if isinstance(dynamics, Episodes) else dynamics.state_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            common = {"activation": c.activation, "norm": c.norm_order}
-            std = {"log_std_init": c.log_std_init, "min_log_std": c.min_log_std, "standardise": c.normalise_obs}
-            critics = {"members": c.critics, "hidden": c.critic_hidden, "reduction": c.critic_value, "precision": c.precision}
-            self.actor = Actor(state_dim, dynamics.action_dim, hidden=c.actor_hidden, **std, **common).to(self.device)
-            self.critics = Critics(state_dim, **critics, **common).to(self.device)
+            self.actor = Actor(
+                state_dim, dynamics.action_dim, hidden=c.actor_hidden, activation=c.activation, norm=c.norm_order,
+                log_std_init=c.log_std_init, min_log_std=c.min_log_std, standardise=c.normalise_obs,
+            ).to(self.device)  # fmt: skip
+            self.critics = Critics(
+                state_dim, members=c.critics, hidden=c.critic_hidden, activation=c.activation, norm=c.norm_order,
+                reduction=c.critic_value, precision=c.precision,
+            ).to(self.device)  # fmt: skip
         self.target = copy.deepcopy(self.critics) if c.target_kept else self.critics
         self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=c.actor_lr, betas=c.betas, fused=True)
         self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), lr=c.critic_lr, betas=c.betas, fused=True)
@@ -248,7 +251,12 @@ class PWM:
     def _draw(self) -> tuple[Tensor, Tensor]:
         """Start states [batch, state_dim] and the policy's noise [horizon, batch, action_dim] of a batch of rollouts."""
         c, generator = self.config, self.generator
-        start = self.dynamics.detach() if self.starts is None else self.starts(c.batch, generator)
+        if isinstance(self.dynamics, Episodes):  # they go on where they are
+            start = self.dynamics.detach()
+        elif self.starts is None:
+            raise ValueError("PWM: starts=None is for environments with episodes of their own; frozen dynamics need start states")
+        else:
+            start = self.starts(c.batch, generator)
         if self._ends is not None:
             states, alive = self._ends
             goes_on = alive & (torch.rand(c.batch, generator=generator, device=self.device) < c.continued)
@@ -283,14 +291,14 @@ class PWM:
 
     def _minibatches(self, count: int) -> Iterator[Tensor]:
         """Indices of the rows of each critic step, of `count` in the order of time; as many steps whatever `count` is."""
-        c, where = self.config, {"device": self.device}
+        c = self.config
         for _ in range(c.critic_iterations):
             if c.critic_sampling == "uniform":
-                yield torch.randint(count, (max(1, count // c.critic_minibatches),), generator=self.generator, **where)
+                yield torch.randint(count, (max(1, count // c.critic_minibatches),), generator=self.generator, device=self.device)
             elif c.critic_sampling == "shuffled":
-                yield from torch.randperm(count, generator=self.generator, **where).chunk(c.critic_minibatches)
+                yield from torch.randperm(count, generator=self.generator, device=self.device).chunk(c.critic_minibatches)
             else:
-                rows = torch.arange(max(count, c.critic_minibatches), **where) % count
+                rows = torch.arange(max(count, c.critic_minibatches), device=self.device) % count
                 yield from rows.tensor_split(c.critic_minibatches)
 
     def _learning_rate(self, start: float) -> float:

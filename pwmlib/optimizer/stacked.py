@@ -98,16 +98,17 @@ class StackedPolicies:
         if c.continued:
             ends, alive = detached.ends
             for learner, *last in zip(self.learners, ends.split(c.batch), alive.split(c.batch), strict=True):
-                learner._ends = tuple(last)
+                learner._ends = (last[0], last[1])
         rewards = self._per_member(detached.rewards).flatten(1).masked_fill(~happened, 0.0)
         return metrics | {"critic_loss": losses.detach(), "critic_grad_norm": norm, "reward": rewards.sum(1) / count}
 
     def state_dict(self) -> dict[str, Any]:
         """All that continues bit-identically."""
-        ends = {} if self.learners[0]._ends is None else {"ends": [list(learner._ends) for learner in self.learners]}
-        each = {"return_moments": [learner.return_moments.state_dict() for learner in self.learners]}
-        each["generators"] = [learner.generator.get_state() for learner in self.learners]
-        return {**each, "actor": self._actor.state_dict(), "critics": self._critics.state_dict(), "step": self.step, **ends}
+        moments = [learner.return_moments.state_dict() for learner in self.learners]
+        generators = [learner.generator.get_state() for learner in self.learners]
+        ends = [list(learner._ends) for learner in self.learners if learner._ends is not None]
+        state = {"return_moments": moments, "generators": generators, "actor": self._actor.state_dict(), "step": self.step}
+        return state | {"critics": self._critics.state_dict()} | ({"ends": ends} if ends else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._actor.load_state_dict(state["actor"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class DMControl:
         """dm_control's Physics: the simulator's state."""
         return self._env.physics
 
-    def simulation(self) -> tuple[object, object]:
+    def simulation(self) -> tuple[Any, Any]:
         """MuJoCo's model and data of this moment."""
         return self.physics.model.ptr, self.physics.data.ptr
 

@@ -15,7 +15,7 @@ __all__ = ["CUSTOM_TASKS", "THREE_LINKS", "load_custom"]
 
 def reached(value: float, at_least: float, margin: float, *, at_margin: float = 0.1, sigmoid: str = "gaussian") -> float:
     """1 from `at_least` on, `at_margin` when `margin` below it."""
-    return rewards.tolerance(value, (at_least, np.inf), margin, sigmoid=sigmoid, value_at_margin=at_margin)
+    return float(rewards.tolerance(value, (at_least, np.inf), margin, sigmoid=sigmoid, value_at_margin=at_margin))
 
 
 class BackwardsWalker(walker.PlanarWalker):
@@ -53,7 +53,7 @@ class JumpingCheetah(cheetah.Cheetah):
 
     def get_reward(self, physics) -> float:
         torso, *feet = physics.named.data.xpos[["torso", "bfoot", "ffoot"], "z"]
-        still = rewards.tolerance(physics.speed(), (-0.5, 0.5), 0.5, sigmoid="linear", value_at_margin=0)
+        still = float(rewards.tolerance(physics.speed(), (-0.5, 0.5), 0.5, sigmoid="linear", value_at_margin=0))
         return float(np.mean([(5 * reached((torso + foot) / 2, 1.2, 0.6) + still) / 6 for foot in feet]))
 
 
@@ -61,7 +61,7 @@ class BackwardsHopper(hopper.Hopper):
     """Hop backwards at 1 m/s, half the speed of the forward task."""
 
     def get_reward(self, physics) -> float:
-        standing = rewards.tolerance(physics.height(), (0.6, 2))
+        standing = float(rewards.tolerance(physics.height(), (0.6, 2)))
         return standing * reached(-physics.speed(), 1, 0.5, at_margin=0.5, sigmoid="linear")
 
 
@@ -69,7 +69,7 @@ class SpinningPendulum(pendulum.SwingUp):
     """Turn at 9 rad/s or more, either way."""
 
     def get_reward(self, physics) -> float:
-        return float(reached(np.abs(physics.angular_velocity()).item(), 9, 4.5, at_margin=0.5, sigmoid="linear"))
+        return reached(np.abs(physics.angular_velocity()).item(), 9, 4.5, at_margin=0.5, sigmoid="linear")
 
 
 class SpinningBall(ball_in_cup.BallInCup):
@@ -86,8 +86,8 @@ class SpinningBall(ball_in_cup.BallInCup):
         super(ball_in_cup.BallInCup, self).initialize_episode(physics)
 
     def get_reward(self, physics) -> float:
-        distance = np.linalg.norm(physics.ball_to_target())
-        speed = np.linalg.norm(physics.named.data.qvel[["ball_x", "ball_z"]])
+        distance = float(np.linalg.norm(physics.ball_to_target()))
+        speed = float(np.linalg.norm(physics.named.data.qvel[["ball_x", "ball_z"]]))
         far = reached(distance, 0.5, 0.25, at_margin=0.5, sigmoid="linear")
         fast = reached(speed, 6, 3, at_margin=0.5, sigmoid="linear")
         return (1 - physics.in_target()) * (far + 2 * fast) / 3
@@ -130,8 +130,7 @@ THREE_LINKS = """
 
 def _on(module, task, *, seconds: float, control: float | None, physics=None) -> Environment:
     physics = physics or module.Physics.from_xml_string(*module.get_model_and_assets())
-    timing = {} if control is None else {"control_timestep": control}
-    return Environment(physics, task, time_limit=seconds, **timing)
+    return Environment(physics, task, time_limit=seconds, control_timestep=control)
 
 
 def _walker(speed: float) -> Environment:

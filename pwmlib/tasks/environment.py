@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -34,8 +34,8 @@ class Environment(Protocol):
         """
         ...
 
-    def simulation(self) -> tuple[object, object]:
-        """MuJoCo's model and data of this moment, for rendering."""
+    def simulation(self) -> tuple[Any, Any]:
+        """MuJoCo's model and data of this moment, for rendering; its compiled classes have no types."""
         ...
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .environment import clipped, missing
 from .registry import Task
+
+if TYPE_CHECKING:
+    from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 __all__ = ["MetaWorld"]
 
@@ -21,7 +26,7 @@ class MetaWorld:
         except Exception as error:
             raise missing(error) from error
         self.task = task
-        self._env = environments[f"{task.domain}-goal-observable"](seed=0)
+        self._env = _seeded(environments[f"{task.domain}-goal-observable"])
         self._env.seeded_rand_vec = True
         self._env._freeze_rand_vec = False
         self.success = False
@@ -42,9 +47,9 @@ class MetaWorld:
         self.success = bool(info["success"])
         return np.asarray(observation, np.float32), reward, self.success
 
-    def simulation(self) -> tuple[object, object]:
+    def simulation(self) -> tuple[Any, Any]:
         """MuJoCo's model and data of this moment."""
-        return self._env.unwrapped.model, self._env.unwrapped.data
+        return self._env.model, self._env.data
 
     def expert(self, observation: np.ndarray) -> np.ndarray:
         """Action of the scripted policy that MetaWorld ships, shape [4], clipped to [-1, 1]."""
@@ -56,3 +61,8 @@ class MetaWorld:
             warnings.simplefilter("ignore", UserWarning)  # it says that actions beyond [-1, 1] are clipped, at every step
             action = self._expert.get_action(observation.astype(np.float64))
         return np.clip(np.asarray(action, np.float32), -1.0, 1.0)
+
+
+def _seeded(kind: Callable[..., SawyerXYZEnv]) -> SawyerXYZEnv:
+    """An environment of that class, whose constructor has arguments that its declared base lacks."""
+    return kind(seed=0)

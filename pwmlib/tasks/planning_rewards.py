@@ -28,7 +28,7 @@ EXTRA_SENSORS: dict[str, tuple[tuple[str, str, str], ...]] = {
 
 
 def _from(value: np.ndarray, at_least: float, margin: float, at_margin: float = 0.1, sigmoid: str = "gaussian") -> np.ndarray:
-    return tolerance(value, (at_least, np.inf), margin, sigmoid=sigmoid, value_at_margin=at_margin)
+    return np.asarray(tolerance(value, (at_least, np.inf), margin, sigmoid=sigmoid, value_at_margin=at_margin))
 
 
 def _walker(name: str, s: Sensors) -> np.ndarray:
