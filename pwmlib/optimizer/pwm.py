@@ -30,7 +30,7 @@ LATER = {"later": True}  # at their default such fields change no run's name
 
 @settings
 class PWMConfig:
-    """Policy extraction. The defaults are the paper's; `PWMConfig.variant("released")` sets every switch to the public code's choice.
+    """The numbers of policy extraction are the paper's by default; `variant("released")` sets every switch to the public code's choice.
 
     Where the paper is silent (Adam's betas, learning-rate decay, initial standard deviation) the default is the released value.
     """
@@ -101,27 +101,27 @@ class PWMConfig:
 
     @property
     def critic_steps(self) -> int:
-        """Gradient steps of the critics per update."""
+        """The critics take this many gradient steps per update."""
         return self.critic_iterations * (1 if self.critic_sampling == "uniform" else self.critic_minibatches)
 
     @property
     def start_margin(self) -> int:
-        """Last steps of an episode whose states start no imagined rollout."""
+        """The states of this many last steps of an episode start no imagined rollout."""
         return self.horizon if self.start_states == "slice_start" else 0
 
     def returns(self, roll: Rollout, value: Callable[[Tensor], Tensor]) -> Tensor:
-        """What the actor climbs under these settings (Eq. 6), [batch]."""
+        """Compute what the actor climbs under these settings (Eq. 6), [batch]."""
         lam = self.lam if self.actor_objective == "td_lambda" else None
         twice = self.terminal_discount == "gamma^(H+1)"
         return actor_returns(roll, value, gamma=self.gamma, lam=lam, discounts_at_end=1 + twice)
 
     def targets(self, roll: Rollout, value: Callable[[Tensor], Tensor]) -> Tensor:
-        """What the critics learn under these settings (Eq. 7-8), [horizon, batch]."""
+        """Compute what the critics learn under these settings (Eq. 7-8), [horizon, batch]."""
         return critic_targets(roll, value, gamma=self.gamma, lam=self.lam if self.critic_target == "td_lambda" else 0.0)
 
     @classmethod
     def variant(cls, name: Variant, **overrides: object) -> PWMConfig:
-        """The paper's or the released code's choices; keyword arguments override single fields."""
+        """Give the paper's or the released code's choices; keyword arguments override single fields."""
         if name == "paper":
             return replace(cls(), **overrides)
         if name != "released":
@@ -135,7 +135,7 @@ class PWMConfig:
 
 
 class PWM:
-    """Actor, critics and their optimisers in one world; `update` is one iteration of Algorithm 1.
+    """The learner holds actor, critics and their optimisers; `update` is one iteration of Algorithm 1.
 
     The world is frozen dynamics (PWM), or environments that a simulator differentiates (SHAC) or a world model does (PWM online).
     All randomness comes from one generator, so that `state_dict` holds all that a bit-identical continuation needs.
@@ -156,7 +156,9 @@ class PWM:
         Args:
             dynamics: the world; it is used, never trained, and may be replaced between updates.
             starts: draws start states of imagined rollouts; None with `Episodes`, which go on where they are.
-            config, seed, device: the numbers; of weights and all that is drawn; of the networks.
+            config: the numbers; by default the paper's.
+            seed: of the initial weights and of all that is drawn.
+            device: of the networks.
             record: called with each update's rollout, without graph and with unscaled rewards, once the update has succeeded.
         """
         self.dynamics, self.starts, self.config, self.record = dynamics, starts, config or PWMConfig(), record
@@ -181,7 +183,7 @@ class PWM:
         self._ends: tuple[Tensor, Tensor] | None = None
 
     def update(self) -> dict[str, float]:
-        """One update: imagine, improve the actor, fit the critics. Returns scalars to log.
+        """Imagine, improve the actor, fit the critics; returns scalars to log.
 
         Raises:
             NonFiniteError: a loss or gradient was NaN or infinite; the learner, environments included, is back in the state before.
@@ -205,16 +207,16 @@ class PWM:
         return metrics | {"reward": float(lived.rewards[lived.happened].mean())}
 
     def imagine(self) -> Rollout:
-        """A batch of rollouts of the current policy, differentiable in the actor's parameters."""
+        """Roll out the current policy, differentiably in the actor's parameters."""
         start, noise = self._draw()
         return imagine(self.dynamics, self.actor, start, noise=noise, detach_policy_input=self.config.detach_policy_input)
 
     def value(self, state: Tensor) -> Tensor:
-        """V of states [..., state_dim] as returns and targets use it, [...]."""
+        """Return V of states [..., state_dim] as returns and targets use it, [...]."""
         return self.target.value(self.actor.normalise(state))
 
     def actor_loss(self, roll: Rollout) -> Tensor:
-        """Minus the (scaled) mean return, a scalar (Eq. 6)."""
+        """Compute minus the (scaled) mean return, a scalar (Eq. 6)."""
         c = self.config
         returns = c.returns(roll, self.value)
         if c.return_scaling == "running_std":
@@ -223,14 +225,14 @@ class PWM:
         return -returns.mean() / (c.horizon if c.actor_loss_scale == "horizon" else 1)
 
     def critic_loss(self, states: Tensor, targets: Tensor, steps: float | None = None) -> Tensor:
-        """Eq. 9 for states [n, state_dim] and targets [n] of trajectories of `steps` steps on average (default: the horizon); a scalar."""
+        """Compute Eq. 9 for states [n, state_dim], targets [n] of trajectories of `steps` steps on average (default: the horizon)."""
         squared = (self.critics(states) - targets).square()
         if self.config.critic_loss == "mean":
             return squared.mean()
         return squared.sum(0).mean() * (self.config.horizon if steps is None else steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that continues the run bit-identically: parameters, optimisers, moments, step, random state, environments."""
+        """Return all that continues the run bit-identically: parameters, optimisers, moments, step, random state, environments."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         ends = {} if self._ends is None else {"ends": list(self._ends)}
         return {**parts, "generator": self.generator.get_state(), "step": self.step, **ends}
