@@ -8,13 +8,13 @@ Method and coefficients are those of the code published with that paper (October
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pwmlib.continuation import Continued
 from pwmlib.errors import check_finite, restored_on_failure
 from pwmlib.model.layers import MLPEnsemble, linear_layers, mlp, training_mode
 from pwmlib.model.training import SliceSource
@@ -131,8 +131,10 @@ class TDMPC2(nn.Module):
         return self.two_hot.decode(logits, inverse_symlog=True).min(0).values
 
 
-class TDMPC2Trainer:
+class TDMPC2Trainer(Continued):
     """An `update` is a joint gradient step of model and values, then one of the prior; `state_dict` continues it bit-identically."""
+
+    kept = ("model", "agent", "optimiser", "prior_optimiser", "rng", "generator", "scale", "step")
 
     def __init__(self, model: WorldModel, data: SliceSource, discounts: Tensor, config: TDMPC2Config | None = None, *, seed: int = 0):
         """Build agent and optimisers; `discounts` is gamma of each task, [tasks] (`task_discount`)."""
@@ -142,7 +144,7 @@ class TDMPC2Trainer:
             torch.manual_seed(seed)
             self.agent = TDMPC2(model, config).to(model.obs_mean.device)
         c = self.config = self.agent.config
-        self.data, self.discounts = data, discounts.to(model.obs_mean.device)
+        self.model, self.data, self.discounts = model, data, discounts.to(model.obs_mean.device)
         encoder = [] if model.encoder is None else list(model.encoder.parameters())
         rest = [p for p in (*model.parameters(), *self.agent.q.parameters()) if not any(p is e for e in encoder)]
         self.parameters = [*rest, *encoder]
@@ -220,28 +222,6 @@ class TDMPC2Trainer:
         weight = c.rho ** torch.arange(c.horizon, device=obs.device, dtype=obs.dtype)
         terms = {k: ((1.0 if k == "termination" else weight) * part.mean(-1)).sum() / c.horizon for k, part in parts.items()}
         return terms, latents, task, counted
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that a bit-identical continuation needs but the data."""
-        return {
-            "model": self.agent.model.state_dict(),
-            "agent": self.agent.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "prior_optimiser": self.prior_optimiser.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "generator": self.generator.get_state(),
-            "scale": self.scale,
-            "step": self.step,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`."""
-        self.agent.load_state_dict(state["agent"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.prior_optimiser.load_state_dict(state["prior_optimiser"])
-        self.rng.bit_generator.state = state["rng"]
-        self.generator.set_state(state["generator"])
-        self.scale, self.step = state["scale"], int(state["step"])
 
     def _prior_loss(self, latents: Tensor, task: Tensor, counted: Tensor | float) -> tuple[Tensor, Tensor]:
         """Minus the value of the prior's actions (scaled) and its entropy, weighted rho^t, where `counted`; and the new scale."""

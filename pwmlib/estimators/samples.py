@@ -15,17 +15,10 @@ __all__ = ["LogProbability", "PolicyGradients", "flat_parameters", "parameter_gr
 
 @runtime_checkable
 class GaussianPolicy(Protocol):
-    """A likelihood ratio needs this of a policy; `pwmlib.optimizer.actor_critic.Actor` has it."""
+    """A likelihood ratio needs a policy's mean and deviation before squashing; `pwmlib.optimizer.actor_critic.Actor` has them."""
 
-    @property
-    def mean(self) -> Callable[[Tensor], Tensor]:
-        """It maps states [..., state_dim] to means before squashing, [..., action_dim]."""
-        ...
-
-    @property
-    def std(self) -> Tensor:
-        """The standard deviation before squashing has shape [action_dim]."""
-        ...
+    mean: Callable[[Tensor], Tensor]
+    std: Tensor
 
 
 class LogProbability(nn.Module):
@@ -85,10 +78,10 @@ def flat_parameters(module: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
-def parameter_gradients(module: nn.Module, states: Tensor, inputs: Tensor, cotangents: Tensor, *, chunk: int | None = None) -> Tensor:
+def parameter_gradients(module: nn.Module, states: Tensor, inputs: Tensor, cotangents: Tensor) -> Tensor:
     """Sum cotangents times d module(state, input) / d parameters over time, per sample and horizon: [K, N, P], float64.
 
-    states: [T, N, ...], inputs: [T, N, ...], cotangents: [K, T, N, outputs]. chunk: samples at once (None: all). Computed in float64.
+    states: [T, N, ...], inputs: [T, N, ...], cotangents: [K, T, N, outputs]. Computed in float64.
     """
     parameters = {name: p.detach().double() for name, p in module.named_parameters()}
     buffers = {name: b.detach().double() if b.is_floating_point() else b for name, b in module.named_buffers()}
@@ -98,7 +91,7 @@ def parameter_gradients(module: nn.Module, states: Tensor, inputs: Tensor, cotan
         (found,) = vmap(pull)(seeds)
         return torch.cat([found[name].flatten(1) for name in parameters], -1)
 
-    run = vmap(sample, in_dims=(1, 1, 2), out_dims=1, chunk_size=chunk)
+    run = vmap(sample, in_dims=(1, 1, 2), out_dims=1)
     return run(states.double(), inputs.double(), cotangents.double())
 
 

@@ -91,8 +91,8 @@ class FrozenMultiTaskModel:
         if not model.config.task_dim:
             raise ValueError(f"FrozenMultiTaskModel: needs a model with task embeddings, got task_dim=0 in {model}")
         self.model, self.reward_symexp, self.action_dim = model, reward_symexp, model.action_dim
-        self._sizes = (model.latent_dim, model.config.task_dim, model.action_dim)
-        self.state_dim = sum(self._sizes)
+        self._latent_dim = model.latent_dim
+        self.state_dim = model.latent_dim + model.config.task_dim + model.action_dim
         self._net = frozen_copy(model)
 
     @torch.no_grad()
@@ -103,14 +103,14 @@ class FrozenMultiTaskModel:
         return torch.cat([z, *self.model._embed(task, z), mask], -1)
 
     def _step_inputs(self, state: Tensor, action: Tensor) -> Tensor:
-        z, e, mask = state.split(self._sizes, -1)
-        return torch.cat([z, e, action * mask], -1)
+        known, mask = state.tensor_split([-self.action_dim], -1)
+        return torch.cat([known, action * mask], -1)
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
         """Return the next state; embedding and mask stay as they are."""
-        z, e, mask = state.split(self._sizes, -1)
+        z, constant = state.tensor_split([self._latent_dim], -1)
         change = self._net.dynamics(self._step_inputs(state, action))
-        return torch.cat([z + change if self.model.config.residual else change, e, mask], -1)
+        return torch.cat([z + change if self.model.config.residual else change, constant], -1)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor | None = None) -> Tensor:
         """Return R(z, a, e), shape [...]."""
@@ -118,5 +118,5 @@ class FrozenMultiTaskModel:
 
     def done(self, next_state: Tensor) -> Tensor | None:
         """Return where the episode has ended, as `FrozenWorldModel.done` does."""
-        head, seen = self._net.termination_head, next_state.detach()[..., : sum(self._sizes[:2])]
+        head, seen = self._net.termination_head, next_state.detach()[..., : -self.action_dim]
         return None if head is None else head(seen).squeeze(-1) > 0

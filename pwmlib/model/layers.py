@@ -61,10 +61,6 @@ class SimNorm(nn.Module):
         """Apply it to x [..., n]."""
         return simnorm(x, self.group_size)
 
-    def extra_repr(self) -> str:
-        """Name the group size when the module is printed."""
-        return f"group_size={self.group_size}"
-
 
 def norm_and_activation(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, activation: str | nn.Module | None, norm: NormOrder
@@ -125,14 +121,10 @@ class NormedLinear(nn.Module):
         self.ln = nn.LayerNorm(out_features) if norm != "none" else None
         self.activation = activation
 
-    def finish(self, x: Tensor) -> Tensor:
-        """Apply what follows the linear map: LayerNorm and activation."""
-        weight, bias = (None, None) if self.ln is None else (self.ln.weight, self.ln.bias)
-        return norm_and_activation(x, weight, bias, self.activation, self.norm)
-
     def forward(self, x: Tensor) -> Tensor:
         """Map x [..., in_features] to [..., out_features]."""
-        return self.finish(F.linear(x, self.weight, self.bias))
+        weight, bias = (None, None) if self.ln is None else (self.ln.weight, self.ln.bias)
+        return norm_and_activation(F.linear(x, self.weight, self.bias), weight, bias, self.activation, self.norm)
 
 
 def linear_layers(net: nn.Module) -> list[NormedLinear]:

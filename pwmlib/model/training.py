@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pwmlib.continuation import Continued
 from pwmlib.errors import NonFiniteError, check_finite
 from pwmlib.model.world_model import WorldModelLossConfig
 from pwmlib.settings import Count, NonNegative, Positive, settings
 
 from .world_model import WorldModel, world_model_loss
 
-__all__ = [
-    "SliceSource",
-    "Variant",
-    "WorldModelTrainer",
-    "WorldModelTraining",
-    "gradient_step",
-    "held_out_fit",
-]
+__all__ = ["SliceSource", "Variant", "WorldModelTrainer", "WorldModelTraining", "gradient_step"]
 
 
 class SliceSource(Protocol):
@@ -67,8 +61,10 @@ def gradient_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, lr: float, 
     return float(norm)
 
 
-class WorldModelTrainer:
+class WorldModelTrainer(Continued):
     """It minimises Eq. 10 over random slices by Adam; `update` is one step, `state_dict` continues it bit-identically."""
+
+    kept = ("model", "optimiser", "rng", "step")
 
     def __init__(
         self, model: WorldModel, data: SliceSource, config: WorldModelTraining | None = None, *, seed: int = 0, decay_from: int = 0
@@ -115,48 +111,6 @@ class WorldModelTrainer:
         """What computing the loss may change: a spectral norm's vectors, an embedding longer than its norm allows."""
         embedding = self.model.task_embedding
         return [*self.model.buffers(), *([embedding.weight] if embedding is not None else [])]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that a bit-identical continuation needs but the data."""
-        return {
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "step": self.step,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`."""
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.rng.bit_generator.state = state["rng"]
-        self.step = int(state["step"])
-
-
-@torch.no_grad()
-def held_out_fit(model: WorldModel, data: SliceSource, *, horizon: int = 16, batch: int = 512, seed: int = 0) -> dict[str, float]:
-    """Measure how predicted rewards follow recorded ones at the first and the last of `horizon` open-loop steps.
-
-    correlation_first, correlation_last: in symlog space. slope_first, slope_last: least-squares slope of predicted over recorded rewards in
-    their own units; gradients are off by about the same factor, which no correlation shows.
-    data should hold episodes that were not trained on; steps after an episode's end are left out. NaN where the recorded
-    rewards do not vary.
-    """
-    found_slices = data.slices(batch, horizon, np.random.default_rng(seed))
-    obs, action, reward, task, *ends = (x.to(model.obs_mean.device) for x in found_slices)
-    happened = ends[0].bool() if ends else torch.ones_like(reward, dtype=torch.bool)
-    z = model.encode(obs[0], task)
-    found = {}
-    for t in range(horizon):
-        if t in (0, horizon - 1):
-            predicted = model.reward(z, action[t], task, symexp=True)
-            pair = torch.stack([predicted, reward[t]])[:, happened[t]]
-            end = "first" if t == 0 else "last"
-            found[f"correlation_{end}"] = float(torch.corrcoef(torch.sign(pair) * torch.log1p(pair.abs()))[0, 1])
-            covariance = torch.cov(pair)
-            found[f"slope_{end}"] = float(covariance[0, 1] / covariance[1, 1])
-        z = model.next(z, action[t], task)
-    return found
 
 
 Variant = Literal["paper", "released"]

@@ -47,11 +47,6 @@ class TwoHot:
         if not self.low < self.high:
             raise SettingError("low", self.low, f"must be less than high={self.high}")
 
-    @property
-    def bin_size(self) -> float:
-        """Neighbouring bins are this far apart in symlog space."""
-        return (self.high - self.low) / (self.bins - 1)
-
     def points(self, like: Tensor) -> Tensor:
         """Return the bin centres in symlog space, shape [bins], on the device and dtype of `like`."""
         return _bins(self.low, self.high, self.bins, like.device, like.dtype)
@@ -61,7 +56,7 @@ class TwoHot:
 
         Values beyond the ends go to the end bin, and NaN gives NaN, so that training can stop on it.
         """
-        position = (symlog(x).clamp(self.low, self.high) - self.low) / self.bin_size
+        position = (symlog(x).clamp(self.low, self.high) - self.low) / ((self.high - self.low) / (self.bins - 1))
         lower = position.floor().clamp(max=self.bins - 2)
         weight = (position - lower).unsqueeze(-1)
         index = lower.nan_to_num(0.0).long().unsqueeze(-1)

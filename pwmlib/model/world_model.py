@@ -15,13 +15,7 @@ from pwmlib.settings import Count, Fraction, NonNegative, SettingError, Whole, s
 from .layers import Activation, SimNorm, linear_layers, mlp, training_mode
 from .twohot import TwoHot
 
-__all__ = [
-    "WORLD_MODEL_SIZES",
-    "WorldModel",
-    "WorldModelConfig",
-    "WorldModelLossConfig",
-    "world_model_loss",
-]
+__all__ = ["WORLD_MODEL_SIZES", "WorldModel", "WorldModelConfig", "WorldModelLossConfig", "world_model_loss"]
 
 
 @settings
@@ -257,6 +251,7 @@ def world_model_loss(
             f"world_model_loss: obs must be [H+1, B, D], action [H, B, A], reward [H, B]; "
             f"got {tuple(obs.shape)}, {tuple(action.shape)}, {tuple(reward.shape)}"
         )
+    # Steps after an episode's end are made harmless, since 0 times NaN would be NaN.
     if valid is not None:
         over = valid == 0
         reward, action = reward.masked_fill(over, 0.0), action.masked_fill(over.unsqueeze(-1), 0.0)
@@ -269,22 +264,23 @@ def world_model_loss(
         for a in action:
             zs.append(model.next(zs[-1], a, task).to(obs.dtype))
         latents = torch.stack(zs)
-        # Latents are pulled towards the targets, summed over their entries; a mean over the batch, a weight gamma^t over time.
+        # Latents are pulled towards the targets: squared distances, summed over their entries, a mean over the batch.
         squared = (latents[1:] - targets).square()
         kept = (lambda x: x.mean(-1)) if valid is None else (lambda x: (x * valid).mean(-1))
         per_step = kept(squared.sum(-1) if config.dynamics_reduction == "sum" else squared.mean(-1))
         # Rewards of all steps at once: two-hot cross-entropy.
         logits = model.reward_logits(latents[:-1], action, task).to(obs.dtype)
-        target_reward = reward
         if config.normalise_reward:
-            target_reward = ((reward - model.reward_mean) / model.reward_std).clamp(-5.0, 5.0)
-        reward_error = kept(_reward_error(model, logits, target_reward, config.reward_loss))
+            reward = ((reward - model.reward_mean) / model.reward_std).clamp(-5.0, 5.0)
+        reward_error = kept(_reward_error(model, logits, reward, config.reward_loss))
+        # Both are summed over the steps, step t with the weight gamma^t, and added up.
         weight = config.gamma ** torch.arange(horizon, device=obs.device, dtype=obs.dtype)
         dynamics, rewards = (weight * per_step).sum(), (weight * reward_error).sum()
         if config.divide_by_horizon != "none":
             dynamics, rewards = dynamics / horizon, rewards / horizon ** (2 if config.divide_by_horizon == "released" else 1)
         loss = config.dynamics_coef * dynamics + config.reward_coef * rewards
         parts = {"dynamics": dynamics.detach(), "reward": rewards.detach()}
+        # Where episodes may end, a head learns from every state reached whether it ended one.
         if model.termination_head is not None and terminated is not None:
             logit = model.termination_logit(latents[1:], task).to(obs.dtype)
             ends = (weight * kept(F.binary_cross_entropy_with_logits(logit, terminated.to(obs.dtype), reduction="none"))).sum()

@@ -89,11 +89,6 @@ class ModelEnv:
             self.replay.add(*row)
         self._window.clear()
 
-    @property
-    def state(self) -> Tensor:
-        """The state is that of the real environments."""
-        return self.env.state
-
     def state_dict(self) -> dict[str, Any]:
         """Return where the real environments are."""
         return self.env.state_dict()

@@ -123,10 +123,7 @@ class OnlineAgent:
         return {
             "trainer": self.trainer.state_dict(),
             "learner": self.learner.state_dict(),
-            "episodes": [
-                {"rows": torch.from_numpy(e.rows), "behaviour": e.behaviour, "seed": e.seed, "success": e.success, "touched": e.touched}
-                for e in self.episodes
-            ],
+            "episodes": [{**vars(e), "rows": torch.from_numpy(e.rows)} for e in self.episodes],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -136,7 +133,7 @@ class OnlineAgent:
         for shard in self._replay:
             self.data.add(0, shard)
         for e in state["episodes"]:
-            self._add(Episode(e["rows"].numpy(), e["behaviour"], e["seed"], e["success"], e["touched"]))
+            self._add(Episode(**{**e, "rows": e["rows"].numpy()}))
         self.trainer.load_state_dict(state["trainer"])
         self.learner.load_state_dict(state["learner"])
         self._refresh()

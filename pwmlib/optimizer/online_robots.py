@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
+from pwmlib.continuation import Continued
 from pwmlib.data.replay import Replay
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.world_model import WorldModel, WorldModelConfig, WorldModelLossConfig
@@ -92,11 +95,13 @@ class OnlinePWMConfig:
         )
 
 
-class OnlinePWM:
+class OnlinePWM(Continued):
     """An `update` is one of the policy on the model's gradients, with the real environments driving, and `model_updates` of the model.
 
     given: a replay of another learner, which the world model is pre-trained on (`pretraining_updates`) and goes on to learn from.
     """
+
+    kept = ("learner", "trainer", "replay")
 
     def __init__(self, env: DifferentiableEnv, config: OnlinePWMConfig | None = None, *, seed: int = 0, given: Replay | None = None):
         self.config, self.env = config or OnlinePWMConfig(), env
@@ -127,10 +132,9 @@ class OnlinePWM:
         """It counts the updates so far, those of the world model alone from minus `updates_before` to 0."""
         return self.learner.step if self.trainer.step >= self.updates_before else self.trainer.step - self.updates_before
 
-    @property
-    def actor(self):
-        """The policy acts on observations, as `pwmlib.sim.training_env.evaluate_policy` wants it."""
-        return lambda obs, noise=None: self.learner.actor(self.world.encode(obs), noise)
+    def actor(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Act on observations, as `pwmlib.sim.training_env.evaluate_policy` wants it."""
+        return self.learner.actor(self.world.encode(obs), noise)
 
     def update(self) -> dict[str, float]:
         """Update the world model alone while it is being pre-trained, then everything; returns scalars to log."""
@@ -161,11 +165,7 @@ class OnlinePWM:
     def _standardise(self) -> None:
         self.model.set_statistics(*self.config.training.standardisation(*self.replay.statistics()))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that a bit-identical continuation needs."""
-        return {"learner": self.learner.state_dict(), "trainer": self.trainer.state_dict(), "replay": self.replay.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from there; without a "replay" (of a run that is over) the policy can act, but nothing can be learned."""
         if "replay" in state:
             self.replay.load_state_dict(state["replay"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from pwmlib.continuation import Continued
 from pwmlib.errors import check_finite, restored_on_failure
 from pwmlib.model.dynamics import Dynamics, Episodes
 from pwmlib.model.layers import Activation, NormOrder
@@ -100,11 +101,6 @@ class PWMConfig:
             raise SettingError("critic_minibatches", self.critic_minibatches, said)
 
     @property
-    def critic_steps(self) -> int:
-        """The critics take this many gradient steps per update."""
-        return self.critic_iterations * (1 if self.critic_sampling == "uniform" else self.critic_minibatches)
-
-    @property
     def start_margin(self) -> int:
         """The states of this many last steps of an episode start no imagined rollout."""
         return self.horizon if self.start_states == "slice_start" else 0
@@ -134,7 +130,7 @@ class PWMConfig:
         return replace(cls(), **{**released, **overrides})
 
 
-class PWM:
+class PWM(Continued):
     """The learner holds actor, critics and their optimisers; `update` is one iteration of Algorithm 1.
 
     The world is frozen dynamics (PWM), or environments that a simulator differentiates (SHAC) or a world model does (PWM online).
@@ -154,7 +150,7 @@ class PWM:
         """Build the networks.
 
         Args:
-            dynamics: the world; it is used, never trained, and may be replaced between updates.
+            dynamics: the world; it is used, never trained. Frozen dynamics may be replaced between updates.
             starts: draws start states of imagined rollouts; None with `Episodes`, which go on where they are.
             config: the numbers; by default the paper's.
             seed: of the initial weights and of all that is drawn.
@@ -163,6 +159,7 @@ class PWM:
         """
         self.dynamics, self.starts, self.config, self.record = dynamics, starts, config or PWMConfig(), record
         self.device = torch.device(device)
+        self.env = dynamics if isinstance(dynamics, Episodes) else None
         c, state_dim = self.config, dynamics.obs_dim if isinstance(dynamics, Episodes) else dynamics.state_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -181,6 +178,8 @@ class PWM:
         self.return_moments = RunningMoments(dtype=torch.float64)
         self.step = 0
         self._ends: tuple[Tensor, Tensor] | None = None
+        also = [name for name, there in (("target", c.target_kept), ("env", self.env)) if there]
+        self.kept = ("actor", "critics", "actor_optimiser", "critic_optimiser", "return_moments", *also, "generator", "step")
 
     def update(self) -> dict[str, float]:
         """Imagine, improve the actor, fit the critics; returns scalars to log.
@@ -190,13 +189,14 @@ class PWM:
         """
         c = self.config
         with restored_on_failure(self):
-            # Imagine H steps from the start states, with the graph from rewards to the actor's weights.
+            # Imagine H steps from the start states, with the graph from rewards to the actor's weights. "lived" is in the world's units.
             lived = self.imagine()
             roll = lived if c.reward_scale == 1.0 else replace(lived, rewards=c.reward_scale * lived.rewards)
             # The actor climbs the gradient of its returns (Eq. 6); then the critics learn what these returns were (Eq. 7-9).
             metrics = self._improve_actor(roll)
             metrics |= self._fit_critics(roll.detach())
         lived = lived.detach()
+        # What the next update begins with, once this one has succeeded.
         if c.continued:
             self._ends = lived.ends
         if self.actor.moments is not None:
@@ -233,28 +233,18 @@ class PWM:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that continues the run bit-identically: parameters, optimisers, moments, step, random state, environments."""
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
-        ends = {} if self._ends is None else {"ends": list(self._ends)}
-        return {**parts, "generator": self.generator.get_state(), "step": self.step, **ends}
+        return super().state_dict() | ({} if self._ends is None else {"ends": list(self._ends)})
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.generator.set_state(state["generator"].cpu())
+        super().load_state_dict(state)
         self._ends = tuple(x.to(self.device) for x in state["ends"]) if "ends" in state else None
-        self.step = int(state["step"])
-
-    def _parts(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name) for name in ("actor", "critics", "actor_optimiser", "critic_optimiser", "return_moments")}
-        parts |= {"target": self.target} if self.config.target_kept else {}
-        return parts | ({"env": self.dynamics} if isinstance(self.dynamics, Episodes) else {})
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         """Start states [batch, state_dim] and the policy's noise [horizon, batch, action_dim] of a batch of rollouts."""
         c, generator = self.config, self.generator
-        if isinstance(self.dynamics, Episodes):  # they go on where they are
-            start = self.dynamics.detach()
+        if self.env is not None:  # episodes go on where they are
+            start = self.env.detach()
         elif self.starts is None:
             raise ValueError("PWM: starts=None is for environments with episodes of their own; frozen dynamics need start states")
         else:
@@ -267,25 +257,26 @@ class PWM:
 
     def _improve_actor(self, roll: Rollout) -> dict[str, float]:
         c = self.config
-        loss = self.actor_loss(roll)
+        loss = self.actor_loss(roll)  # its gradient goes back through all H steps (Eq. 3)
         rate = {"lr": self._learning_rate(c.actor_lr), "max_norm": c.actor_grad_norm}
         norm = gradient_step(self.actor_optimiser, loss, **rate, update=self.step + 1, name="actor")
         self.actor.clamp_log_std_()
+        # Where tanh is flat the actor learns nothing: the share of such actions is logged.
         saturated = (roll.actions.detach()[roll.happened].abs() > 0.97).float().mean()
         return {"actor_loss": float(loss.detach()), "actor_grad_norm": norm, "saturation": float(saturated)}
 
     def _fit_critics(self, roll: Rollout) -> dict[str, float]:
         c, happened = self.config, roll.happened
-        targets = c.targets(roll, self.value)[happened]
+        targets = c.targets(roll, self.value)[happened]  # Eq. 7-8 by the critics as they are, of the steps that happened
         states = self.actor.normalise(roll.states[happened])
         check_finite(self.step + 1, critic_targets=targets.sum())
         rate = {"lr": self._learning_rate(c.critic_lr), "max_norm": c.critic_grad_norm}
         losses, norm = [], 0.0
-        for rows in self._minibatches(len(targets)):
+        for rows in self._minibatches(len(targets)):  # Eq. 9 on one part of the data after the other
             loss = self.critic_loss(states[rows], targets[rows], len(targets) / happened.shape[1])
             norm = gradient_step(self.critic_optimiser, loss, **rate, update=self.step + 1, name="critic")
             losses.append(loss.detach())
-        if c.target_kept:
+        if c.target_kept:  # the target critics follow slowly (SHAC)
             with torch.no_grad():
                 for slow, fast in zip(self.target.parameters(), self.critics.parameters(), strict=True):
                     slow.lerp_(fast, 1 - c.target_kept)
@@ -304,6 +295,5 @@ class PWM:
                 yield from rows.tensor_split(c.critic_minibatches)
 
     def _learning_rate(self, start: float) -> float:
-        c = self.config
-        done = min(self.step / c.updates, 1.0) if c.lr_schedule == "linear" else 0.0
-        return start + (c.final_lr - start) * done
+        done = min(self.step / self.config.updates, 1.0) if self.config.lr_schedule == "linear" else 0.0
+        return start + (self.config.final_lr - start) * done

@@ -10,7 +10,7 @@ import torch
 from companion.double_pendulum import study, sweep, training
 from companion.double_pendulum.fidelity import KINDS, fidelity_study
 from companion.double_pendulum.sentences import double_pendulum_claims
-from pwmlib.model.training import held_out_fit
+from pwmlib.evaluation.predictions import held_out_fit
 from pwmlib.sim.env import EnvDynamics
 
 TINY = {
