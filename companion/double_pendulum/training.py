@@ -17,13 +17,8 @@ from pwmlib.data import SliceSampler
 from pwmlib.data.checkpoints import load_state, save_state, write_atomic
 from pwmlib.evaluation.predictions import held_out_fit
 from pwmlib.model.frozen import FrozenWorldModel
-<<<<<<< HEAD
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
-from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig
-=======
-from pwmlib.model.training import WorldModelTrainer, WorldModelTraining, held_out_fit
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
->>>>>>> main
 from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.optimizer.imagination import Rollout
 from pwmlib.optimizer.shac import SHAC, SHACConfig

@@ -20,13 +20,9 @@ from pwmlib.baselines.tdmpc2 import TDMPC2Trainer, task_discount
 from pwmlib.data import EpisodeStore, SliceSampler
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.data.published_chunks import import_chunks, task_set
-<<<<<<< HEAD
 from pwmlib.evaluation.predictions import held_out_fit
 from pwmlib.model.training import WorldModelTrainer
-=======
-from pwmlib.model.training import WorldModelTrainer, held_out_fit
 from pwmlib.model.world_model import WorldModel
->>>>>>> main
 from pwmlib.settings import settings
 
 from .cost import cost_line
