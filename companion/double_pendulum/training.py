@@ -15,8 +15,9 @@ from companion.running.runs import Run, single_thread, train
 from companion.running.scales import read_scales
 from pwmlib.data import SliceSampler
 from pwmlib.data.checkpoints import load_state, save_state, write_atomic
+from pwmlib.evaluation.predictions import held_out_fit
 from pwmlib.model.frozen import FrozenWorldModel
-from pwmlib.model.training import WorldModelTrainer, WorldModelTraining, held_out_fit
+from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.optimizer.imagination import Rollout

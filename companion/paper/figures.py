@@ -160,7 +160,7 @@ def _released_curves(inputs: Inputs, number: str) -> Figure:
 
 
 def _ablation(number: str, name: str) -> Callable[[Inputs], Figure]:
-    """Say how Fig. 7a, 7b, 8a and 17 are drawn: published, bars; released, curves; ours, the question `name`. Fig. 19 has ours only."""
+    """Draw Fig. 7a, 7b, 8a and 17: as published, bars; as released, curves; ours, the question `name`. Fig. 19 has ours only."""
 
     def draw(inputs: Inputs) -> Figure:
         tasks = dict.fromkeys(c.task for c in CURVES if c.figure == number)

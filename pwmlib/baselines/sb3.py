@@ -30,7 +30,7 @@ _BUFFER = ("observations", "next_observations", "actions", "rewards", "dones", "
 
 
 class SB3Env(VecEnv):
-    """A `DifferentiableEnv` as stable-baselines3's vector environment; its gradients are not used."""
+    """It is a `DifferentiableEnv` as stable-baselines3's vector environment; its gradients are not used."""
 
     _action: Tensor
 
@@ -39,14 +39,17 @@ class SB3Env(VecEnv):
         super().__init__(env.count, *spaces(env))
 
     def reset(self) -> np.ndarray:
+        """Begin new episodes at different ages; returns observations [n, obs_dim]."""
         seed = next((s for s in self._seeds if s is not None), None)
         self._reset_seeds()
         return self.env.reset(seed=seed, spread=True).cpu().numpy()
 
     def step_async(self, actions: np.ndarray) -> None:
+        """Take the actions [n, action_dim] of the next step."""
         self._action = torch.as_tensor(np.asarray(actions, np.float32), device=self.env.simulator.device)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Take that step; returns observations, rewards, ends and what ended episodes saw last."""
         with torch.no_grad():
             step = self.env.step(self._action)
         terminated, truncated = step.terminated.cpu().numpy(), step.truncated.cpu().numpy()
@@ -58,24 +61,28 @@ class SB3Env(VecEnv):
         return step.obs.cpu().numpy(), step.reward.cpu().numpy(), ended, infos
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
     def get_attr(self, attr_name: str, indices: int | Sequence[int] | None = None) -> list[Any]:
+        """Return the batch's attribute once for each environment."""
         value = None if attr_name == "render_mode" else getattr(self.env, attr_name)
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: int | Sequence[int] | None = None) -> None:
+        """Raise NotImplementedError."""
         raise NotImplementedError(f"SB3Env: the environments are one batch; {attr_name!r} cannot be set in some of them")
 
     def env_method(self, method_name: str, *args: Any, indices: int | Sequence[int] | None = None, **kwargs: Any) -> list[Any]:
+        """Raise NotImplementedError."""
         raise NotImplementedError(f"SB3Env: the environments are one batch; {method_name!r} cannot be called on some of them")
 
     def env_is_wrapped(self, wrapper_class: type, indices: int | Sequence[int] | None = None) -> list[bool]:
+        """Say that no environment is wrapped."""
         return [False for _ in self._get_indices(indices)]
 
 
 class SB3Learner:
-    """PPO (with normalised observations and rewards) or SAC; `state_dict` continues it bit-identically."""
+    """It learns by PPO (with normalised observations and rewards) or SAC; `state_dict` continues it bit-identically."""
 
     def __init__(self, algorithm: Literal["ppo", "sac"], env: DifferentiableEnv, config: SB3Config | None = None, *, seed: int = 0):
         c = self.config = config or SB3Config()
@@ -104,7 +111,7 @@ class SB3Learner:
         self._begun = False
 
     def update(self) -> dict[str, float]:
-        """`steps` steps of every environment and their training. Returns scalars to log; raises NonFiniteError."""
+        """Take `steps` steps of every environment and train on them; returns scalars to log, and raises NonFiniteError."""
         with restored_on_failure(self, rows=False), self._replaced_rows_kept():
             metrics = self._update()
         self.step += 1
@@ -146,19 +153,19 @@ class SB3Learner:
             raise
 
     def learning_rate(self) -> float:
-        """Of the next update."""
+        """Return the learning rate of the next update."""
         c = self.config
         return c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, self.step / c.updates)
 
     @torch.no_grad()
     def actor(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The deterministic policy on observations [n, obs_dim]."""
+        """Act deterministically on observations [n, obs_dim]."""
         normal = self.normalised.normalize_obs(obs.cpu().numpy())
         action, _ = self.model.predict(normal, deterministic=True)
         return torch.as_tensor(action, device=obs.device)
 
     def state_dict(self, *, rows: bool = True) -> dict[str, Any]:
-        """Everything that the next update depends on; without the rows of SAC's replay, only how many there are."""
+        """Return everything that the next update depends on; without the `rows` of SAC's replay, only how many there are."""
         m, n = self.model, self.normalised
         moments = {
             name: {"mean": _tensor(rms.mean), "var": _tensor(rms.var), "count": float(rms.count)} for name, rms in self._moments().items()
@@ -180,6 +187,7 @@ class SB3Learner:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`; without a "replay" (of a run that is over) the policy can act."""
         m, n = self.model, self.normalised
         if state["counters"]["begun"] and not self._begun:
             m._setup_learn(0, None, reset_num_timesteps=True)  # what learn() prepares on its first call

@@ -20,12 +20,12 @@ Act = Callable[[np.ndarray, int], np.ndarray]
 
 
 def uniform_random(env: Environment, rng: np.random.Generator) -> Act:
-    """Independent uniform actions."""
+    """Draw independent uniform actions."""
     return lambda obs, step: rng.uniform(-1.0, 1.0, env.task.action_dim)
 
 
 def correlated_random(env: Environment, rng: np.random.Generator) -> Act:
-    """First-order correlated noise (rho 0.8 or 0.95 per episode) with unit variance, clipped; reaches farther than white noise."""
+    """Draw noise of unit variance, correlated over time (rho 0.8 or 0.95 per episode), which reaches farther than white noise."""
     rho = rng.choice([0.8, 0.95])
     state = rng.standard_normal(env.task.action_dim)
 
@@ -38,13 +38,13 @@ def correlated_random(env: Environment, rng: np.random.Generator) -> Act:
 
 
 def scripted_noisy(env: Environment, rng: np.random.Generator) -> Act:
-    """The scripted expert plus Gaussian noise of one scale per episode (0.1, 0.3, 0.6 or 1)."""
+    """Add Gaussian noise of one scale per episode (0.1, 0.3, 0.6 or 1) to the scripted expert."""
     expert, scale = _scripted(env).expert, rng.choice([0.1, 0.3, 0.6, 1.0])
     return lambda obs, step: expert(obs) + scale * rng.standard_normal(env.task.action_dim)
 
 
 def scripted_hold(env: Environment, rng: np.random.Generator) -> Act:
-    """The scripted expert with a little noise, that stays where it is while the task is solved instead of driving on."""
+    """Follow the scripted expert with a little noise, and stay while the task is solved instead of driving on."""
     scripted = _scripted(env)
 
     def act(obs: np.ndarray, step: int) -> np.ndarray:
@@ -57,7 +57,7 @@ def scripted_hold(env: Environment, rng: np.random.Generator) -> Act:
 
 
 def scripted_switching(env: Environment, rng: np.random.Generator) -> Act:
-    """The scripted expert, interrupted by 5 to 20 random decisions at random times, so that recoveries are seen."""
+    """Interrupt the scripted expert by 5 to 20 random decisions at random times, so that recoveries are seen."""
     expert = _scripted(env).expert
     interrupted = np.zeros(env.task.decisions, bool)
     for _ in range(3):
@@ -67,12 +67,12 @@ def scripted_switching(env: Environment, rng: np.random.Generator) -> Act:
 
 
 def mpc(env: Environment, rng: np.random.Generator) -> Act:
-    """Sampling-based planning on the true simulator (dm_control)."""
+    """Plan on the true simulator by sampling (dm_control)."""
     return _planned(env, rng, share=1.0, noise=0.0)
 
 
 def mpc_noisy(env: Environment, rng: np.random.Generator) -> Act:
-    """The planner with fewer samples, disturbed by correlated noise; how few and how much is drawn for each episode."""
+    """Plan with fewer samples, disturbed by correlated noise; how few and how much is drawn for each episode."""
     return _planned(env, rng, share=float(rng.choice([0.25, 0.5, 1.0])), noise=float(rng.choice([0.1, 0.3, 0.6, 1.0])))
 
 
@@ -110,7 +110,7 @@ BEHAVIOURS: dict[str, Callable[[Environment, np.random.Generator], Act]] = {
 
 
 def make_behaviour(name: str, env: Environment, rng: np.random.Generator) -> Act:
-    """The act function of one episode. Raises ValueError for an unknown name."""
+    """Make the act function of one episode; raises ValueError for an unknown name."""
     if name not in BEHAVIOURS:
         raise ValueError(f"behaviour must be one of {sorted(BEHAVIOURS)}, got {name!r}")
     return BEHAVIOURS[name](env, rng)

@@ -30,11 +30,22 @@ EPISODES_A_SHARD = 1000
 def import_chunks(
     chunks: Sequence[str | Path], folder: str | Path, tasks: Sequence[Task], *, only: Sequence[Task] | None = None, progress: bool = True
 ) -> pd.DataFrame:
-    """Bring chunks into the episode store under `folder`; a second call does only what is missing. Returns episodes a task and chunk.
+    """Bring chunks into the episode store under `folder`; a second call does only what is missing.
 
-    tasks: the order behind the chunks' task ids (MT30 or MT80). only: import these tasks, default all. Notes each chunk's SHA-256 in
-    `folder/imported.json` and refuses a chunk that changed since. Raises ForeignFileError for a file that is not such a chunk, and where a
-    number that is no padding is not finite.
+    It notes each chunk's SHA-256 in `folder/imported.json` and refuses a chunk that changed since.
+
+    Args:
+        chunks: the files.
+        folder: of the episode store.
+        tasks: the order behind the chunks' task ids (MT30 or MT80).
+        only: import these tasks; by default all.
+        progress: show a bar.
+
+    Returns:
+        Episodes of each task and chunk.
+
+    Raises:
+        ForeignFileError: a file is not such a chunk, or a number that is no padding is not finite.
     """
     notes_path = Path(folder) / "imported.json"
     notes = _read_notes(notes_path)
@@ -60,7 +71,7 @@ def import_chunks(
 
 
 def task_set(path: str | Path) -> tuple[Task, ...]:
-    """MT30 or MT80, by the width of a chunk's observations."""
+    """Tell MT30 from MT80 by the width of a chunk's observations."""
     (obs,) = _tensors(Path(path), "a chunk", "obs")
     return MT80 if obs.shape[-1] > max(t.obs_dim for t in MT30) else MT30
 
@@ -116,7 +127,7 @@ def _unpadded(task: Task, obs: Tensor, action: Tensor, reward: Tensor, source: P
 
 
 def read_single_task_data(path: str | Path) -> dict[str, Tensor]:
-    """PWM's single-task data: obs [E, L, obs_dim], action [E, L, action_dim], reward [E, L], term [E, L] (bool); row 0 as in a chunk.
+    """Read PWM's single-task data: obs [E, L, obs_dim], action [E, L, action_dim], reward and term (bool) [E, L]; row 0 as in a chunk.
 
     Raises ForeignFileError for a file that holds anything else.
     """

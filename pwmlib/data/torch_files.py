@@ -49,7 +49,7 @@ _RECORDS = re.compile(r"(tensordict\.\S{1,99}|pwm\.utils\.running_mean_std) [A-Z
 
 
 class ForeignFileError(ExplainedError):
-    """A published file that is truncated, not what was expected, or asks for code to be run; the message names it."""
+    """A published file is truncated, not what was expected, or asks for code to be run; the message names it."""
 
     def __init__(self, message: str):
         # Names in the file may be endless, or commands to a terminal.
@@ -57,7 +57,7 @@ class ForeignFileError(ExplainedError):
 
 
 class Record(dict):
-    """The fields of an object whose class is not needed (or not trusted); of a TensorDict, its entries."""
+    """It holds the fields of an object whose class is not needed (or not trusted); of a TensorDict, its entries."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class _BoundedFile(io.FileIO):
 
 
 def read_torch_file(path: str | Path) -> Any:
-    """The content of a .pt file: tensors (memory-mapped), containers, plain values; TensorDicts as dictionaries.
+    """Read the content of a .pt file: tensors (memory-mapped), containers, plain values; TensorDicts as dictionaries.
 
     Raises ForeignFileError for a missing, truncated or legacy file, for a TorchScript archive, for one that names anything but tensors and
     known records, and for one whose tensors are larger than what the file holds.

@@ -32,7 +32,7 @@ inline: Decorator = numba.njit(inline="always")
 
 
 def intrinsic(code: Callable[..., Any]) -> Callable[..., Any]:
-    """Numba's decorator; what it makes is called without the typing context."""
+    """Decorate as Numba does; what it makes is called without the typing context."""
     return extending.intrinsic(code)
 
 
@@ -59,7 +59,7 @@ def _power_of_two(typing_context, k):
 
 @inline
 def exp(x):
-    """e^x for x clamped to [-80, 20]; NaN stays NaN through the polynomial."""
+    """Compute e^x for x clamped to [-80, 20]; NaN stays NaN through the polynomial."""
     x = f32(20.0) if x > f32(20.0) else x
     x = f32(-80.0) if x < f32(-80.0) else x
     k = _floor(x * _LOG2E + f32(0.5))
@@ -100,7 +100,7 @@ def load(source, row):
 
 
 def store(row, target):
-    """The other way."""
+    """Copy a float32 row into one, or into the bits of a bfloat16 one."""
     raise NotImplementedError("compiled only")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -30,8 +31,6 @@ class RolloutStep(NamedTuple):
 
 
 class _Rollout(nn.Module):
-    """policy: observation [E, obs_dim] -> mean action [E, action_dim]; the action is tanh(mean + noise)."""
-
     def __init__(self, env: DifferentiableEnv, policy: nn.Module):
         super().__init__()
         self.policy, self.simulator = policy, env.simulator
@@ -50,13 +49,24 @@ class _Rollout(nn.Module):
         return torch.stack(rewards), torch.stack(seen), torch.stack(final), *flags, state, obs
 
 
-def capture_rollout(env: DifferentiableEnv, policy: nn.Module, *, horizon: int, captured: bool = True):
+def capture_rollout(
+    env: DifferentiableEnv, policy: nn.Module, *, horizon: int, captured: bool = True
+) -> Callable[[Tensor, Tensor, Tensor], RolloutStep]:
     """A function (state, obs, noise [H, E, action_dim]) -> `RolloutStep`, differentiable in the policy's parameters.
 
     On a GPU the H forward and H backward kernels, and the policy between them, are two CUDA graphs. The recording itself takes a few
-    warm-up steps, which advance the environment's counters. captured=False: the same function without graphs (also on a CPU).
+    warm-up steps, which advance the environment's counters.
+
+    Args:
+        env: where the rollouts go.
+        policy: observation [E, obs_dim] -> mean action [E, action_dim]; the action is tanh(mean + noise).
+        horizon: H, control steps.
+        captured: False gives the same function without graphs, also on a CPU.
+
+    Raises:
+        ValueError: the environment is not on a GPU, though the rollout is to be captured.
     """
-    rollout: nn.Module = _Rollout(env, policy)
+    rollout: Callable[..., tuple[Tensor, ...]] = _Rollout(env, policy)
     device = env.simulator.device
     if captured and device.type != "cuda":
         raise ValueError(f"capture_rollout needs an environment on a CUDA device, this one is on {device}; captured=False runs eagerly")

@@ -40,11 +40,12 @@ class GymVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """options["spread"]: begin the episodes at different ages."""
+        """Begin new episodes, at different ages where options["spread"] is true."""
         super().reset(seed=seed)
         return self.env.reset(seed=seed, spread=bool((options or {}).get("spread", False))).cpu().numpy(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """One control step of all environments: observations, rewards, terminated, truncated, infos."""
         with torch.no_grad():
             step = self.env.step(torch.as_tensor(np.asarray(actions, np.float32), device=self.env.simulator.device))
         terminated, truncated = step.terminated.cpu().numpy(), step.truncated.cpu().numpy()
@@ -69,10 +70,12 @@ class GymEnv(gymnasium.Env):
         self.observation_space, self.action_space = spaces(self.env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin a new episode; there are no options."""
         super().reset(seed=seed)
         return self.env.reset(seed=seed)[0].cpu().numpy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One control step: observation, reward, terminated, truncated, infos."""
         with torch.no_grad():
             step = self.env.step(torch.as_tensor(np.asarray(action, np.float32)[None], device=self.env.simulator.device))
         ended = bool(step.terminated[0]), bool(step.truncated[0])

@@ -18,7 +18,7 @@ __all__ = ["MetaWorld"]
 
 
 class MetaWorld:
-    """A MetaWorld task: 100 decisions of two raw steps, goal observable, goal and object positions drawn at each reset."""
+    """A MetaWorld task has 100 decisions of two raw steps, an observable goal, goal and object positions drawn at each reset."""
 
     def __init__(self, task: Task):
         try:
@@ -33,12 +33,14 @@ class MetaWorld:
         self._expert = None
 
     def reset(self, seed: int) -> np.ndarray:
+        """Start an episode, see `Environment`."""
         self._env.seed(seed % 2**32)
         self.success = False
         observation, _ = self._env.reset()
         return np.asarray(observation, np.float32)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """Take a decision, see `Environment`."""
         action = clipped(self.task, action, np.float32)
         reward, info = 0.0, {}
         for _ in range(2):
@@ -48,11 +50,11 @@ class MetaWorld:
         return np.asarray(observation, np.float32), reward, self.success
 
     def simulation(self) -> tuple[Any, Any]:
-        """MuJoCo's model and data of this moment."""
+        """Give MuJoCo's model and data of this moment."""
         return self._env.model, self._env.data
 
     def expert(self, observation: np.ndarray) -> np.ndarray:
-        """Action of the scripted policy that MetaWorld ships, shape [4], clipped to [-1, 1]."""
+        """Return the action of the scripted policy that MetaWorld ships, shape [4], clipped to [-1, 1]."""
         if self._expert is None:
             from metaworld.policies import ENV_POLICY_MAP
 

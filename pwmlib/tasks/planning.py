@@ -28,7 +28,7 @@ __all__ = ["PLANNERS", "SamplingPlanner", "SplineConfig"]
 
 @settings
 class SplineConfig:
-    """One planner; times in decisions."""
+    """These are the numbers of one planner; times are in decisions."""
 
     horizon: Several
     knots: Several
@@ -64,7 +64,7 @@ _COPIED = ("geom_pos", "geom_size", "site_pos", "site_size", "dof_damping", "bod
 
 
 class SamplingPlanner:
-    """Plans one episode of a task after the other; call `begin` after each reset, then `act` once a decision."""
+    """It plans one episode of a task after the other; call `begin` after each reset, then `act` once a decision."""
 
     def __init__(self, env: DMControl, config: SplineConfig | None = None, *, rng: np.random.Generator):
         self.env, self.rng, domain = env, rng, env.task.domain
@@ -93,7 +93,7 @@ class SamplingPlanner:
             getattr(self._model, name)[:] = getattr(self._physics.model.ptr, name)
 
     def act(self) -> np.ndarray:
-        """The next action, [action_dim]."""
+        """Return the next action, [action_dim]."""
         if self._age >= self.config.keep:
             self._improve()
             self._age = 0

@@ -119,5 +119,5 @@ _REWARDS: dict[str, Callable[[str, Sensors], np.ndarray]] = {
 
 
 def planning_reward(domain: str, name: str, sensors: Sensors) -> np.ndarray:
-    """Reward of every state, [...], of a dm_control task of MT30."""
+    """Compute the reward of every state, [...], of a dm_control task of MT30."""
     return _REWARDS[domain](name, sensors)

@@ -11,7 +11,7 @@ from companion.double_pendulum import study, sweep, training
 from companion.double_pendulum.fidelity import KINDS, fidelity_study
 from companion.double_pendulum.sentences import double_pendulum_claims
 from companion.running.jobs import JobsFailedError
-from pwmlib.model.training import held_out_fit
+from pwmlib.evaluation.predictions import held_out_fit
 from pwmlib.sim.env import EnvDynamics
 
 TINY = {

@@ -221,7 +221,7 @@ def settings():
 TINY_TDMPC2 = OnlineTDMPC2Config(
     updates=4, steps=2, envs=3, agent=TDMPC2Config(batch=8, hidden=(16,)),
     model=dataclasses.replace(SMALL, two_hot=TwoHot(), termination=True), random_steps=10, first_model_updates=3, planned_episodes=2,
-    planner=TDMPC2PlannerConfig(iterations=2, samples=12, prior_samples=4, elites=3),
+    planner=TDMPC2PlannerConfig(horizon=1, iterations=1, samples=6, prior_samples=2, elites=3),
 )  # fmt: skip
 FROM_SCRATCH, FROM_REPLAY = [80, 208, 336, 464], [64, 192, 320, 448]
 """4 environments x (20 random steps, or 4 updates of SHAC over 4 steps) before the first policy update, then 16 steps each.

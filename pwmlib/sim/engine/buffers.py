@@ -36,7 +36,11 @@ class Buffer:
 
 
 def one_device(device: str | torch.device | None) -> torch.device:
-    """The device as its tensors name it: "cuda" is one GPU, the current one."""
+    """The device as its tensors name it: "cuda" is one GPU, the current one.
+
+    Raises:
+        ValueError: torch cannot use it.
+    """
     asked = torch.device(device if device is not None else torch.get_default_device())
     if asked.type == "cpu":
         return torch.device("cpu")

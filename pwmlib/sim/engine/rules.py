@@ -17,8 +17,10 @@ EXTENT = 1e12
 
 
 class StepRules(Protocol):
-    """One control step around the substeps. All methods take and return generic scalars, so that they can be traced into the kernels
-    and run on torch tensors alike."""
+    """One control step around the substeps.
+
+    All methods take and return generic scalars, so that they can be traced into the kernels and run on torch tensors alike.
+    """
 
     model: Model
     action_dim: int
