@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from fractions import Fraction
@@ -14,6 +13,7 @@ import pandas as pd
 from pydantic import BeforeValidator
 
 from companion.running.parameters import override
+from companion.running.paths import read_toml, shown
 from companion.single_task.experiment import SingleTaskExperiment, curves_table, results_table, train_together
 from companion.single_task.runner import Algorithm, SingleTaskSettings
 from companion.single_task.scales import settings_for
@@ -58,13 +58,13 @@ def read_ablations(path: Path) -> dict[str, Ablation]:
     Raises:
         AblationError: Names the file, the question, and what is unknown, missing or wrong.
     """
-    found, content = {}, tomllib.loads(path.read_text())
+    found, content = {}, read_toml(path, AblationError)
     for name, question in content["questions"].items():
         try:
             variations = [_variation(content["changes"], given) for given in question.pop("variations", [])]
             found[name] = Ablation(**question, variations=variations)
         except (SettingError, TypeError) as error:
-            raise AblationError(f"{path.name}: question {name!r}: {error}") from None
+            raise AblationError(f"{shown(path)}: question {name!r}: {error}") from None
     return found
 
 
