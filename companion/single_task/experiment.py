@@ -19,7 +19,7 @@ from companion.single_task.runner import Algorithm, SingleTaskRun, SingleTaskSet
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.settings import NUMBER, Count, settings
 
-from .cost import cost_line
+from .cost import core_seconds, duration
 
 __all__ = ["SingleTaskExperiment", "curves_table", "results_table", "train_together"]
 
@@ -46,8 +46,16 @@ class SingleTaskExperiment:
         return [SingleTaskRun(a, t, s, self.settings[t], str(self.runs_dir), self.stiffness) for t, a, s in each]
 
     def cost(self) -> str:
-        """Say what all runs cost."""
-        return cost_line(self.tasks, self.algorithms, self.train_seeds, self.settings, workers=self.workers, device=self.device)
+        """Say what is to be run at most and about how long it takes, with the dearest learner where it is most of it."""
+        each = {a: self.train_seeds * sum(core_seconds(a, task, self.settings[task]) for task in self.tasks) for a in self.algorithms}
+        total, dearest = sum(each.values()), max(each, key=each.get)
+        runs = f"{len(self.tasks)} task(s) x {len(self.algorithms)} algorithm(s) x {self.train_seeds} seed(s)"
+        processes = f"{self.workers} process{'es' if self.workers > 1 else ''}"
+        told = f"To do at most: {runs}; about {duration(total / self.workers)} on {processes}, without a GPU"
+        if len(each) > 1 and each[dearest] > total / 2:
+            told += f" ({each[dearest] / total:.0%} of it {dearest})"
+        on_a_gpu = ". On a GPU, which was asked for here, no run of these sizes has been timed."
+        return told + (on_a_gpu if self.device.startswith("cuda") else ".")
 
     def save(self, name: str, table: pd.DataFrame) -> Path:
         """Write a table into the experiment's folder, named by what was run; returns its path."""
