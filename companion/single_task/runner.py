@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from companion.running.runs import Run, train
+from companion.running.together import Together
 from companion.single_task.watched import DivergedError, Learner, Spent, Watched
 from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config
@@ -205,40 +206,19 @@ class SingleTaskRun:
         env = DifferentiableEnv(self.task, count, stiffness=self.stiffness, seed=self.seed, device=self.device)
         replay = Replay(config.updates * config.horizon, count, env.obs_dim, env.action_dim)
 
+        def record(roll: Rollout) -> None:
+            for row in zip(roll.states, roll.actions, roll.rewards, roll.reached, roll.terminated, roll.truncated, strict=True):
+                replay.add(*(x.cpu() for x in row))
+
         def work(run: Run) -> dict[str, float]:
-            watched = Watched(_Recording(env, config, self.seed, replay), math.inf)
+            shac = SHAC(env, config, seed=self.seed, record=record)
+            watched = Watched(Together(shac=shac, replay=replay), math.inf)
             train(run, watched, config.updates, checkpoint_every=max(1, config.updates // 3))
             return {"env_steps": len(replay) * count, **watched.cost()}
 
         spent = run.execute(work)
         replay.load_state_dict(run.load_checkpoint()["learner"]["replay"])
         return replay, Spent(**spent)
-
-
-class _Recording:
-    """A SHAC learner that keeps what it lives through."""
-
-    def __init__(self, env: DifferentiableEnv, config: SHACConfig, seed: int, replay: Replay):
-        self.replay = replay
-        self.shac = SHAC(env, config, seed=seed, record=self._record)
-
-    @property
-    def step(self) -> int:
-        return self.shac.step
-
-    def update(self) -> dict[str, float]:
-        return self.shac.update()
-
-    def _record(self, roll: Rollout) -> None:
-        for row in zip(roll.states, roll.actions, roll.rewards, roll.reached, roll.terminated, roll.truncated, strict=True):
-            self.replay.add(*(x.cpu() for x in row))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"shac": self.shac.state_dict(), "replay": self.replay.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.shac.load_state_dict(state["shac"])
-        self.replay.load_state_dict(state["replay"])
 
 
 @dataclass(frozen=True)
