@@ -1,4 +1,4 @@
-# make reproduce | figures | pages | test | test-quick | test-long | lint | lab | lock | help. Everything lives in .venv; delete it to start anew.
+# make reproduce | figures | pages | test | test-quick | test-long | lint | types | lab | lock | help. Everything lives in .venv; delete it to start anew.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +16,7 @@ RELEASED_DIR ?=
 PYTEST ?= -n 2 --dist loadfile
 QUICK := tests/test_house.py tests/model tests/optimizer/test_short_runs.py tests/optimizer/test_reference.py tests/optimizer/test_stacked.py
 
-.PHONY: help reproduce figures pages test test-quick test-long lint lab lock clean
+.PHONY: help reproduce figures pages test test-quick test-long lint types lab lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,8 +42,15 @@ test-long: $(VENV)/.installed  ## Proofs that something is learned, and kills in
 	$(BIN)/python -m pytest -m long --collect-only -q
 	$(BIN)/python -m pytest $(PYTEST) -m long
 
-lint: $(VENV)/.installed  ## Style, and the contracts on imports
+lint: $(VENV)/.installed  ## Style, docstrings, and the contracts on imports; make types checks the types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+
+types: $(BIN)/basedpyright  ## Static types of pwmlib
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+# Not in the lock: it brings a whole node.js, and nothing else needs it.
+$(BIN)/basedpyright: | $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check basedpyright==1.40.2
 
 lab: $(VENV)/.installed  ## JupyterLab with this environment's kernel
 	$(BIN)/jupyter lab notebooks

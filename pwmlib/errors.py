@@ -13,7 +13,7 @@ __all__ = ["ExplainedError", "NonFiniteError", "check_finite", "restored_on_fail
 
 
 class ExplainedError(RuntimeError):
-    """Base of errors that say what was given, what is allowed and where; IPython prints the message alone."""
+    """Such an error says what was given, what is allowed and where; IPython prints the message alone."""
 
     def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__}: {self}"]

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class SettingError(ExplainedError, ValueError):
-    """A value that is not allowed: `name` (dotted, of a parameter or setting), `value`, `allowed` in words, `owner`: whose setting it is.
+    """A value is not allowed: `name` (dotted, of a parameter or setting), `value`, `allowed` in words, `owner`: whose setting it is.
 
     example: for an override, names and values that could be given instead.
     """
@@ -35,7 +35,7 @@ class SettingError(ExplainedError, ValueError):
 
     @property
     def field(self) -> str:
-        """The name without an index into its value."""
+        """This is the name without an index into its value."""
         return self.name.split("[")[0]
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 @dataclass_transform(frozen_default=True)
 def settings(cls: type[T]) -> type[T]:
-    """A frozen dataclass whose fields are checked against their annotations when it is made.
+    """Make a frozen dataclass whose fields are checked against their annotations when it is made.
 
     A check of several fields belongs in its `__post_init__`, as a SettingError that names one of them.
     Raises SettingError naming the first wrong field, and TypeError for fields that are missing or do not exist.
@@ -85,11 +85,11 @@ def settings(cls: type[T]) -> type[T]:
             raise first_problem(error, cls.__name__) from None
 
     made.__init__ = checked
-    return made
+    return cls  # which is `made`: pydantic changes the class that it is given
 
 
 def first_problem(error: ValidationError, owner: str = "") -> Exception:
-    """The first problem that pydantic found, as a SettingError; a TypeError where an argument is missing or unknown."""
+    """Give the first problem that pydantic found, as a SettingError; a TypeError where an argument is missing or unknown."""
     problem = error.errors()[0]
     first, *rest = problem["loc"] or ("",)
     if not rest and ("argument" in problem["type"] or problem["type"] == "missing"):

@@ -8,15 +8,15 @@ Method and coefficients are those of the code published with that paper (October
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pwmlib.continuation import Continued
 from pwmlib.errors import check_finite, restored_on_failure
-from pwmlib.model.layers import MLPEnsemble, mlp, training_mode
+from pwmlib.model.layers import MLPEnsemble, linear_layers, mlp, training_mode
 from pwmlib.model.training import SliceSource
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WorldModel
@@ -26,13 +26,13 @@ __all__ = ["TDMPC2", "TDMPC2Config", "TDMPC2Trainer", "task_discount"]
 
 
 def task_discount(decisions: int) -> float:
-    """gamma = clip((L/5 - 1) / (L/5), 0.95, 0.995) for episodes of L decisions."""
+    """Return gamma = clip((L/5 - 1) / (L/5), 0.95, 0.995) for episodes of L decisions."""
     return float(np.clip((decisions / 5 - 1) / (decisions / 5), 0.95, 0.995))
 
 
 @settings
 class TDMPC2Config:
-    """Training settings; times in decisions."""
+    """These are the numbers of the training; times are in decisions."""
 
     updates: Count = 100_000
     horizon: Count = 3
@@ -67,7 +67,7 @@ class TDMPC2Config:
 
 
 class TDMPC2(nn.Module):
-    """World model, Q-functions (two-hot), target Q-functions, Gaussian policy prior squashed by tanh."""
+    """The agent is a world model, Q-functions (two-hot), target Q-functions, and a Gaussian policy prior squashed by tanh."""
 
     def __init__(self, model: WorldModel, config: TDMPC2Config | None = None):
         super().__init__()
@@ -79,18 +79,19 @@ class TDMPC2(nn.Module):
         state = model.latent_dim + model.config.task_dim
         self.q = MLPEnsemble(c.members, state + model.action_dim, c.hidden, two_hot.bins)
         self.prior = mlp(state, c.hidden, 2 * model.action_dim)
-        for weight in (*self.q.weights, *(layer.weight for layer in self.prior)):
+        layers = linear_layers(self.prior)
+        for weight in (*self.q.weights, *(layer.weight for layer in layers)):
             nn.init.trunc_normal_(weight, std=0.02)
-        for last in (self.q.weights[-1], *(layer.bias for layer in self.prior)):
+        for last in (self.q.weights[-1], *(layer.bias for layer in layers)):
             nn.init.zeros_(last)
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
 
     def inputs(self, z: Tensor, task: Tensor) -> Tensor:
-        """[z | e], shape [..., latent_dim + task_dim]."""
+        """Join [z | e], shape [..., latent_dim + task_dim]."""
         return torch.cat([z, *self.model._embed(task, z)], -1)
 
     def policy(self, z: Tensor, task: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Action [..., action_dim] and its scaled entropy [...]; entries that a task lacks are 0 and count for nothing.
+        """Return an action [..., action_dim] and its scaled entropy [...]; entries that a task lacks are 0 and count for nothing.
 
         noise: standard normal, or None for the mode.
         """
@@ -107,13 +108,13 @@ class TDMPC2(nn.Module):
         return action * mask, entropy
 
     def goes_on(self, z: Tensor, task: Tensor) -> Tensor:
-        """1 where the episode goes on in z [..., latent_dim], 0 where the model takes it to have ended; shape [...]."""
+        """Return 1 where the episode goes on in z [..., latent_dim], 0 where the model takes it to have ended; shape [...]."""
         if self.model.termination_head is None:
             return torch.ones(z.shape[:-1], device=z.device)
         return (self.model.termination_logit(z, task) <= 0).to(z.dtype)
 
     def values(self, z: Tensor, action: Tensor, task: Tensor, *, dropout: torch.Generator | None = None) -> Tensor:
-        """Logits of every Q-function, [members, ..., bins]. dropout: the generator that draws it, or None for none."""
+        """Return the logits of every Q-function, [members, ..., bins]; `dropout` is the generator that draws it, or None for none."""
         inputs, rate, keep = torch.cat([self.inputs(z, task), action], -1), self.config.dropout, None
         if dropout is not None and rate and self.config.hidden:
             shape = (self.config.members, inputs[..., 0].numel(), self.config.hidden[0])
@@ -121,28 +122,30 @@ class TDMPC2(nn.Module):
         return self.q(inputs, keep)
 
     def value(self, z: Tensor, action: Tensor, task: Tensor, pair: Tensor, *, dropout: torch.Generator | None = None) -> Tensor:
-        """Value in reward units, [...]: the mean of two members."""
+        """Return the value in reward units, [...]: the mean of two members."""
         return self.two_hot.decode(self.values(z, action, task, dropout=dropout)[pair], inverse_symlog=True).mean(0)
 
     def target_value(self, z: Tensor, action: Tensor, task: Tensor, pair: Tensor) -> Tensor:
-        """Value in reward units, [...]: the minimum of two target members."""
+        """Return the value in reward units, [...]: the minimum of two target members."""
         logits = self.target_q(torch.cat([self.inputs(z, task), action], -1))[pair]
         return self.two_hot.decode(logits, inverse_symlog=True).min(0).values
 
 
-class TDMPC2Trainer:
-    """One joint gradient step of model and values, then one of the prior, per `update`. `state_dict` continues it bit-identically."""
+class TDMPC2Trainer(Continued):
+    """An `update` is a joint gradient step of model and values, then one of the prior; `state_dict` continues it bit-identically."""
+
+    kept = ("model", "agent", "optimiser", "prior_optimiser", "rng", "generator", "scale", "step")
 
     def __init__(self, model: WorldModel, data: SliceSource, discounts: Tensor, config: TDMPC2Config | None = None, *, seed: int = 0):
-        """discounts: gamma of each task, [tasks] (`task_discount`)."""
+        """Build agent and optimisers; `discounts` is gamma of each task, [tasks] (`task_discount`)."""
         if discounts.shape != (model.tasks,):
             raise ValueError(f"TDMPC2Trainer: discounts must have shape [{model.tasks}], got {tuple(discounts.shape)}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.agent = TDMPC2(model, config).to(model.obs_mean.device)
         c = self.config = self.agent.config
-        self.data, self.discounts = data, discounts.to(model.obs_mean.device)
-        encoder = list(model.encoder.parameters())
+        self.model, self.data, self.discounts = model, data, discounts.to(model.obs_mean.device)
+        encoder = [] if model.encoder is None else list(model.encoder.parameters())
         rest = [p for p in (*model.parameters(), *self.agent.q.parameters()) if not any(p is e for e in encoder)]
         self.parameters = [*rest, *encoder]
         groups = [{"params": rest, "lr": c.lr}, {"params": encoder, "lr": c.lr * c.encoder_lr_scale}]
@@ -155,12 +158,12 @@ class TDMPC2Trainer:
         self.step = 0
 
     def update(self) -> dict[str, float]:
-        """One update. Returns scalars to log; raises NonFiniteError."""
+        """Take one step; returns scalars to log, and raises NonFiniteError."""
         c, agent = self.config, self.agent
         with restored_on_failure(self):
             with training_mode(agent.model, True):
                 terms, latents, task, counted = self._model_losses()
-            loss = sum(getattr(c, f"{name}_coef") * term for name, term in terms.items())
+            loss = sum((getattr(c, f"{name}_coef") * term for name, term in terms.items()), torch.zeros(()))
             norm = self._set_gradients(loss, self.parameters)
             check_finite(self.step + 1, loss=loss, gradient_norm=norm)
             self.optimiser.step()
@@ -189,7 +192,6 @@ class TDMPC2Trainer:
         valid = terminated = None
         if len(batch) > 4:
             valid, terminated = batch[4:]
-        weights = dict.fromkeys(("consistency", "reward", "value"), c.rho ** torch.arange(c.horizon, device=obs.device, dtype=obs.dtype))
         with torch.no_grad():
             following = model.encode(obs[1:], task)
             chosen, _ = agent.policy(following, task, self._noise(following))
@@ -214,31 +216,12 @@ class TDMPC2Trainer:
             logits = model.termination_logit(latents[1:], task)
             parts["termination"] = F.binary_cross_entropy_with_logits(logits, terminated.to(logits.dtype), reduction="none")
         counted: Tensor | float = 1.0
-        if valid is not None:
+        if valid is not None and terminated is not None:
             parts = {name: part * valid for name, part in parts.items()}
             counted = torch.cat([valid, (valid[-1] * ~terminated[-1])[None]])
-        terms = {name: (weights.get(name, 1.0) * part.mean(-1)).sum() / c.horizon for name, part in parts.items()}
+        weight = c.rho ** torch.arange(c.horizon, device=obs.device, dtype=obs.dtype)
+        terms = {k: ((1.0 if k == "termination" else weight) * part.mean(-1)).sum() / c.horizon for k, part in parts.items()}
         return terms, latents, task, counted
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.agent.model.state_dict(),
-            "agent": self.agent.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "prior_optimiser": self.prior_optimiser.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "generator": self.generator.get_state(),
-            "scale": self.scale,
-            "step": self.step,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.agent.load_state_dict(state["agent"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.prior_optimiser.load_state_dict(state["prior_optimiser"])
-        self.rng.bit_generator.state = state["rng"]
-        self.generator.set_state(state["generator"])
-        self.scale, self.step = state["scale"], int(state["step"])
 
     def _prior_loss(self, latents: Tensor, task: Tensor, counted: Tensor | float) -> tuple[Tensor, Tensor]:
         """Minus the value of the prior's actions (scaled) and its entropy, weighted rho^t, where `counted`; and the new scale."""

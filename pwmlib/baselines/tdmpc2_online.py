@@ -13,7 +13,7 @@ from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.settings import Count, Fraction, Whole, settings
 from pwmlib.sim.env import DifferentiableEnv
 
-from .tdmpc2 import TDMPC2Config, TDMPC2Trainer, task_discount
+from .tdmpc2 import TDMPC2, TDMPC2Config, TDMPC2Trainer, task_discount
 from .tdmpc2_planner import PlanSearch, TDMPC2PlannerConfig
 
 __all__ = ["OnlineTDMPC2", "OnlineTDMPC2Config"]
@@ -21,7 +21,7 @@ __all__ = ["OnlineTDMPC2", "OnlineTDMPC2Config"]
 
 @settings
 class OnlineTDMPC2Config:
-    """One learner. An update is `steps` steps of every environment, `model_updates` of the agent after each."""
+    """These are the numbers of one learner; an update is `steps` steps of every environment, `model_updates` of the agent after each."""
 
     updates: Count = 500
     steps: Count = 16
@@ -49,7 +49,7 @@ class OnlineTDMPC2Config:
 
 
 class OnlineTDMPC2:
-    """The learner; `actor` is the policy prior, `planner` acts as the paper does. `state_dict` continues it bit-identically."""
+    """In the learner `actor` is the policy prior, `planner` acts as the paper does; `state_dict` continues it bit-identically."""
 
     def __init__(self, env: DifferentiableEnv, config: OnlineTDMPC2Config | None = None, *, seed: int = 0):
         c = self.config = config or OnlineTDMPC2Config()
@@ -68,31 +68,31 @@ class OnlineTDMPC2:
         self.begun = False
 
     @property
-    def agent(self):
-        """World model, Q-functions and prior."""
+    def agent(self) -> TDMPC2:
+        """It is world model, Q-functions and prior."""
         return self.trainer.agent
 
     def planner(self, count: int, *, seed: int = 0) -> PlanSearch:
-        """A search over plans from `count` states."""
+        """Make a search over plans from `count` states."""
         return PlanSearch(self.agent, 0, count, self.discount, self.config.planner, seed=seed)
 
     def planning_policy(self, count: int):
-        """(observations [count, obs_dim], None) -> actions by planning, without noise; for one set of episodes from their start."""
+        """Make a policy on observations [count, obs_dim] that plans, without noise; for one set of episodes from their start."""
         search = self.planner(count)
         return lambda obs, noise=None: search(self.encode(obs))[0]
 
     @torch.no_grad()
     def encode(self, obs: Tensor) -> Tensor:
-        """z = E(s)."""
+        """Encode observations, z = E(s)."""
         return self.agent.model.encode(obs, torch.zeros((), dtype=torch.long, device=obs.device))
 
     @torch.no_grad()
     def actor(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The prior's mode, TD-MPC2 without planning."""
+        """Act by the prior's mode, TD-MPC2 without planning."""
         return self.agent.policy(self.encode(obs), torch.zeros((), dtype=torch.long, device=obs.device), noise)[0]
 
     def update(self) -> dict[str, float]:
-        """Act and learn. Returns scalars to log; raises NonFiniteError."""
+        """Act and learn; returns scalars to log, and raises NonFiniteError."""
         c, rewards, metrics = self.config, [], {}
         if not self.begun:
             self._begin()
@@ -125,6 +125,7 @@ class OnlineTDMPC2:
         return step.reward.mean()
 
     def state_dict(self) -> dict[str, Any]:
+        """Return all that a bit-identical continuation needs."""
         search = {"mean": self.search.mean, "generator": self.search.generator.get_state()}
         own = {"generator": self.generator.get_state(), "step": self.step, "begun": self.begun, "search": search}
         return {"trainer": self.trainer.state_dict(), "replay": self.replay.state_dict(), "env": self.env.state_dict(), **own}

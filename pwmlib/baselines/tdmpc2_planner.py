@@ -15,7 +15,7 @@ __all__ = ["PlanSearch", "TDMPC2Planner", "TDMPC2PlannerConfig", "prior_actor"]
 
 @settings
 class TDMPC2PlannerConfig:
-    """The published planner."""
+    """These are the numbers of the published planner."""
 
     horizon: Count = 3
     iterations: Count = 6
@@ -33,12 +33,12 @@ class TDMPC2PlannerConfig:
                 raise SettingError(name, getattr(self, name), f"must be at most {most}={getattr(self, most)}")
 
     def searches(self, action_dim: int) -> int:
-        """Iterations for actions of this size."""
+        """Return the iterations for actions of this size."""
         return self.iterations + 2 * (action_dim >= 20)
 
 
 class TDMPC2Planner:
-    """Called with (observation [obs_dim], decision) -> action [action_dim]; a new instance for each episode."""
+    """It acts in one episode by planning: (observation [obs_dim], decision) -> action [action_dim]."""
 
     def __init__(
         self, agent: TDMPC2, task: int, obs_dim: int, action_dim: int, discount: float, config: TDMPC2PlannerConfig | None = None, *,
@@ -49,12 +49,13 @@ class TDMPC2Planner:
 
     @torch.no_grad()
     def __call__(self, obs: np.ndarray, step: int) -> np.ndarray:
+        """Return the action of this decision."""
         z = _encode(self.search.agent, obs[None], self.obs_dim, self.search.task)
         return self.search(z)[0][0, : self.action_dim].clamp(-1, 1).cpu().numpy()
 
 
 class PlanSearch:
-    """MPPI from `count` states at once, each with its own plan, which goes on where the last decision's ended.
+    """It is MPPI from `count` states at once, each with its own plan, which goes on where the last decision's ended.
 
     Called with latents [count, latent_dim]; returns the first action of one elite plan, drawn by the elites' weights, and the standard
     deviation of first actions, [count, action_dim] each.
@@ -74,6 +75,7 @@ class PlanSearch:
 
     @torch.no_grad()
     def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Improve the plans and return their first actions."""
         c = self.config
         prior = self._prior_plans(z.repeat_interleave(c.prior_samples, 0)).unflatten(1, (self.count, -1))
         start = z.repeat_interleave(c.samples, 0)
@@ -117,7 +119,7 @@ class PlanSearch:
 
 
 def prior_actor(agent: TDMPC2, task: int, obs_dim: int, action_dim: int):
-    """The policy prior's mode as (observations [n, obs_dim], decision) -> actions [n, action_dim]: TD-MPC2 without planning."""
+    """Make the prior's mode an act function, (observations [n, obs_dim], decision) -> actions: TD-MPC2 without planning."""
     number = torch.tensor(task, device=agent.model.obs_mean.device)
 
     @torch.no_grad()

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from pwmlib.tasks import Environment
+from pwmlib.tasks.dm_control import DMControl
+from pwmlib.tasks.metaworld import MetaWorld
 
 __all__ = ["BEHAVIOURS", "make_behaviour"]
 
@@ -18,12 +20,12 @@ Act = Callable[[np.ndarray, int], np.ndarray]
 
 
 def uniform_random(env: Environment, rng: np.random.Generator) -> Act:
-    """Independent uniform actions."""
+    """Draw independent uniform actions."""
     return lambda obs, step: rng.uniform(-1.0, 1.0, env.task.action_dim)
 
 
 def correlated_random(env: Environment, rng: np.random.Generator) -> Act:
-    """First-order correlated noise (rho 0.8 or 0.95 per episode) with unit variance, clipped; reaches farther than white noise."""
+    """Draw noise of unit variance, correlated over time (rho 0.8 or 0.95 per episode), which reaches farther than white noise."""
     rho = rng.choice([0.8, 0.95])
     state = rng.standard_normal(env.task.action_dim)
 
@@ -36,18 +38,18 @@ def correlated_random(env: Environment, rng: np.random.Generator) -> Act:
 
 
 def scripted_noisy(env: Environment, rng: np.random.Generator) -> Act:
-    """The scripted expert plus Gaussian noise of one scale per episode (0.1, 0.3, 0.6 or 1)."""
-    expert, scale = _expert(env), rng.choice([0.1, 0.3, 0.6, 1.0])
+    """Add Gaussian noise of one scale per episode (0.1, 0.3, 0.6 or 1) to the scripted expert."""
+    expert, scale = _scripted(env).expert, rng.choice([0.1, 0.3, 0.6, 1.0])
     return lambda obs, step: expert(obs) + scale * rng.standard_normal(env.task.action_dim)
 
 
 def scripted_hold(env: Environment, rng: np.random.Generator) -> Act:
-    """The scripted expert with a little noise, that stays where it is while the task is solved instead of driving on."""
-    expert = _expert(env)
+    """Follow the scripted expert with a little noise, and stay while the task is solved instead of driving on."""
+    scripted = _scripted(env)
 
     def act(obs: np.ndarray, step: int) -> np.ndarray:
-        action = expert(obs)
-        if env.success:
+        action = scripted.expert(obs)
+        if scripted.success:
             return np.concatenate([np.zeros(3), action[3:]])
         return action + 0.05 * rng.standard_normal(env.task.action_dim)
 
@@ -55,8 +57,8 @@ def scripted_hold(env: Environment, rng: np.random.Generator) -> Act:
 
 
 def scripted_switching(env: Environment, rng: np.random.Generator) -> Act:
-    """The scripted expert, interrupted by 5 to 20 random decisions at random times, so that recoveries are seen."""
-    expert = _expert(env)
+    """Interrupt the scripted expert by 5 to 20 random decisions at random times, so that recoveries are seen."""
+    expert = _scripted(env).expert
     interrupted = np.zeros(env.task.decisions, bool)
     for _ in range(3):
         start = int(rng.integers(env.task.decisions))
@@ -65,17 +67,17 @@ def scripted_switching(env: Environment, rng: np.random.Generator) -> Act:
 
 
 def mpc(env: Environment, rng: np.random.Generator) -> Act:
-    """Sampling-based planning on the true simulator (dm_control)."""
+    """Plan on the true simulator by sampling (dm_control)."""
     return _planned(env, rng, share=1.0, noise=0.0)
 
 
 def mpc_noisy(env: Environment, rng: np.random.Generator) -> Act:
-    """The planner with fewer samples, disturbed by correlated noise; how few and how much is drawn for each episode."""
+    """Plan with fewer samples, disturbed by correlated noise; how few and how much is drawn for each episode."""
     return _planned(env, rng, share=float(rng.choice([0.25, 0.5, 1.0])), noise=float(rng.choice([0.1, 0.3, 0.6, 1.0])))
 
 
 def _planned(env: Environment, rng: np.random.Generator, *, share: float, noise: float) -> Act:
-    if env.task.suite != "dm_control":
+    if not isinstance(env, DMControl):
         raise ValueError(f"{env.task.name}: planning on the simulator exists for dm_control tasks only")
     from pwmlib.tasks.planning import SamplingPlanner
 
@@ -90,10 +92,10 @@ def _planned(env: Environment, rng: np.random.Generator, *, share: float, noise:
     return act
 
 
-def _expert(env: Environment) -> Callable[[np.ndarray], np.ndarray]:
-    if not hasattr(env, "expert"):
+def _scripted(env: Environment) -> MetaWorld:
+    if not isinstance(env, MetaWorld):
         raise ValueError(f"{env.task.name}: scripted behaviours exist for MetaWorld tasks only")
-    return env.expert
+    return env
 
 
 BEHAVIOURS: dict[str, Callable[[Environment, np.random.Generator], Act]] = {
@@ -108,7 +110,7 @@ BEHAVIOURS: dict[str, Callable[[Environment, np.random.Generator], Act]] = {
 
 
 def make_behaviour(name: str, env: Environment, rng: np.random.Generator) -> Act:
-    """The act function of one episode. Raises ValueError for an unknown name."""
+    """Make the act function of one episode; raises ValueError for an unknown name."""
     if name not in BEHAVIOURS:
         raise ValueError(f"behaviour must be one of {sorted(BEHAVIOURS)}, got {name!r}")
     return BEHAVIOURS[name](env, rng)

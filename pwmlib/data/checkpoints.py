@@ -36,7 +36,7 @@ _checked: set[tuple[Path, int, int, int]] = set()
 
 
 class CheckpointError(ExplainedError):
-    """A file that is missing, damaged or another one than expected; the message names it."""
+    """A file is missing, damaged or another one than expected; the message names it."""
 
 
 class WriteError(ExplainedError):
@@ -89,7 +89,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote. Raises CheckpointError where that is not what the file holds."""
+    """Read what `write_json` wrote; raises CheckpointError where that is not what the file holds."""
     try:
         content = json.loads(path.read_text())
         checksum = content.pop("crc32", None)
@@ -103,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def checksums(folder: Path, *, but: str) -> dict[str, int]:
-    """CRC-32 of every file of a folder but the one that they are written to; none of hidden files."""
+    """Compute the CRC-32 of every file of a folder but the one that they are written to; none of hidden files."""
     found = sorted(path for path in folder.iterdir() if path.is_file() and path.name != but and not path.name.startswith("."))
     return {path.name: _file_checksum(path) for path in found}
 
@@ -162,7 +162,7 @@ def _checksum(tree: str, tensors: Mapping[str, Tensor]) -> str:
     checksum = zlib.crc32(tree.encode())
     for name, tensor in sorted(tensors.items()):
         checksum = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
-        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
+        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, checksum)
     return str(checksum)
 
 

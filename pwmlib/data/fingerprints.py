@@ -13,7 +13,7 @@ __all__ = ["described", "file_sha256"]
 
 
 def described(content: Any) -> str:
-    """The names in a file's content with their shapes or types, the first fifty; for error messages."""
+    """List the first fifty names in a file's content with their shapes or types, for error messages."""
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
     found = [f"{k} {tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__}" for k, v in content.items()]
@@ -21,6 +21,6 @@ def described(content: Any) -> str:
 
 
 def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Compute the SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

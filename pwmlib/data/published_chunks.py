@@ -30,11 +30,22 @@ EPISODES_A_SHARD = 1000
 def import_chunks(
     chunks: Sequence[str | Path], folder: str | Path, tasks: Sequence[Task], *, only: Sequence[Task] | None = None, progress: bool = True
 ) -> pd.DataFrame:
-    """Bring chunks into the episode store under `folder`; a second call does only what is missing. Returns episodes a task and chunk.
+    """Bring chunks into the episode store under `folder`; a second call does only what is missing.
 
-    tasks: the order behind the chunks' task ids (MT30 or MT80). only: import these tasks, default all. Notes each chunk's SHA-256 in
-    `folder/imported.json` and refuses a chunk that changed since. Raises ForeignFileError for a file that is not such a chunk, and where a
-    number that is no padding is not finite.
+    It notes each chunk's SHA-256 in `folder/imported.json` and refuses a chunk that changed since.
+
+    Args:
+        chunks: the files.
+        folder: of the episode store.
+        tasks: the order behind the chunks' task ids (MT30 or MT80).
+        only: import these tasks; by default all.
+        progress: show a bar.
+
+    Returns:
+        Episodes of each task and chunk.
+
+    Raises:
+        ForeignFileError: a file is not such a chunk, or a number that is no padding is not finite.
     """
     notes_path = Path(folder) / "imported.json"
     notes = _read_notes(notes_path)
@@ -60,7 +71,7 @@ def import_chunks(
 
 
 def task_set(path: str | Path) -> tuple[Task, ...]:
-    """MT30 or MT80, by the width of a chunk's observations."""
+    """Tell MT30 from MT80 by the width of a chunk's observations."""
     (obs,) = _tensors(Path(path), "a chunk", "obs")
     return MT80 if obs.shape[-1] > max(t.obs_dim for t in MT30) else MT30
 
@@ -77,8 +88,9 @@ def _read_notes(path: Path) -> dict[str, dict]:
 
 def _tensors(path: Path, kind: str, *names: str) -> list[Tensor]:
     content = read_torch_file(path)
-    found = [content.get(name) if isinstance(content, dict) else None for name in names]
-    if not all(isinstance(value, Tensor) and value.dim() for value in found):
+    values = [content.get(name) for name in names] if isinstance(content, dict) else []
+    found = [value for value in values if isinstance(value, Tensor) and value.dim()]
+    if len(found) < len(names):
         raise ForeignFileError(f"{path}: {kind} holds {', '.join(names)}; found {described(content)}")
     return found
 
@@ -115,12 +127,12 @@ def _unpadded(task: Task, obs: Tensor, action: Tensor, reward: Tensor, source: P
 
 
 def read_single_task_data(path: str | Path) -> dict[str, Tensor]:
-    """PWM's single-task data: obs [E, L, obs_dim], action [E, L, action_dim], reward [E, L], term [E, L] (bool); row 0 as in a chunk.
+    """Read PWM's single-task data: obs [E, L, obs_dim], action [E, L, action_dim], reward and term (bool) [E, L]; row 0 as in a chunk.
 
     Raises ForeignFileError for a file that holds anything else.
     """
     names = ("obs", "action", "reward", "term")
-    content = dict(zip(names, _tensors(Path(path), "single-task data", *names), strict=True))
+    content: dict[str, Tensor] = dict(zip(names, _tensors(Path(path), "single-task data", *names), strict=True))
     lead = content["obs"].shape[:2]
     dims = {"obs": 3, "action": 3, "reward": 2, "term": 2}
     if 0 in lead or any(v.dim() != dims[k] or v.shape[:2] != lead or v.is_floating_point() == (k == "term") for k, v in content.items()):

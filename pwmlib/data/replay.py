@@ -13,7 +13,7 @@ __all__ = ["Replay"]
 
 
 class Replay:
-    """A ring of `capacity` steps of `count` environments; the oldest steps give way.
+    """It holds the last `capacity` steps of `count` environments; the oldest give way.
 
     add: one step of all environments. `slices` is a `SliceSource` whose batches have `valid`, so that slices may run into the end of
     an episode: what comes after it counts for nothing.
@@ -47,7 +47,7 @@ class Replay:
         return min(self.written, self.capacity)
 
     def add(self, obs: Tensor, action: Tensor, reward: Tensor, next_obs: Tensor, terminated: Tensor, truncated: Tensor) -> None:
-        """One step: [count, ...] each. next_obs: before any reset."""
+        """Add one step of all environments, [count, ...] each; `next_obs` is from before any reset."""
         i = self.written % self.capacity
         self.obs[i], self.action[i], self.reward[i], self.next_obs[i] = obs, action, reward, next_obs
         self.terminated[i], self.ended[i] = terminated, terminated | truncated
@@ -57,8 +57,10 @@ class Replay:
             self._terminations.popleft()
 
     def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch], task (zeros) [batch], valid and
-        terminated [horizon, batch]."""
+        """Draw obs [horizon + 1, batch, n], action [horizon, batch, m], reward, task (zeros) [batch], valid and terminated.
+
+        Those without a shape here have [horizon, batch].
+        """
         age, env = self._places(batch, horizon, rng)
         oldest = self.written - len(self)
         rows = (oldest + age[None] + np.arange(horizon)[:, None]) % self.capacity
@@ -69,7 +71,7 @@ class Replay:
         return obs, self.action[at], self.reward[at], torch.zeros(batch, dtype=torch.long), valid, self.terminated[at]
 
     def start_observations(self, batch: int, rng: np.random.Generator, *, initial_share: float = 0.0) -> Tensor:
-        """Observations of random steps, [batch, n]; `initial_share` of them first ones of episodes."""
+        """Draw observations of random steps, [batch, n]; `initial_share` of them first ones of episodes."""
         age, env = rng.integers(len(self), size=batch), rng.integers(self.count, size=batch)
         oldest = self.written - len(self)
         if initial_share:
@@ -84,7 +86,7 @@ class Replay:
         return self.obs[torch.from_numpy((oldest + age) % self.capacity), torch.from_numpy(env)]
 
     def statistics(self) -> tuple[Tensor, Tensor, float, float]:
-        """Mean and standard deviation of the observations, [1, n] each, and of the rewards."""
+        """Compute mean and standard deviation of the observations, [1, n] each, and of the rewards."""
         obs, reward = self.obs[: len(self)].flatten(0, 1), self.reward[: len(self)]
         return obs.mean(0)[None], obs.std(0).clamp(min=1e-3)[None], float(reward.mean()), float(reward.std().clamp(min=1e-6))
 
@@ -105,11 +107,12 @@ class Replay:
         return age, env
 
     def state_dict(self) -> dict[str, Any]:
-        """What is held, trimmed."""
+        """Return what is held, trimmed."""
         names = ("obs", "action", "reward", "next_obs", "terminated", "ended")
         return {**{name: getattr(self, name)[: len(self)].clone() for name in names}, "written": self.written}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
         self.written = int(state["written"])
         for name in ("obs", "action", "reward", "next_obs", "terminated", "ended"):
             getattr(self, name)[: len(self)] = state[name]

@@ -17,20 +17,20 @@ PART = 64 * 2**20
 
 
 def padded_sizes(tasks: Sequence[Task]) -> tuple[int, int]:
-    """Observation and action size of a model for these tasks: the largest of each."""
+    """Give observation and action size of a model for these tasks: the largest of each."""
     return max(t.obs_dim for t in tasks), max(t.action_dim for t in tasks)
 
 
 class SliceSampler:
-    """Uniform over tasks, then episodes, then positions. Rows stay in their memory maps; only sampled slices are read.
+    """It draws uniformly over tasks, then episodes, then positions. Rows stay in their memory maps; only sampled slices are read.
 
     arrays: for each task its shards, [episodes, length, obs_dim + action_dim + 1], as `EpisodeStore.arrays` gives them; the length may
-    differ between shards.
+    differ between shards. sizes: (obs_dim, action_dim) that all are padded to; by default the largest of the tasks.
     """
 
-    def __init__(self, tasks: Sequence[Task], arrays: Sequence[Sequence[np.ndarray]]):
+    def __init__(self, tasks: Sequence[Task], arrays: Sequence[Sequence[np.ndarray]], sizes: tuple[int, int] | None = None):
         self.tasks = list(tasks)
-        self.obs_dim, self.action_dim = padded_sizes(self.tasks)
+        self.obs_dim, self.action_dim = sizes or padded_sizes(self.tasks)
         # Plain views of the memory maps: indexing np.memmap itself takes several times as long.
         self._arrays = [[np.asarray(a) for a in shards] for shards in arrays]
         self._ends = [np.cumsum([len(a) for a in shards]) for shards in self._arrays]
@@ -47,7 +47,7 @@ class SliceSampler:
     def slices(
         self, batch: int, horizon: int, rng: np.random.Generator, *, only: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """obs [horizon + 1, batch, obs_dim], action [horizon, batch, action_dim], reward [horizon, batch], task long [batch].
+        """Draw obs [horizon + 1, batch, obs_dim], action [horizon, batch, action_dim], reward [horizon, batch], task long [batch].
 
         only: the index of the one task to draw from, instead of all.
         """
@@ -65,7 +65,7 @@ class SliceSampler:
         return torch.from_numpy(obs), torch.from_numpy(action), torch.from_numpy(reward), torch.from_numpy(which)
 
     def start_observations(self, task_index: int, batch: int, rng: np.random.Generator, *, margin: int = 0) -> Tensor:
-        """Observations of one task, [batch, obs_dim] padded; none of an episode's last `margin` rows."""
+        """Draw observations of one task, [batch, obs_dim] padded, none of an episode's last `margin` rows."""
         t = self.tasks[task_index]
         rows = self._gather(task_index, batch, margin + 1, rng)[0]
         obs = np.zeros((batch, self.obs_dim), np.float32)
@@ -73,7 +73,7 @@ class SliceSampler:
         return torch.from_numpy(obs)
 
     def statistics(self) -> tuple[Tensor, Tensor, float, float]:
-        """Mean and standard deviation of observations per task, [tasks, obs_dim] each (0 and 1 in the padding), and of all rewards."""
+        """Compute mean and deviation of observations per task, [tasks, obs_dim] each (0 and 1 in the padding), and of all rewards."""
         mean, std = torch.zeros(len(self.tasks), self.obs_dim), torch.ones(len(self.tasks), self.obs_dim)
         rewards = _Moments(1)
         for i, (t, shards) in enumerate(zip(self.tasks, self._arrays, strict=True)):

@@ -37,11 +37,11 @@ COLLECTED = "collected-"
 
 
 class EpisodeFileError(ExplainedError):
-    """An episode file that is damaged, missing or of another task; the message names the file and what was expected."""
+    """An episode file is damaged, missing or of another task; the message names the file and what was expected."""
 
 
 class DamagedShardError(EpisodeFileError):
-    """A shard that does not read back as it was written."""
+    """A shard does not read back as it was written."""
 
     def __init__(self, problem: str):
         super().__init__(f"{problem}; what made this shard (generation, import or collection) makes it again when run again")
@@ -49,7 +49,7 @@ class DamagedShardError(EpisodeFileError):
 
 @dataclass(frozen=True)
 class Episode:
-    """One recorded episode, unpadded."""
+    """An episode is recorded without padding."""
 
     rows: np.ndarray
     """float32 [decisions + 1, obs_dim + action_dim + 1]."""
@@ -62,11 +62,12 @@ class Episode:
 
     @property
     def total_reward(self) -> float:
+        """It is the sum of the rewards."""
         return float(np.nansum(self.rows[1:, -1], dtype=np.float64))
 
 
 def record(env: Environment, act, *, seed: int, behaviour: str) -> Episode:
-    """Run one episode. act: (observation [obs_dim], decision index) -> action [action_dim]."""
+    """Run one episode of act: (observation [obs_dim], decision index) -> action [action_dim]."""
     (episode,) = record_together([env], lambda obs, step: [act(obs[0], step)], seeds=[seed], behaviour=behaviour)
     return episode
 
@@ -97,10 +98,10 @@ _fingerprints: dict[tuple[Path, frozenset[str]], tuple[int, str]] = {}
 
 
 class EpisodeStore:
-    """The episodes of one task under `folder/<task name>/`."""
+    """It keeps the episodes of one task under `folder/<task name>/`."""
 
     def __init__(self, folder: str | Path, task: Task, *, collected: Sequence[str] = ()):
-        """collected: which of the shards that policies collected (`COLLECTED`) count; by default none."""
+        """Open the store; of the shards that policies collected (`COLLECTED`) those in `collected` count, by default none."""
         self.task, self.folder, self.collected = task, Path(folder) / task.name, frozenset(collected)
         self.row_shape = (task.decisions + 1, task.obs_dim + task.action_dim + 1)
 
@@ -122,7 +123,7 @@ class EpisodeStore:
             )
 
     def fingerprint(self) -> str:
-        """Ten hexadecimal digits that identify the task's episodes."""
+        """Identify the task's episodes by ten hexadecimal digits."""
         # Descriptions are only ever replaced by renaming, which moves the folder's time: what was read once is not read again.
         key, moment = (self.folder, self.collected), self.folder.stat().st_mtime_ns if self.folder.is_dir() else 0
         if _fingerprints.get(key, (None, ""))[0] != moment:
@@ -138,7 +139,7 @@ class EpisodeStore:
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:10]
 
     def has(self, shard: str) -> bool:
-        """Whether the shard was written to its end and reads back whole; a damaged one is named in a warning."""
+        """Tell whether the shard was written to its end and reads back whole; a damaged one is named in a warning."""
         if not (self.folder / f"{shard}.json").is_file():
             return False
         try:
@@ -181,12 +182,12 @@ class EpisodeStore:
             write_json(self.folder / f"{shard}.json", meta)
 
     def shards(self) -> list[str]:
-        """Names of the complete shards, sorted."""
+        """List the names of the complete shards, sorted."""
         found = sorted(path.stem for path in self.folder.glob("*.json"))
         return [name for name in found if not name.startswith(COLLECTED) or name in self.collected]
 
     def read(self, shard: str) -> tuple[np.ndarray, list[dict]]:
-        """The rows of a shard, memory-mapped, and its descriptions. Raises EpisodeFileError when something is wrong with it.
+        """Read a shard's rows, memory-mapped, and its descriptions; raises EpisodeFileError when something is wrong with it.
 
         Its checksum is computed when a process first reads it.
         """
@@ -224,14 +225,14 @@ class EpisodeStore:
         return path, meta
 
     def index(self) -> pd.DataFrame:
-        """One line per episode: task, shard, row, behaviour, seed, return, success, touched."""
+        """Make a table of one line per episode: task, shard, row, behaviour, seed, return, success, touched."""
         rows = []
         for shard in self.shards():
             rows += [{"task": self.task.name, "shard": shard, "row": i, **e} for i, e in enumerate(self.read(shard)[1])]
         return pd.DataFrame(rows)
 
     def arrays(self) -> list[np.ndarray]:
-        """All shards, memory-mapped, each [episodes, decisions + 1, obs_dim + action_dim + 1]."""
+        """Read all shards, memory-mapped, each [episodes, decisions + 1, obs_dim + action_dim + 1]."""
         found = [self.read(shard)[0] for shard in self.shards()]
         if not found:
             raise EpisodeFileError(f"{self.folder}: no episodes of {self.task.name}; generate them first")

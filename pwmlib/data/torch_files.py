@@ -49,7 +49,7 @@ _RECORDS = re.compile(r"(tensordict\.\S{1,99}|pwm\.utils\.running_mean_std) [A-Z
 
 
 class ForeignFileError(ExplainedError):
-    """A published file that is truncated, not what was expected, or asks for code to be run; the message names it."""
+    """A published file is truncated, not what was expected, or asks for code to be run; the message names it."""
 
     def __init__(self, message: str):
         # Names in the file may be endless, or commands to a terminal.
@@ -57,7 +57,7 @@ class ForeignFileError(ExplainedError):
 
 
 class Record(dict):
-    """The fields of an object whose class is not needed (or not trusted); of a TensorDict, its entries."""
+    """It holds the fields of an object whose class is not needed (or not trusted); of a TensorDict, its entries."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class _BoundedFile(io.FileIO):
 
 
 def read_torch_file(path: str | Path) -> Any:
-    """The content of a .pt file: tensors (memory-mapped), containers, plain values; TensorDicts as dictionaries.
+    """Read the content of a .pt file: tensors (memory-mapped), containers, plain values; TensorDicts as dictionaries.
 
     Raises ForeignFileError for a missing, truncated or legacy file, for a TorchScript archive, for one that names anything but tensors and
     known records, and for one whose tensors are larger than what the file holds.
@@ -144,7 +144,7 @@ class _Reader:
 
     @cached_property
     def _mapped(self) -> torch.UntypedStorage:
-        return torch.UntypedStorage.from_file(str(self.path), shared=False, nbytes=self.size)
+        return torch.from_file(str(self.path), shared=False, size=self.size, dtype=torch.uint8).untyped_storage()
 
     def _storage(self, identity: Any) -> _Storage:
         """The mapped bytes that a persistent id ("storage", type, key, device, length) stands for."""
@@ -212,7 +212,7 @@ class _Reader:
         """Evaluate the pickle."""
         stack: list[Any] = []
         outer: list[list[Any]] = []  # the stacks below each open mark
-        memo: dict[int, Any] = {}
+        memo: dict[object, Any] = {}
         for opcode, argument, _ in pickletools.genops(self.pickle):
             match opcode.name:
                 case "PROTO":
@@ -255,9 +255,10 @@ class _Reader:
                 case "BINGET" | "LONG_BINGET":
                     stack.append(memo[argument])
                 case "GLOBAL":
-                    if argument not in _CALLS and argument not in _DTYPES and not _RECORDS.fullmatch(argument):
-                        raise self.refused(f"it asks for {argument.replace(' ', '.')[:200]}")
-                    stack.append(_Name(argument))
+                    name = str(argument)
+                    if name not in _CALLS and name not in _DTYPES and not _RECORDS.fullmatch(name):
+                        raise self.refused(f"it asks for {name.replace(' ', '.')[:200]}")
+                    stack.append(_Name(name))
                 case "BINPERSID":
                     stack.append(self._storage(stack.pop()))
                 case "REDUCE" | "NEWOBJ":

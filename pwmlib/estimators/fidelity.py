@@ -20,9 +20,10 @@ __all__ = ["gradient_fidelity", "reward_gradients"]
 def reward_gradients(
     dynamics: Dynamics, start: Tensor, actions: Tensor, *, gamma: float = 1.0, horizons: Sequence[int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """d J^H / d actions of an open-loop rollout, [K, T, N, action_dim], and which samples are still alive at each horizon, [K, N].
+    """Differentiate the returns of an open-loop rollout by its actions, at several horizons.
 
-    start: [N, state_dim]; actions: [T, N, action_dim]. Rewards after an episode's end do not count.
+    start: [N, state_dim]; actions: [T, N, action_dim]. Rewards after an episode's end do not count. Returns d J^H / d actions,
+    [K, T, N, action_dim], and which samples are still alive at each horizon, [K, N].
     """
     if start.dim() != 2 or actions.dim() != 3 or actions.shape[1:] != (len(start), dynamics.action_dim):
         raise ValueError(
@@ -39,7 +40,7 @@ def gradient_fidelity(
     model: Dynamics, simulator: Dynamics, model_start: Tensor, simulator_start: Tensor, actions: Tensor, *, gamma: float = 1.0,
     horizons: Sequence[int] | None = None, kind: str = "",
 ) -> pd.DataFrame:  # fmt: skip
-    """Cosine and norm ratio between both gradients, one row a horizon.
+    """Compare both gradients by cosine and norm ratio, one row a horizon.
 
     model_start, simulator_start: the same N states as either world describes them (latents and q, qd). kind: a label of these states
     or of the training time, copied into the table. Columns: horizon, kind, samples, ended (of the samples, by then, in the simulator),

@@ -13,7 +13,7 @@ __all__ = ["objective_gradients"]
 
 
 def objective_gradients(f: Callable[[Tensor], Tensor], theta: Tensor, noise: Tensor, *, sigma: float, order: str) -> Tensor:
-    """Per-sample gradients of the smoothed objective, [N, P].
+    """Compute per-sample gradients of the smoothed objective, [N, P].
 
     f: [N, P] -> [N], one value a row. theta: [P]; noise: w, [N, P].
     order: "first", grad f(theta + sigma w); "zeroth", (f(theta + sigma w) - mean of the other samples) w / sigma.

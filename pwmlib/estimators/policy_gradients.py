@@ -34,7 +34,7 @@ def first_order(
     dynamics: Dynamics, policy: nn.Module, start: Tensor, noise: Tensor, *, gamma: float = 1.0,
     horizons: Sequence[int] | None = None, detach_policy_input: bool = False,
 ) -> PolicyGradients:  # fmt: skip
-    """Pathwise gradients (Eq. 3) of every sample and horizon.
+    """Compute the pathwise gradient (Eq. 3) of every sample and horizon.
 
     start: [N, state_dim]; noise: [T, N, action_dim]. detach_policy_input: the policy sees sg(s_t), as the released code does.
     Raises ValueError for dynamics without gradients and for wrong shapes.
@@ -50,7 +50,7 @@ def first_order_along(
     dynamics: Dynamics, start: Tensor, actions: Tensor, *, policy: nn.Module, seen: Tensor, noise: Tensor, gamma: float = 1.0,
     horizons: Sequence[int] | None = None,
 ) -> PolicyGradients:  # fmt: skip
-    """Pathwise gradients through `dynamics` along given actions, those that the policy took elsewhere.
+    """Compute pathwise gradients through `dynamics` along given actions, those that the policy took elsewhere.
 
     actions: policy(seen, noise), [T, N, action_dim]; seen: what the policy saw, [T, N, ...]. So several worlds can be asked about the
     same actions; the policy does not react to what happens in this one.
@@ -70,7 +70,7 @@ def zeroth_order(
     dynamics: Dynamics, policy: nn.Module, start: Tensor, noise: Tensor, *, gamma: float = 1.0,
     horizons: Sequence[int] | None = None, baseline: str | Callable[[Tensor], Tensor] = "reward_to_go",
 ) -> PolicyGradients:  # fmt: skip
-    """Likelihood-ratio gradients of every sample and horizon; the dynamics need not be differentiable.
+    """Compute the likelihood-ratio gradient of every sample and horizon; the dynamics need not be differentiable.
 
     baseline: "none" uses the whole return J^H for every action; "mean" the same minus the other samples' mean J^H; "reward_to_go" the
     rewards from t on, minus their mean over the other samples; or a function state -> value, subtracted from the rewards from t on
@@ -98,7 +98,7 @@ def zeroth_order(
     inside = torch.arange(len(noise), device=total.device)[None, :, None] < torch.tensor(chosen, device=total.device)[:, None, None]
     weights = torch.where(inside, weights * path.alive[:-1], 0.0)
     with torch.no_grad():
-        u = policy.mean(path.states[:-1]) + policy.std * noise
+        u = density.policy.mean(path.states[:-1]) + density.policy.std * noise
     return PolicyGradients("zeroth_order", chosen, at_horizon, density, path.states[:-1], u, weights[..., None])
 
 
@@ -111,7 +111,7 @@ def parameter_smoothing(
     dynamics: Dynamics, policy: nn.Module, start: Tensor, noise: Tensor, *, sigma: float, directions: Tensor, gamma: float = 1.0,
     antithetic: bool = True,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Gradients of the Gaussian-smoothed objective E_e J(theta + sigma e), per direction: (J [N], gradients [N, P]).
+    """Compute J [N] and the gradients [N, P] of the Gaussian-smoothed objective E_e J(theta + sigma e), per direction.
 
     directions: e, standard normal, [N, P]. antithetic: (J(theta + sigma e) - J(theta - sigma e)) e / (2 sigma), two rollouts a sample;
     otherwise the other samples' mean J is the baseline. All samples' policies run as one batch.
@@ -144,7 +144,7 @@ def parameter_smoothing(
 
 
 def variance_optimal_alpha(first: Tensor, zeroth: Tensor) -> float:
-    """alpha in [0, 1] that minimises the variance of alpha first + (1 - alpha) zeroth; the covariance of shared samples counts.
+    """Find alpha in [0, 1] that minimises the variance of alpha first + (1 - alpha) zeroth; the covariance of shared samples counts.
 
     first, zeroth: per-sample gradients [N, P].
     """
@@ -155,7 +155,7 @@ def variance_optimal_alpha(first: Tensor, zeroth: Tensor) -> float:
 
 
 def confidence_alpha(first: Tensor, zeroth: Tensor, *, tolerance: float, failure: float = 0.05) -> float:
-    """The variance-optimal alpha, lowered so far that the mixture's bias stays below `tolerance` with probability 1 - failure.
+    """Lower the variance-optimal alpha so far that the mixture's bias stays below `tolerance` with probability 1 - failure.
 
     The zeroth-order mean is unbiased and, by Chebyshev, within eps = sqrt(tr Var / (N failure)) of the truth; the first-order mean is
     B away from it. alpha B + eps <= tolerance then bounds the mixture's error (Suh et al. 2022, their Bernstein bound replaced by one
@@ -174,7 +174,7 @@ def confidence_alpha(first: Tensor, zeroth: Tensor, *, tolerance: float, failure
 
 
 def mix(first: Tensor, zeroth: Tensor, alpha: float) -> Tensor:
-    """alpha first + (1 - alpha) zeroth, sample by sample; [N, P]."""
+    """Compute alpha first + (1 - alpha) zeroth, sample by sample; [N, P]."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"mix: alpha must lie in [0, 1], got {alpha}")
     _centred_pair(first, zeroth)

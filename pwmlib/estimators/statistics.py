@@ -24,7 +24,7 @@ __all__ = ["GradientStatistics", "gradient_statistics", "horizon_table"]
 
 @dataclass(frozen=True)
 class GradientStatistics:
-    """Statistics of one set of per-sample gradients; `intervals` maps a name to its bootstrap interval (low, high)."""
+    """These are statistics of one set of per-sample gradients; `intervals` maps a name to its bootstrap interval (low, high)."""
 
     samples: int
     parameters: int
@@ -46,7 +46,7 @@ class GradientStatistics:
 def gradient_statistics(
     gradients: Tensor, *, reference: Tensor | None = None, resamples: int = 200, level: float = 0.95, seed: int = 0
 ) -> GradientStatistics:
-    """Statistics of per-sample gradients [N, P].
+    """Compute the statistics of per-sample gradients [N, P].
 
     reference: a converged gradient [P], for the bias. resamples: bootstrap over samples (0: no intervals), percentiles around the
     unbiased estimate: the interval is of the true value, so a raw ratio, which is too large by about 1 / N, may lie above its middle.
@@ -97,11 +97,11 @@ def _weighted(g: Tensor, weights: Tensor) -> dict[str, Tensor]:
     }
 
 
-def horizon_table(gradients: PolicyGradients, **options: object) -> pd.DataFrame:
-    """One row a horizon: the statistics of `gradient_statistics` with columns <name>_low and <name>_high, and the mean return."""
+def horizon_table(gradients: PolicyGradients, *, resamples: int = 200) -> pd.DataFrame:
+    """Make a table of one row a horizon: `gradient_statistics` with columns <name>_low and <name>_high, and the mean return."""
     rows = []
     for k, horizon in enumerate(gradients.horizons):
-        values = asdict(gradient_statistics(gradients.gradients(k), **options))
+        values = asdict(gradient_statistics(gradients.gradients(k), resamples=resamples))
         limits = values.pop("intervals")
         spread = {f"{name}_{end}": pair[i] for name, pair in limits.items() for i, end in enumerate(("low", "high"))}
         rows.append({"estimator": gradients.name, "horizon": horizon, "return": float(gradients.values[k].mean()), **values, **spread})

@@ -15,7 +15,7 @@ __all__ = ["total_propagation"]
 def total_propagation(
     dynamics: Dynamics, policy: nn.Module, start: Tensor, noise: Tensor, *, state_noise: Tensor, state_std: float, gamma: float = 1.0
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Per-sample gradients [N, P] for the whole horizon, and the share of the likelihood-ratio estimate at each step, [T].
+    """Compute per-sample gradients [N, P] for the whole horizon, and the share of the likelihood-ratio estimate at each step, [T].
 
     The world is s' = advance(s, a) + state_std xi: the noise at each next state is what the likelihood ratio works on. Going backward,
     the derivative of the return-to-go with respect to the mean of s' is estimated both ways; each is pushed on into theta, and their

@@ -16,7 +16,7 @@ __all__ = ["Trajectories", "action_adjoints", "check_horizons", "open_loop", "re
 
 @dataclass(frozen=True)
 class Trajectories:
-    """N sampled trajectories of T steps, time first, without a graph."""
+    """These are N sampled trajectories of T steps, time first, without a graph."""
 
     states: Tensor
     """[T + 1, N, state_dim]; the start again after an episode has ended, so that nothing is NaN there that was not NaN before."""
@@ -31,7 +31,7 @@ class Trajectories:
 
 
 def check_horizons(horizons: Sequence[int] | None, steps: int) -> list[int]:
-    """Horizons in ascending order, every one from 1 to `steps` by default."""
+    """Return the horizons, by default every one from 1 to `steps`; raises ValueError unless they ascend within these."""
     chosen = list(range(1, steps + 1)) if horizons is None else [int(h) for h in horizons]
     if not chosen or sorted(set(chosen)) != chosen or chosen[0] < 1 or chosen[-1] > steps:
         raise ValueError(f"horizons must be ascending integers from 1 to the {steps} steps of noise, got {horizons}")
@@ -39,7 +39,7 @@ def check_horizons(horizons: Sequence[int] | None, steps: int) -> list[int]:
 
 
 def open_loop(dynamics: Dynamics, start: Tensor, actions: Tensor) -> Trajectories:
-    """The trajectory of given actions, [T, N, action_dim]; `noise` of the result is the actions."""
+    """Roll out given actions, [T, N, action_dim]; `noise` of the result is the actions."""
     return sample_trajectories(dynamics, lambda state, action: action, start, actions)
 
 
@@ -68,7 +68,7 @@ def sample_trajectories(dynamics: Dynamics, policy: Policy, start: Tensor, noise
 
 
 def returns_at(path: Trajectories, horizons: Sequence[int], gamma: float) -> Tensor:
-    """J^H of each sample, sum of gamma^t r_t over t < H: [len(horizons), N]."""
+    """Compute J^H of each sample, the sum of gamma^t r_t over t < H: [len(horizons), N]."""
     discount = gamma ** torch.arange(len(path.rewards), dtype=path.rewards.dtype, device=path.rewards.device)
     total = (path.rewards * discount[:, None]).cumsum(0)
     return total[torch.tensor(horizons, device=total.device) - 1]
@@ -77,7 +77,7 @@ def returns_at(path: Trajectories, horizons: Sequence[int], gamma: float) -> Ten
 def action_adjoints(
     dynamics: Dynamics, path: Trajectories, *, gamma: float, horizons: Sequence[int], policy: Policy | None = None
 ) -> tuple[Tensor, Tensor]:
-    """d J^H / d a_t of every sample and horizon, [K, T, N, action_dim], and d J^H / d s_0, [K, N, state_dim].
+    """Compute d J^H / d a_t of every sample and horizon, [K, T, N, action_dim], and d J^H / d s_0, [K, N, state_dim].
 
     policy: its feedback is differentiated too (the total derivative of Eq. 3); None holds the later actions fixed (open loop).
     One sweep from the last step to the first; at each step all horizons beyond it are one batch of K x N rows, and only vectors of

@@ -1,5 +1,7 @@
-"""Sampling-based planning in dynamics (MPPI, Williams et al. 2017): the gate that a world model has to pass before a policy is
-extracted from it. If a planner that sees only the model fails in the real task, so will any policy."""
+"""Sampling-based planning in dynamics (MPPI, Williams et al. 2017): the gate of a world model before a policy is extracted from it.
+
+If a planner that sees only the model fails in the real task, so will any policy.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ __all__ = ["MPPI", "PlannerConfig", "evaluate_planner"]
 
 @settings
 class PlannerConfig:
-    """No terminal value: what is planned with is the model alone."""
+    """These are the numbers of the planner, which has no terminal value: it plans with the model alone."""
 
     samples: Count = 96
     horizon: Count = 40
@@ -37,7 +39,7 @@ class PlannerConfig:
 
 
 class MPPI:
-    """Plans with a frozen world model and keeps its plan, shifted by one, as the next start.
+    """It plans with a frozen world model and keeps its plan, shifted by one, as the next start.
 
     Called with (observation [obs_dim], decision) -> action [action_dim]; a new instance for each episode.
     """
@@ -50,6 +52,7 @@ class MPPI:
 
     @torch.no_grad()
     def __call__(self, obs: np.ndarray, step: int) -> np.ndarray:
+        """Return the first action of the improved plan."""
         c = self.config
         padded = torch.zeros(1, self.view.obs_dim)
         padded[0, : self.obs_dim] = torch.from_numpy(obs)

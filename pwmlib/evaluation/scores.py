@@ -25,7 +25,7 @@ EVALUATION_SEED = 10_000_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean over episodes of the deterministic policy."""
+    """The scores are means over episodes of the deterministic policy."""
 
     score: float
     """0 to 100: return / 10 (dm_control), last-step success x 100 (MetaWorld)."""
@@ -36,7 +36,7 @@ class Evaluation:
     episodes: int
 
     def row(self) -> dict[str, Any]:
-        """As columns of a tidy table."""
+        """Give them as columns of a tidy table."""
         return asdict(self)
 
 
@@ -60,8 +60,10 @@ def evaluate_policy(envs: Sequence[Environment], actor: Actor, view: FrozenWorld
 def believed_and_real_value(
     critics: Critics, view: FrozenWorldModel, episodes: list[Episode], *, obs_dim: int, gamma: float
 ) -> tuple[float, float]:
-    """V(E(s_0)) and the discounted return that really followed, both in the units that the critics learn (symlog rewards unless
-    the view inverts them); means over episodes. The first far above the second is a model that is being exploited."""
+    """Compare V(E(s_0)) with the discounted return that really followed; the first far above it is a model that is being exploited.
+
+    Both are means over episodes in the units that the critics learn: symlog rewards unless the view inverts them.
+    """
     padded = torch.zeros(len(episodes), view.obs_dim)
     rewards = torch.from_numpy(np.stack([e.rows[1:, -1] for e in episodes]))
     for row, e in zip(padded, episodes, strict=True):

@@ -5,11 +5,14 @@ Numba keeps compiled kernels on disk and looks only at the file that a kernel is
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic, overload
+from numba import extending, types
+from numba.extending import overload
 
 __all__ = ["exp", "f32", "inline", "jit", "load", "store"]
 
@@ -19,11 +22,18 @@ _LOG2E, _LN2_HIGH, _LN2_LOW = f32(1.4426950408889634), f32(0.693359375), f32(-2.
 _P0, _P1, _P2 = f32(1.9875691500e-4), f32(1.3981999507e-3), f32(8.3334519073e-3)
 _P3, _P4, _P5 = f32(4.1665795894e-2), f32(1.6666665459e-1), f32(5.0000001201e-1)
 
+# Numba has no types; what it compiles takes arrays of several kinds.
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 # Finite arguments only (no nnan/ninf): a NaN must stay a NaN, so that training can stop on it.
-jit = numba.njit(fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", cache=True, nogil=True)
+jit: Decorator = numba.njit(fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", cache=True, nogil=True)
 # Helpers become part of each kernel before it is compiled. Compiled and cached on their own, they would be linked or inlined
 # depending on what was in the cache, and the last bits of results with them.
-inline = numba.njit(inline="always")
+inline: Decorator = numba.njit(inline="always")
+
+
+def intrinsic(code: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate as Numba does; what it makes is called without the typing context."""
+    return extending.intrinsic(code)
 
 
 @intrinsic
@@ -49,7 +59,7 @@ def _power_of_two(typing_context, k):
 
 @inline
 def exp(x):
-    """e^x for x clamped to [-80, 20]; NaN stays NaN through the polynomial."""
+    """Compute e^x for x clamped to [-80, 20]; NaN stays NaN through the polynomial."""
     x = f32(20.0) if x > f32(20.0) else x
     x = f32(-80.0) if x < f32(-80.0) else x
     k = _floor(x * _LOG2E + f32(0.5))
@@ -90,7 +100,7 @@ def load(source, row):
 
 
 def store(row, target):
-    """The other way."""
+    """Copy a float32 row into one, or into the bits of a bfloat16 one."""
     raise NotImplementedError("compiled only")
 
 

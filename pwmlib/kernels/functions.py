@@ -106,12 +106,12 @@ class _NormSimNorm(_Layer):
 
 
 def norm_mish(x: Tensor, weight: Tensor, bias: Tensor, *, mish_first: bool = False) -> Tensor:
-    """mish(LayerNorm(x)), or LayerNorm(mish(x)) with mish_first. float32 or bfloat16 on the CPU; shapes as in the module's."""
+    """Compute mish(LayerNorm(x)), or LayerNorm(mish(x)) with mish_first, of float32 or bfloat16 on the CPU; shapes as above."""
     return _NormMish.apply(x, weight, bias, mish_first)[0]
 
 
 def norm_simnorm(x: Tensor, weight: Tensor, bias: Tensor, *, group: int = 8) -> Tensor:
-    """SimNorm(LayerNorm(x)) with groups of `group` consecutive entries. float32 or bfloat16 on the CPU."""
+    """Compute SimNorm(LayerNorm(x)) with groups of `group` consecutive entries, of float32 or bfloat16 on the CPU."""
     if x.shape[-1] % group:
         raise ValueError(f"norm_simnorm: the last dimension must be a multiple of group={group}, got shape {tuple(x.shape)}")
     return _NormSimNorm.apply(x, weight, bias, group)[0]

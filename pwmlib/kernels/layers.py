@@ -30,8 +30,10 @@ def _moments(x, eps):
 
 @inline
 def _affine_backward(g, x, mean, inverse, w, gw, gb):
-    """Turn g, the gradient of LayerNorm's output, into that of its input x, in place; add those of weight and bias to gw and gb
-    (which are empty when nobody asks for them)."""
+    """Turn g, the gradient of LayerNorm's output, into that of its input x, in place.
+
+    Those of weight and bias are added to gw and gb, which are empty when nobody asks for them.
+    """
     n = g.size
     first, second = f32(0.0), f32(0.0)
     if gw.size:
@@ -70,7 +72,7 @@ def _mish_and_slope(x, y, slope):
 
 @jit
 def norm_mish(x, weight, bias, moments, y, eps):
-    """y = mish(LayerNorm(x)), and the moments of x."""
+    """Compute y = mish(LayerNorm(x)), and the moments of x."""
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
     xi, a = np.empty(n, np.float32), np.empty(n, np.float32)
     for i in range(x.shape[0]):
@@ -86,7 +88,7 @@ def norm_mish(x, weight, bias, moments, y, eps):
 
 @jit
 def norm_mish_backward(g, x, weight, bias, moments, gx, gw, gb):
-    """Gradients of x, weight and bias of `norm_mish`."""
+    """Compute the gradients of x, weight and bias of `norm_mish`."""
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
     xi, gi, a = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     unused, slope = np.empty(n, np.float32), np.empty(n, np.float32)
@@ -106,7 +108,7 @@ def norm_mish_backward(g, x, weight, bias, moments, gx, gw, gb):
 
 @jit
 def mish_norm(x, weight, bias, moments, y, eps):
-    """y = LayerNorm(mish(x)), and the moments of mish(x)."""
+    """Compute y = LayerNorm(mish(x)), and the moments of mish(x)."""
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
     xi, u = np.empty(n, np.float32), np.empty(n, np.float32)
     for i in range(x.shape[0]):
@@ -122,7 +124,7 @@ def mish_norm(x, weight, bias, moments, y, eps):
 
 @jit
 def mish_norm_backward(g, x, weight, bias, moments, gx, gw, gb):
-    """Gradients of x, weight and bias of `mish_norm`."""
+    """Compute the gradients of x, weight and bias of `mish_norm`."""
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
     xi, gi, u, slope = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     for i in range(x.shape[0]):
@@ -178,7 +180,7 @@ def _softmax_eights(y):
 
 @jit
 def norm_simnorm(x, weight, bias, moments, y, eps, group):
-    """y = SimNorm(LayerNorm(x)) over groups of `group` entries, and the moments of x."""
+    """Compute y = SimNorm(LayerNorm(x)) over groups of `group` entries, and the moments of x."""
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
     xi = np.empty(n, np.float32)
     for i in range(x.shape[0]):
@@ -197,7 +199,7 @@ def norm_simnorm(x, weight, bias, moments, y, eps, group):
 
 @jit
 def norm_simnorm_backward(g, x, y, weight, moments, gx, gw, gb, group):
-    """Gradients of x, weight and bias of `norm_simnorm`, whose result was y."""
+    """Compute the gradients of x, weight and bias of `norm_simnorm`, whose result was y."""
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
     xi, yi, gi = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     for i in range(x.shape[0]):

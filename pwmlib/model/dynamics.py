@@ -9,41 +9,45 @@ from torch import Tensor
 
 __all__ = ["Dynamics", "Episodes", "Policy"]
 
-Policy = Callable[[Tensor, Tensor | None], Tensor]
-"""(state [batch, state_dim], noise [batch, action_dim] or None) -> action [batch, action_dim] in [-1, 1]."""
+Policy = Callable[[Tensor, Tensor], Tensor]
+"""(state [batch, state_dim], standard normal noise [batch, action_dim]) -> action [batch, action_dim] in [-1, 1]."""
 
 
 @runtime_checkable
 class Dynamics(Protocol):
-    """What PWM, SHAC and the gradient estimators need of a world: batched torch tensors in, differentiable tensors out."""
+    """PWM, SHAC and the gradient estimators need this of a world: batched torch tensors in, differentiable tensors out."""
 
     state_dim: int
     action_dim: int
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
-        """Next state. state: [..., state_dim], action: [..., action_dim] in [-1, 1]. Returns [..., state_dim]."""
+        """Return the next state [..., state_dim] after an action [..., action_dim] in [-1, 1]."""
         ...
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        """Reward of the transition, shape [...]; any number of leading dimensions, so that a whole rollout is one call."""
+        """Return the reward of the transition, [...], for any number of leading dimensions, so that a whole rollout is one call."""
         ...
 
     def done(self, next_state: Tensor) -> Tensor | None:
-        """Bool [...], True where the episode terminated in next_state; None when episodes never terminate."""
+        """Return whether the episode terminated in next_state, bool [...]; None when episodes never terminate."""
         ...
 
 
 @runtime_checkable
 class Episodes(Protocol):
-    """Environments with a state of their own, as simulators are: an episode that ends is followed by a new one."""
+    """Such environments have a state of their own, as simulators do: an episode that ends is followed by a new one."""
 
     count: int
     obs_dim: int
     action_dim: int
 
     def step(self, action: Tensor) -> Any:
-        """One step of all environments, action [count, action_dim]. Returns what has obs (after a reset where an episode ended), final_obs
-        (before it), each [count, obs_dim], and reward, terminated, truncated, each [count]."""
+        """Take one step of all environments, action [count, action_dim].
+
+        Returns:
+            What has obs (after a reset where an episode ended), final_obs (before it), each [count, obs_dim], and reward, terminated,
+            truncated, each [count].
+        """
         ...
 
     def detach(self) -> Tensor:

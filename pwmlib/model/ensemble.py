@@ -13,8 +13,7 @@ __all__ = ["EnsembleDynamics"]
 
 
 class EnsembleDynamics:
-    """Members with one encoder (or none) behind the `Dynamics` protocol: states and rewards are their means, an episode ends where any
-    member says so.
+    """Members with one encoder (or none) are averaged behind the `Dynamics` protocol; an episode ends where any of them says so.
 
     pessimism: taken off the reward for every unit of disagreement, the standard deviation of the members' next latents (mean over
     dimensions) in units of what it is on the data, `usual`. It is differentiable: the policy's gradient leads away from the unknown.
@@ -33,27 +32,27 @@ class EnsembleDynamics:
         self.model, self.state_dim, self.action_dim = members[0].model, members[0].state_dim, members[0].action_dim
 
     def encode(self, obs: Tensor) -> Tensor:
-        """z = E(s); obs [..., obs_dim] -> [..., latent_dim]."""
+        """Encode observations [..., obs_dim] as z = E(s), [..., latent_dim]."""
         return self.members[0].encode(obs)
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
-        """Mean of the members' next latents."""
+        """Return the mean of the members' next latents."""
         return torch.stack([m.advance(state, action) for m in self.members]).mean(0)
 
     def disagreement(self, state: Tensor, action: Tensor) -> Tensor:
-        """Standard deviation of the members' next latents, mean over dimensions; shape [...]."""
+        """Return the standard deviation of the members' next latents, mean over dimensions; shape [...]."""
         variance = torch.stack([m.advance(state, action) for m in self.members]).var(0, unbiased=False)
         return (variance + 1e-10).sqrt().mean(-1)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor | None = None) -> Tensor:
-        """Mean of the members' rewards, less `pessimism` times the disagreement; shape [...]."""
+        """Return the mean of the members' rewards, less `pessimism` times the disagreement; shape [...]."""
         mean = torch.stack([m.reward(state, action) for m in self.members]).mean(0)
         return mean - self.pessimism / self.usual * self.disagreement(state, action) if self.pessimism else mean
 
     def done(self, next_state: Tensor) -> Tensor | None:
-        """Bool [...]: any member takes the episode to have ended; None without termination heads."""
-        ends = [m.done(next_state) for m in self.members]
-        return None if ends[0] is None else torch.stack(ends).any(0)
+        """Return whether any member takes the episode to have ended, bool [...]; None without termination heads."""
+        ends = [end for m in self.members if (end := m.done(next_state)) is not None]
+        return torch.stack(ends).any(0) if ends else None
 
 
 def _encoder(member: FrozenWorldModel) -> list[Tensor]:

@@ -6,9 +6,9 @@ import copy
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .layers import NormedLinear, training_mode
+from .layers import NormedLinear, linear_layers, training_mode
 from .world_model import WorldModel
 
 __all__ = ["FrozenMultiTaskModel", "FrozenWorldModel", "Precision"]
@@ -17,34 +17,38 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def frozen_copy(model: WorldModel, precision: Precision = "float32") -> WorldModel:
-    """The same network whose weights ask for no gradient: in float32 they are the model's own, in bfloat16 the products' are cast.
+    """Copy a network without its weights, which ask for no gradient in the copy; in bfloat16 those of products are cast.
 
     A spectral norm is taken as it stands, so that no use of a weight moves it.
     """
     memo = {id(x): x.detach() for x in (*model.parameters(), *model.buffers())}
     net = copy.deepcopy(model, memo)
     with training_mode(net, False):
-        for layer in (m for m in net.modules() if isinstance(m, NormedLinear)):
+        for layer in linear_layers(net):
             weight, bias = layer.weight.detach(), layer.bias
             if layer._modules.pop("parametrizations", None) is not None:
                 layer.__class__ = NormedLinear  # torch's own removal would write into the weight that is shared
             if precision == "bfloat16":
                 weight, bias = weight.to(torch.bfloat16), bias.to(torch.bfloat16)
-            layer._parameters.update(weight=weight, bias=bias)
+            layer.weight, layer.bias = (nn.Parameter(x, requires_grad=False) for x in (weight, bias))
     return net
 
 
 class FrozenWorldModel:
-    """A world model as the differentiable simulator of one task: the `Dynamics` protocol over latent states.
+    """A world model is the differentiable simulator of one task here: the `Dynamics` protocol over latent states.
 
     Gradients flow to states and actions only: no weight gradient is computed or stored. With precision="bfloat16" matrix products run in
     bfloat16, the rest in float32. Build it anew after the model was trained further.
     """
 
     def __init__(self, model: WorldModel, task: int | Tensor = 0, *, precision: Precision = "float32", reward_symexp: bool = False):
-        """task: the task's number; or, long [batch], that of each state of a batch.
+        """Freeze the model's present weights.
 
-        reward_symexp: give a two-hot head's rewards in their own units; else they stay in symlog space (the paper).
+        Args:
+            model: the world model.
+            task: the task's number; or, long [batch], that of each state of a batch.
+            precision: of the matrix products.
+            reward_symexp: give a two-hot head's rewards in their own units; else they stay in symlog space (the paper).
         """
         number = task if isinstance(task, Tensor) else torch.tensor(task, device=model.obs_mean.device)
         if not ((number >= 0) & (number < model.tasks)).all():
@@ -57,28 +61,28 @@ class FrozenWorldModel:
         return torch.autocast(like.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def encode(self, obs: Tensor) -> Tensor:
-        """z = E(s, e). obs: [..., obs_dim]. Returns [..., latent_dim]."""
+        """Encode observations [..., obs_dim] as z = E(s, e), [..., latent_dim]."""
         with self._products(obs):
             return self._net.encode(obs, self.task).to(obs.dtype)
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
-        """z' = F(z, a, e); shapes as in `Dynamics`."""
+        """Return z' = F(z, a, e), shapes as in `Dynamics`."""
         with self._products(state):
             return self._net.next(state, action, self.task).to(state.dtype)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor | None = None) -> Tensor:
-        """R(z, a, e), shape [...]; the next state is not used."""
+        """Return R(z, a, e), shape [...]; the next state is not used."""
         with self._products(state):
             logits = self._net.reward_logits(state, action, self.task).to(state.dtype)
         return self._net.decode_reward(logits, symexp=self.reward_symexp)
 
     def done(self, next_state: Tensor) -> Tensor | None:
-        """Bool [...], where a model with a termination head takes the episode to have ended; None without one."""
+        """Return where the termination head takes the episode to have ended, bool [...]; None without one."""
         return self._net.termination_logit(next_state.detach(), self.task) > 0 if self.model.config.termination else None
 
 
 class FrozenMultiTaskModel:
-    """A world model as the dynamics of all its tasks at once, for one policy that serves every task (App. F, Fig. 18).
+    """A world model is the dynamics of all its tasks at once here, for one policy that serves every task (App. F, Fig. 18).
 
     state: [z | e | mask], shape [..., latent_dim + task_dim + action_dim]; the policy sees the task through its embedding.
     """
@@ -87,31 +91,32 @@ class FrozenMultiTaskModel:
         if not model.config.task_dim:
             raise ValueError(f"FrozenMultiTaskModel: needs a model with task embeddings, got task_dim=0 in {model}")
         self.model, self.reward_symexp, self.action_dim = model, reward_symexp, model.action_dim
-        self._sizes = (model.latent_dim, model.config.task_dim, model.action_dim)
-        self.state_dim = sum(self._sizes)
+        self._latent_dim = model.latent_dim
+        self.state_dim = model.latent_dim + model.config.task_dim + model.action_dim
         self._net = frozen_copy(model)
 
     @torch.no_grad()
     def encode(self, obs: Tensor, task: Tensor) -> Tensor:
-        """[E(s, e) | e | mask] of observations [batch, obs_dim] of tasks [batch]. Returns [batch, state_dim]."""
+        """Return [E(s, e) | e | mask], [batch, state_dim], of observations [batch, obs_dim] of tasks [batch]."""
         mask = self.model.action_mask[task] if self.model.config.apply_action_mask else torch.ones_like(self.model.action_mask[task])
-        return torch.cat([self.model.encode(obs, task), self.model.task_embedding(task), mask], -1)
+        z = self.model.encode(obs, task)
+        return torch.cat([z, *self.model._embed(task, z), mask], -1)
 
     def _step_inputs(self, state: Tensor, action: Tensor) -> Tensor:
-        z, e, mask = state.split(self._sizes, -1)
-        return torch.cat([z, e, action * mask], -1)
+        known, mask = state.tensor_split([-self.action_dim], -1)
+        return torch.cat([known, action * mask], -1)
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
-        """Next state; embedding and mask stay as they are."""
-        z, e, mask = state.split(self._sizes, -1)
+        """Return the next state; embedding and mask stay as they are."""
+        z, constant = state.tensor_split([self._latent_dim], -1)
         change = self._net.dynamics(self._step_inputs(state, action))
-        return torch.cat([z + change if self.model.config.residual else change, e, mask], -1)
+        return torch.cat([z + change if self.model.config.residual else change, constant], -1)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor | None = None) -> Tensor:
-        """R(z, a, e), shape [...]."""
+        """Return R(z, a, e), shape [...]."""
         return self._net.decode_reward(self._net.reward_head(self._step_inputs(state, action)), symexp=self.reward_symexp)
 
     def done(self, next_state: Tensor) -> Tensor | None:
-        """Bool [...], as of `FrozenWorldModel`."""
-        head, seen = self._net.termination_head, next_state.detach()[..., : sum(self._sizes[:2])]
+        """Return where the episode has ended, as `FrozenWorldModel.done` does."""
+        head, seen = self._net.termination_head, next_state.detach()[..., : -self.action_dim]
         return None if head is None else head(seen).squeeze(-1) > 0

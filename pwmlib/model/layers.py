@@ -22,8 +22,10 @@ ACTIVATIONS = {"mish": F.mish, "relu": F.relu, "silu": F.silu}
 
 @contextmanager
 def training_mode(module: nn.Module, on: bool) -> Iterator[None]:
-    """A module in training or evaluation mode for a while. In training mode a spectral norm takes a power iteration at every use of its
-    weight, so that no two uses see the same one (torch.nn.utils.parametrizations)."""
+    """Put a module into training or evaluation mode for a while.
+
+    In training mode a spectral norm takes a power iteration at every use of its weight, so that no two uses see the same one.
+    """
     before = module.training
     module.train(on)
     try:
@@ -33,7 +35,7 @@ def training_mode(module: nn.Module, on: bool) -> Iterator[None]:
 
 
 def simnorm(x: Tensor, group_size: int = 8) -> Tensor:
-    """Simplicial normalisation: softmax over consecutive groups of entries (Eq. 4, with the groups not overlapping).
+    """Take the softmax of consecutive groups of entries, simplicial normalisation (Eq. 4, with the groups not overlapping).
 
     x: any float tensor, shape [..., n] with n divisible by group_size. Returns the same shape; each group sums to 1.
 
@@ -49,31 +51,34 @@ def simnorm(x: Tensor, group_size: int = 8) -> Tensor:
 
 
 class SimNorm(nn.Module):
-    """`simnorm` as a layer (Eq. 4; Table 1 has groups of 8)."""
+    """It is `simnorm` as a layer (Eq. 4; Table 1 has groups of 8)."""
 
     def __init__(self, group_size: int = 8):
         super().__init__()
         self.group_size = group_size
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply it to x [..., n]."""
         return simnorm(x, self.group_size)
-
-    def extra_repr(self) -> str:
-        return f"group_size={self.group_size}"
 
 
 def norm_and_activation(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, activation: str | nn.Module | None, norm: NormOrder
 ) -> Tensor:
-    """LayerNorm and activation in the order of `norm`, fused into one kernel where there is one (on a CPU, not in float64); with
-    "none" the activation alone.
+    """Apply LayerNorm and activation in the order of `norm`, fused into one kernel where there is one (on a CPU, not in float64).
 
-    The result has x's dtype; bfloat16 is computed in float32.
+    Args:
+        x: shape [..., n].
+        weight: LayerNorm's, [n], or [members, 1, n] for x [members, rows, n]; without it there is only the activation.
+        bias: LayerNorm's, of the same shape.
+        activation: a name of `ACTIVATIONS`, a module, or None.
+        norm: which of the two comes first.
 
-    x: [..., n]; weight, bias: LayerNorm's, [n] or [members, 1, n] for x [members, rows, n].
+    Returns:
+        The shape and dtype of x; bfloat16 is computed in float32.
     """
     function = ACTIVATIONS[activation] if isinstance(activation, str) else activation
-    if norm == "none":
+    if weight is None or bias is None:
         return x if function is None else function(x)
     fusible = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and weight.dtype == torch.float32
     if fusible and (activation == "mish" or (isinstance(activation, SimNorm) and norm == "before_activation")):
@@ -92,7 +97,7 @@ def norm_and_activation(
 
 
 class NormedLinear(nn.Module):
-    """Linear, LayerNorm and activation, in the order that `norm` names.
+    """The block is Linear, LayerNorm and activation, in the order that `norm` names.
 
     x: shape [..., in_features]. Returns shape [..., out_features].
     `activation` is a name of `ACTIVATIONS`, an `nn.Module` (such as SimNorm), or None.
@@ -112,17 +117,19 @@ class NormedLinear(nn.Module):
         self.weight, self.bias = linear.weight, linear.bias
         if spectral_norm:
             nn.utils.parametrizations.spectral_norm(self, "weight")
-        self.norm = norm
+        self.norm: NormOrder = norm
         self.ln = nn.LayerNorm(out_features) if norm != "none" else None
         self.activation = activation
 
-    def finish(self, x: Tensor) -> Tensor:
-        """What follows the linear map: LayerNorm and activation."""
-        weight, bias = (None, None) if self.ln is None else (self.ln.weight, self.ln.bias)
-        return norm_and_activation(x, weight, bias, self.activation, self.norm)
-
     def forward(self, x: Tensor) -> Tensor:
-        return self.finish(F.linear(x, self.weight, self.bias))
+        """Map x [..., in_features] to [..., out_features]."""
+        weight, bias = (None, None) if self.ln is None else (self.ln.weight, self.ln.bias)
+        return norm_and_activation(F.linear(x, self.weight, self.bias), weight, bias, self.activation, self.norm)
+
+
+def linear_layers(net: nn.Module) -> list[NormedLinear]:
+    """List the `NormedLinear` blocks of a network, in the order of their use."""
+    return [module for module in net.modules() if isinstance(module, NormedLinear)]
 
 
 def mlp(
@@ -135,7 +142,7 @@ def mlp(
     output: nn.Module | None = None,
     spectral_norm: bool = False,
 ) -> nn.Sequential:
-    """A multilayer perceptron of `NormedLinear` blocks.
+    """Build a multilayer perceptron of `NormedLinear` blocks.
 
     The last layer is plain linear, or Linear-LayerNorm-`output` when an output module such as SimNorm is given
     (encoder and dynamics; the LayerNorm is left out when `norm` is "none").
@@ -151,7 +158,7 @@ def mlp(
 
 
 class MLPEnsemble(nn.Module):
-    """`members` MLPs of the same shape evaluated in batched matrix products; no Python loop over members.
+    """Several MLPs of the same shape are evaluated in batched matrix products, without a Python loop over `members`.
 
     x: shape [..., in_features], shared by all members. Returns shape [members, ..., out_features].
     Weights start orthogonal with gain sqrt(2) and zero bias, the output layer too (as in the released critics; the paper is silent).
@@ -168,8 +175,9 @@ class MLPEnsemble(nn.Module):
         norm: NormOrder = "before_activation",
     ):
         super().__init__()
-        self.members, self.in_features, self.norm = members, in_features, norm
-        self.activation = activation
+        self.members, self.in_features = members, in_features
+        self.norm: NormOrder = norm
+        self.activation: Activation = activation
         sizes = [in_features, *hidden, out_features]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         self.ln_weights, self.ln_biases = nn.ParameterList(), nn.ParameterList()
@@ -185,7 +193,7 @@ class MLPEnsemble(nn.Module):
                 self.ln_biases.append(nn.Parameter(torch.zeros(members, 1, b)))
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """keep: factors [members, rows, hidden[0]] on the first layer's output before it is normalised (dropout), or None."""
+        """Evaluate all; `keep` has factors [members, rows, hidden[0]] on the first layer's output before it is normalised (dropout)."""
         if x.shape[-1] != self.in_features:
             raise ValueError(f"MLPEnsemble: expected {self.in_features} input features, got shape {tuple(x.shape)}")
         lead = x.shape[:-1]

@@ -3,44 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pwmlib.continuation import Continued
 from pwmlib.errors import NonFiniteError, check_finite
 from pwmlib.model.world_model import WorldModelLossConfig
 from pwmlib.settings import Count, NonNegative, Positive, settings
 
 from .world_model import WorldModel, world_model_loss
 
-__all__ = [
-    "SliceSource",
-    "Variant",
-    "WorldModelTrainer",
-    "WorldModelTraining",
-    "gradient_step",
-    "held_out_fit",
-]
+__all__ = ["SliceSource", "Variant", "WorldModelTrainer", "WorldModelTraining", "gradient_step"]
 
 
 class SliceSource(Protocol):
-    """Anything that gives training slices; `pwmlib.data.SliceSampler` does."""
+    """It is anything that gives training slices; `pwmlib.data.SliceSampler` does."""
 
     def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
-        """obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch], task [batch]. Where slices may run into the
-        end of an episode also valid [horizon, batch], 0 where it has ended before, and terminated [horizon, batch], boolean."""
+        """Draw obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch] and task [batch].
+
+        Where slices may run into the end of an episode there are also valid [horizon, batch], 0 where it has ended before, and
+        terminated [horizon, batch], boolean.
+        """
         ...
 
 
 def gradient_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, lr: float, max_norm: float, update: int, name: str) -> float:
-    """Differentiate a loss, clip the gradient and take one step of an optimiser with one group of parameters.
+    """Differentiate a loss, clip the gradient and take one step of an optimiser.
 
     Args:
         optimiser: its parameters are those that the loss is differentiated by.
         loss: a scalar.
-        lr: the learning rate of this step.
+        lr: the learning rate of this step, for each group of parameters times its "scale" where it has one.
         max_norm: what the gradient's norm is clipped to.
         update: the learner's update, for the error.
         name: whose loss it is, for the error.
@@ -51,25 +48,28 @@ def gradient_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, lr: float, 
     Raises:
         NonFiniteError: the loss or its gradient is NaN or infinite; nothing has moved.
     """
-    (group,) = optimiser.param_groups
-    gradients = torch.autograd.grad(loss, group["params"])
-    norm = torch.nn.utils.get_total_norm(gradients)
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
     check_finite(update, **{f"{name}_loss": loss, f"{name}_gradient_norm": norm})
-    for p, g in zip(group["params"], gradients, strict=True):
-        p.grad = g.contiguous()  # fused Adam reads memory in the parameter's order
-    torch.nn.utils.clip_grads_with_norm_(group["params"], max_norm, norm)
-    group["lr"] = lr
+    for p, g in zip(parameters, gradients, strict=True):
+        p.grad = None if g is None else g.contiguous()  # fused Adam reads memory in the parameter's order
+    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    for group in optimiser.param_groups:
+        group["lr"] = lr * group.get("scale", 1.0)
     optimiser.step()
     return float(norm)
 
 
-class WorldModelTrainer:
-    """Adam on Eq. 10 over random slices; `update` is one step. `state_dict` continues it bit-identically."""
+class WorldModelTrainer(Continued):
+    """It minimises Eq. 10 over random slices by Adam; `update` is one step, `state_dict` continues it bit-identically."""
+
+    kept = ("model", "optimiser", "rng", "step")
 
     def __init__(
         self, model: WorldModel, data: SliceSource, config: WorldModelTraining | None = None, *, seed: int = 0, decay_from: int = 0
     ):
-        """decay_from: updates before the learning rate begins to fall, where `final_lr` says that it does."""
+        """Make the optimiser; `decay_from` is the updates before the learning rate begins to fall, where `final_lr` says that it does."""
         self.model, self.data, self.config, self.decay_from = model, data, config or WorldModelTraining(), decay_from
         c = self.config
         encoder = list(model.encoder.parameters()) if model.encoder is not None else []
@@ -80,85 +80,37 @@ class WorldModelTrainer:
             groups.append({"params": encoder, "scale": c.encoder_lr_scale})
         if embedding and c.train_task_embedding:
             groups.append({"params": embedding, "scale": 1.0})
-        self.parameters = [p for g in groups for p in g["params"]]
         self.optimiser = torch.optim.Adam(groups, lr=c.lr, fused=True)
         self.rng = np.random.default_rng(seed)
         self.step = 0
 
     def update(self) -> dict[str, float]:
-        """One gradient step. Returns scalars to log; raises NonFiniteError, then nothing of the model has changed."""
+        """Take one gradient step; returns scalars to log, and raises NonFiniteError, after which nothing of the model has changed."""
         c = self.config
         device = self.model.obs_mean.device
         rng_state, touched = self.rng.bit_generator.state, {x: x.detach().clone() for x in self._touched()}
-        batch = [x.to(device) for x in self.data.slices(c.batch, c.horizon, self.rng)]
-        batch, ends = batch[:4], dict(zip(("valid", "terminated"), batch[4:], strict=False))
-        with torch.autocast(device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
-            loss, parts = world_model_loss(self.model, *batch, c.loss, **ends)
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        for p, g in zip(self.parameters, gradients, strict=True):
-            p.grad = None if g is None else g.contiguous()
-        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+        done = max(0, self.step - self.decay_from) / max(1, c.updates - self.decay_from)
+        lr = c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, done)
         try:
-            check_finite(self.step + 1, **{f"world_model_{k}_loss": v for k, v in parts.items()}, world_model_gradient_norm=norm)
+            obs, action, reward, task, *ends = (x.to(device) for x in self.data.slices(c.batch, c.horizon, self.rng))
+            known = dict(zip(("valid", "terminated"), ends, strict=False))
+            with torch.autocast(device.type, torch.bfloat16, enabled=c.precision == "bfloat16"):
+                loss, parts = world_model_loss(self.model, obs, action, reward, task, c.loss, **known)
+            check_finite(self.step + 1, **{f"world_model_{k}_loss": v for k, v in parts.items()})
+            norm = gradient_step(self.optimiser, loss, lr=lr, max_norm=c.grad_norm, update=self.step + 1, name="world_model")
         except NonFiniteError as error:
             self.rng.bit_generator.state = rng_state
             with torch.no_grad():
                 for x, before in touched.items():
                     x.copy_(before)
             raise NonFiniteError(f"{error}; the world model is back in the state before it") from error
-        torch.nn.utils.clip_grads_with_norm_(self.parameters, c.grad_norm, norm)
-        done = max(0, self.step - self.decay_from) / max(1, c.updates - self.decay_from)
-        lr = c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, done)
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr * group["scale"]
-        self.optimiser.step()
         self.step += 1
-        return {"loss": float(loss.detach()), "grad_norm": float(norm), **{f"{k}_loss": float(v) for k, v in parts.items()}}
+        return {"loss": float(loss.detach()), "grad_norm": norm, **{f"{k}_loss": float(v) for k, v in parts.items()}}
 
     def _touched(self) -> list[Tensor]:
         """What computing the loss may change: a spectral norm's vectors, an embedding longer than its norm allows."""
         embedding = self.model.task_embedding
         return [*self.model.buffers(), *([embedding.weight] if embedding is not None else [])]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "step": self.step,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.rng.bit_generator.state = state["rng"]
-        self.step = int(state["step"])
-
-
-@torch.no_grad()
-def held_out_fit(model: WorldModel, data: SliceSource, *, horizon: int = 16, batch: int = 512, seed: int = 0) -> dict[str, float]:
-    """How predicted rewards follow recorded ones at the first and the last of `horizon` open-loop steps.
-
-    correlation_first, correlation_last: in symlog space. slope_first, slope_last: least-squares slope of predicted over recorded rewards in
-    their own units; gradients are off by about the same factor, which no correlation shows.
-    data should hold episodes that were not trained on; steps after an episode's end are left out. NaN where the recorded
-    rewards do not vary.
-    """
-    found_slices = data.slices(batch, horizon, np.random.default_rng(seed))
-    obs, action, reward, task, *ends = (x.to(model.obs_mean.device) for x in found_slices)
-    happened = ends[0].bool() if ends else torch.ones_like(reward, dtype=torch.bool)
-    z = model.encode(obs[0], task)
-    found = {}
-    for t in range(horizon):
-        if t in (0, horizon - 1):
-            predicted = model.reward(z, action[t], task, symexp=True)
-            pair = torch.stack([predicted, reward[t]])[:, happened[t]]
-            end = "first" if t == 0 else "last"
-            found[f"correlation_{end}"] = float(torch.corrcoef(torch.sign(pair) * torch.log1p(pair.abs()))[0, 1])
-            covariance = torch.cov(pair)
-            found[f"slope_{end}"] = float(covariance[0, 1] / covariance[1, 1])
-        z = model.next(z, action[t], task)
-    return found
 
 
 Variant = Literal["paper", "released"]
@@ -166,7 +118,7 @@ Variant = Literal["paper", "released"]
 
 @settings
 class WorldModelTraining:
-    """Pre-training of the world model on offline data (Eq. 10, Table 1)."""
+    """These are the numbers of the world model's pre-training on offline data (Eq. 10, Table 1)."""
 
     updates: Count = 100_000
     horizon: Count = 16
@@ -186,13 +138,13 @@ class WorldModelTraining:
     loss: WorldModelLossConfig = WorldModelLossConfig()
 
     def standardisation(self, mean: Tensor, std: Tensor, reward_mean: float, reward_std: float) -> tuple[Tensor, Tensor, float, float]:
-        """Of the data's moments (of observations mean and std) those that the model is to standardise with; else 0 and 1."""
+        """Give those of the data's moments (of observations mean and std) that the model is to standardise with; else 0 and 1."""
         obs = (mean, std) if self.standardise_obs else (torch.zeros_like(mean), torch.ones_like(std))
         return (*obs, *((reward_mean, reward_std) if self.loss.normalise_reward else (0.0, 1.0)))
 
     @classmethod
     def variant(cls, name: Variant | Literal["released_fine_tuning"], **overrides: object) -> WorldModelTraining:
-        """The paper's or the released code's choices; keyword arguments override single fields.
+        """Give the paper's or the released code's choices; keyword arguments override single fields.
 
         "released": the pre-training behind the released multi-task runs, TD-MPC2's; `MultitaskScale.pretraining` adds the Q-functions
         that shape the latents too. "released_fine_tuning": what the released code itself trains models with, see

@@ -17,12 +17,12 @@ __all__ = ["TwoHot", "symexp", "symlog"]
 
 
 def symlog(x: Tensor) -> Tensor:
-    """sign(x) log(1 + |x|), any shape."""
+    """Return sign(x) log(1 + |x|), any shape."""
     return torch.sign(x) * torch.log1p(x.abs())
 
 
 def symexp(x: Tensor) -> Tensor:
-    """Inverse of `symlog`: sign(x) (e^|x| - 1), any shape.
+    """Invert `symlog`: sign(x) (e^|x| - 1), any shape.
 
     Its derivative is e^|x| everywhere, 0 included: there sign(x) would make autograd's answer 0, so x itself stands in.
     """
@@ -37,7 +37,7 @@ def _bins(low: float, high: float, count: int, device: torch.device, dtype: torc
 
 @settings
 class TwoHot:
-    """Two-hot code on `bins` equally spaced points of [low, high] in symlog space (Table 1: 101 bins on [-10, 10])."""
+    """The two-hot code has `bins` equally spaced points of [low, high] in symlog space (Table 1: 101 bins on [-10, 10])."""
 
     bins: Several = 101
     low: Real = -10.0
@@ -47,18 +47,16 @@ class TwoHot:
         if not self.low < self.high:
             raise SettingError("low", self.low, f"must be less than high={self.high}")
 
-    @property
-    def bin_size(self) -> float:
-        return (self.high - self.low) / (self.bins - 1)
-
     def points(self, like: Tensor) -> Tensor:
-        """Bin centres in symlog space, shape [bins], on the device and dtype of `like`."""
+        """Return the bin centres in symlog space, shape [bins], on the device and dtype of `like`."""
         return _bins(self.low, self.high, self.bins, like.device, like.dtype)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Two-hot distribution of scalars x, shape [...]. Returns shape [..., bins]; values beyond the ends go to the end bin,
-        and NaN gives NaN, so that training can stop on it."""
-        position = (symlog(x).clamp(self.low, self.high) - self.low) / self.bin_size
+        """Return the two-hot distribution, [..., bins], of scalars x, [...].
+
+        Values beyond the ends go to the end bin, and NaN gives NaN, so that training can stop on it.
+        """
+        position = (symlog(x).clamp(self.low, self.high) - self.low) / ((self.high - self.low) / (self.bins - 1))
         lower = position.floor().clamp(max=self.bins - 2)
         weight = (position - lower).unsqueeze(-1)
         index = lower.nan_to_num(0.0).long().unsqueeze(-1)
@@ -66,7 +64,7 @@ class TwoHot:
         return code.scatter_(-1, index, 1.0 - weight).scatter_(-1, index + 1, weight)
 
     def decode(self, logits: Tensor, *, inverse_symlog: bool) -> Tensor:
-        """Expected value under softmax(logits), shape [..., bins]. Returns shape [...].
+        """Return the expected value, [...], under softmax(logits), [..., bins].
 
         inverse_symlog=True gives the reward in its own units; False stays in symlog space, which is what the paper (and the
         released code) optimises: "we omit SymExp".
@@ -77,7 +75,7 @@ class TwoHot:
         return symexp(value) if inverse_symlog else value
 
     def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Soft cross-entropy (second term of Eq. 10) of logits [..., bins] against the two-hot code of target [...]; shape [...]."""
+        """Return the cross-entropy (second term of Eq. 10) of logits [..., bins] against the two-hot code of target [...]; shape [...]."""
         if logits.shape[:-1] != target.shape:
             raise ValueError(f"TwoHot.cross_entropy: logits {tuple(logits.shape)} do not fit targets {tuple(target.shape)} + [{self.bins}]")
         return -(self.encode(target) * F.log_softmax(logits, -1)).sum(-1)

@@ -12,21 +12,15 @@ from torch import Tensor, nn
 
 from pwmlib.settings import Count, Fraction, NonNegative, SettingError, Whole, settings
 
-from .layers import Activation, NormedLinear, SimNorm, mlp, training_mode
+from .layers import Activation, SimNorm, linear_layers, mlp, training_mode
 from .twohot import TwoHot
 
-__all__ = [
-    "WORLD_MODEL_SIZES",
-    "WorldModel",
-    "WorldModelConfig",
-    "WorldModelLossConfig",
-    "world_model_loss",
-]
+__all__ = ["WORLD_MODEL_SIZES", "WorldModel", "WorldModelConfig", "WorldModelLossConfig", "world_model_loss"]
 
 
 @settings
 class WorldModelConfig:
-    """Architecture of a world model. The defaults are the 48M size of Table 1."""
+    """The architecture of a world model is by default the 48M size of Table 1."""
 
     latent_dim: Count = 768
     encoder_hidden: tuple[Count, ...] = (1792, 1792, 1792)
@@ -68,7 +62,7 @@ WORLD_MODEL_SIZES: dict[str, WorldModelConfig] = {
 
 
 class WorldModel(nn.Module):
-    """E(s, e), F(z, a, e) and R(z, a, e) for any number of tasks with padded observations and actions.
+    """The world model is E(s, e), F(z, a, e) and R(z, a, e) for any number of tasks with padded observations and actions.
 
     obs_dim, action_dim: padded sizes. action_dims: true action size of each task, length [tasks]; default action_dim for all.
     Observations are standardised with `obs_mean`, `obs_std` (buffers, shape [tasks, obs_dim]; 0 and 1 unless set).
@@ -107,11 +101,11 @@ class WorldModel(nn.Module):
             self.dynamics = mlp(step_inputs, config.dynamics_hidden, self.latent_dim, output=self._latent_norm(), **common)
         self.reward_head = mlp(step_inputs, config.reward_hidden, config.two_hot.bins if config.two_hot else 1, **common)
         self.termination_head = mlp(self.latent_dim + e, config.reward_hidden, 1, **common) if config.termination else None
-        self.register_buffer("action_mask", (torch.arange(action_dim) < torch.tensor(action_dims)[:, None]).float())
-        self.register_buffer("obs_mean", torch.zeros(tasks, obs_dim))
-        self.register_buffer("obs_std", torch.ones(tasks, obs_dim))
-        self.register_buffer("reward_mean", torch.zeros(()))
-        self.register_buffer("reward_std", torch.ones(()))
+        self.action_mask = nn.Buffer((torch.arange(action_dim) < torch.tensor(action_dims)[:, None]).float())
+        self.obs_mean = nn.Buffer(torch.zeros(tasks, obs_dim))
+        self.obs_std = nn.Buffer(torch.ones(tasks, obs_dim))
+        self.reward_mean = nn.Buffer(torch.zeros(()))
+        self.reward_std = nn.Buffer(torch.ones(()))
         self._initialise()
         self.eval()
 
@@ -120,21 +114,21 @@ class WorldModel(nn.Module):
 
     def _initialise(self) -> None:
         """Truncated normal 0.02, zero bias, last reward layer zero (released code; the paper is silent)."""
-        for module in self.modules():
-            if isinstance(module, NormedLinear) and not self.config.spectral_norm:
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+        zero = [self.reward_head, self.termination_head, self.dynamics if self.config.residual else None]
+        last = [head[-1] for head in zero if head is not None]
+        for layer in [] if self.config.spectral_norm else linear_layers(self):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+            if layer in last:
+                nn.init.zeros_(layer.weight)
         if self.task_embedding is not None:
             nn.init.uniform_(self.task_embedding.weight, -0.02, 0.02)
-        last = [self.reward_head[-1]] + ([self.dynamics[-1]] if self.config.residual else [])
-        last += [self.termination_head[-1]] if self.termination_head is not None else []
-        for layer in last:
-            if not self.config.spectral_norm:
-                nn.init.zeros_(layer.weight)
 
     def set_statistics(self, obs_mean: Tensor, obs_std: Tensor, reward_mean: float = 0.0, reward_std: float = 1.0) -> None:
-        """Set input standardisation, obs_mean and obs_std of shape [tasks, obs_dim]; that of rewards only for a model that is trained
-        with `WorldModelLossConfig.normalise_reward`, whose predictions it undoes."""
+        """Set the standardisation of inputs, obs_mean and obs_std of shape [tasks, obs_dim], and of rewards.
+
+        That of rewards is for a model that is trained with `WorldModelLossConfig.normalise_reward`; its predictions undo it.
+        """
         if obs_mean.shape != self.obs_mean.shape or obs_std.shape != self.obs_std.shape:
             raise ValueError(
                 f"set_statistics: expected {tuple(self.obs_mean.shape)}, got {tuple(obs_mean.shape)} and {tuple(obs_std.shape)}"
@@ -156,31 +150,33 @@ class WorldModel(nn.Module):
         return torch.cat([z, *self._embed(task, z), action], -1)
 
     def encode(self, obs: Tensor, task: Tensor) -> Tensor:
-        """z = E(s, e). obs: [..., obs_dim]; task: long, [] or [batch] matching the last leading dimension. Returns [..., latent_dim]."""
+        """Encode obs [..., obs_dim] as z = E(s, e), [..., latent_dim]; task: long, [] or [batch] matching the last leading dimension."""
         if obs.shape[-1] != self.obs_dim:
             raise ValueError(f"encode: expected observations of width {self.obs_dim}, got shape {tuple(obs.shape)}")
         obs = (obs - self.obs_mean[task]) / self.obs_std[task]
         return obs if self.encoder is None else self.encoder(torch.cat([obs, *self._embed(task, obs)], -1))
 
     def next(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """z' = F(z, a, e). z: [..., latent_dim], action: [..., action_dim]. Returns [..., latent_dim]."""
+        """Return z' = F(z, a, e), [..., latent_dim], of z [..., latent_dim] and action [..., action_dim]."""
         change = self.dynamics(self._step_inputs(z, action, task))
         return z + change if self.config.residual else change
 
     def reward_logits(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
-        """R(z, a, e): shape [..., bins], or [..., 1] with a scalar head."""
+        """Return R(z, a, e), shape [..., bins], or [..., 1] with a scalar head."""
         return self.reward_head(self._step_inputs(z, action, task))
 
     def termination_logit(self, z: Tensor, task: Tensor) -> Tensor:
-        """Log-odds that the episode ends in z [..., latent_dim]; shape [...]. For a model with a termination head."""
+        """Return the log-odds, [...], that the episode ends in z [..., latent_dim]; raises ValueError without a termination head."""
+        if self.termination_head is None:
+            raise ValueError(f"termination_logit: {self} has no termination head")
         return self.termination_head(torch.cat([z, *self._embed(task, z)], -1)).squeeze(-1)
 
     def reward(self, z: Tensor, action: Tensor, task: Tensor, *, symexp: bool = False) -> Tensor:
-        """Predicted reward, shape [...]; symlog-space by default as in the paper, in reward units with symexp=True."""
+        """Predict the reward, shape [...]: in symlog space by default as in the paper, in reward units with symexp=True."""
         return self.decode_reward(self.reward_logits(z, action, task), symexp=symexp)
 
     def decode_reward(self, logits: Tensor, *, symexp: bool) -> Tensor:
-        """Reward from the head's output, shape [..., bins] or [..., 1]. Returns shape [...]."""
+        """Return the reward, [...], of the head's output [..., bins] or [..., 1]."""
         value = self.config.two_hot.decode(logits, inverse_symlog=symexp) if self.config.two_hot else logits.squeeze(-1)
         return value * self.reward_std + self.reward_mean if symexp or not self.config.two_hot else value
 
@@ -194,7 +190,7 @@ class WorldModel(nn.Module):
 
 @settings
 class WorldModelLossConfig:
-    """Weights and form of Eq. 10. `released` fields name what the public code does instead."""
+    """These are the weights and the form of Eq. 10; fields say what the released code does instead."""
 
     gamma: Fraction = 0.99
     """Weight gamma^t of step t (the public TD-MPC2 code calls it rho and uses 0.5)."""
@@ -213,14 +209,14 @@ class WorldModelLossConfig:
     """Learn (r - mean) / std clamped to +-5 (released single-task code)."""
 
     def released(self) -> WorldModelLossConfig:
-        """What the released code minimises: on single tasks, and in the multi-task fine-tuning that the paper's runs did not switch on.
+        """Give what the released code minimises: on single tasks, and in the multi-task fine-tuning that the paper did not switch on.
 
         With a two-hot head its reward loss destroys what the head has learned; on a scalar head it is the squared error.
         """
         return replace(self, dynamics_reduction="mean", divide_by_horizon="released", reward_loss="broadcast_mse")
 
     def tdmpc2(self) -> WorldModelLossConfig:
-        """The world model's terms of TD-MPC2's loss, which made the checkpoints that the released multi-task code loads.
+        """Give the world model's terms of TD-MPC2's loss, which made the checkpoints that the released multi-task code loads.
 
         gamma is TD-MPC2's rho: 0.99 in the authors' command, 0.5 in TD-MPC2 itself.
         """
@@ -239,7 +235,7 @@ def world_model_loss(
     valid: Tensor | None = None,
     terminated: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Eq. 10: auto-regressive over H steps from z_0 = E(s_0), targets sg(E(s_{t+1})), two-hot cross-entropy of the rewards.
+    """Compute Eq. 10: H steps on its own from z_0 = E(s_0), targets sg(E(s_{t+1})), two-hot cross-entropy of the rewards.
 
     obs: [H + 1, batch, obs_dim]; action: [H, batch, action_dim]; reward: [H, batch]; task: long [batch].
     valid: [H, batch], 0 for the steps after an episode's end, which count for nothing, NaN or not.
@@ -255,6 +251,7 @@ def world_model_loss(
             f"world_model_loss: obs must be [H+1, B, D], action [H, B, A], reward [H, B]; "
             f"got {tuple(obs.shape)}, {tuple(action.shape)}, {tuple(reward.shape)}"
         )
+    # Steps after an episode's end are made harmless, since 0 times NaN would be NaN.
     if valid is not None:
         over = valid == 0
         reward, action = reward.masked_fill(over, 0.0), action.masked_fill(over.unsqueeze(-1), 0.0)
@@ -267,23 +264,24 @@ def world_model_loss(
         for a in action:
             zs.append(model.next(zs[-1], a, task).to(obs.dtype))
         latents = torch.stack(zs)
-        # Latents are pulled towards the targets, summed over their entries; a mean over the batch, a weight gamma^t over time.
+        # Latents are pulled towards the targets: squared distances, summed over their entries, a mean over the batch.
         squared = (latents[1:] - targets).square()
         kept = (lambda x: x.mean(-1)) if valid is None else (lambda x: (x * valid).mean(-1))
         per_step = kept(squared.sum(-1) if config.dynamics_reduction == "sum" else squared.mean(-1))
         # Rewards of all steps at once: two-hot cross-entropy.
         logits = model.reward_logits(latents[:-1], action, task).to(obs.dtype)
-        target_reward = reward
         if config.normalise_reward:
-            target_reward = ((reward - model.reward_mean) / model.reward_std).clamp(-5.0, 5.0)
-        reward_error = kept(_reward_error(model, logits, target_reward, config.reward_loss))
+            reward = ((reward - model.reward_mean) / model.reward_std).clamp(-5.0, 5.0)
+        reward_error = kept(_reward_error(model, logits, reward, config.reward_loss))
+        # Both are summed over the steps, step t with the weight gamma^t, and added up.
         weight = config.gamma ** torch.arange(horizon, device=obs.device, dtype=obs.dtype)
         dynamics, rewards = (weight * per_step).sum(), (weight * reward_error).sum()
         if config.divide_by_horizon != "none":
             dynamics, rewards = dynamics / horizon, rewards / horizon ** (2 if config.divide_by_horizon == "released" else 1)
         loss = config.dynamics_coef * dynamics + config.reward_coef * rewards
         parts = {"dynamics": dynamics.detach(), "reward": rewards.detach()}
-        if model.termination_head is not None:
+        # Where episodes may end, a head learns from every state reached whether it ended one.
+        if model.termination_head is not None and terminated is not None:
             logit = model.termination_logit(latents[1:], task).to(obs.dtype)
             ends = (weight * kept(F.binary_cross_entropy_with_logits(logit, terminated.to(obs.dtype), reduction="none"))).sum()
             loss, parts["termination"] = loss + config.termination_coef * ends, ends.detach()

@@ -18,7 +18,7 @@ MIN_LOG_STD = -1.427
 
 
 class Actor(nn.Module):
-    """Gaussian policy with a state-independent standard deviation, squashed by tanh.
+    """The policy is Gaussian with a state-independent standard deviation, squashed by tanh.
 
     Called with (state [..., state_dim], noise [..., action_dim] or None); returns tanh(mu(state) + std noise), in [-1, 1].
     noise None gives the deterministic policy tanh(mu), which is what is evaluated.
@@ -36,7 +36,7 @@ class Actor(nn.Module):
         min_log_std: float = MIN_LOG_STD,
         standardise: bool = False,
     ):
-        """standardise: let `mean` begin with the running moments of what it reads (`normalise`)."""
+        """Build the network; with `standardise` it begins with the running moments of what it reads (`normalise`)."""
         super().__init__()
         self.state_dim, self.action_dim, self.min_log_std = state_dim, action_dim, min_log_std
         self.mean = mlp(state_dim, hidden, action_dim, activation=activation, norm=norm)
@@ -46,7 +46,7 @@ class Actor(nn.Module):
             self.mean = nn.Sequential(self.moments, *self.mean)
 
     def normalise(self, state: Tensor) -> Tensor:
-        """The state as the networks see it: standardised by its moments so far, or as it is."""
+        """Give the state as the networks see it: standardised by its moments so far, or as it is."""
         return state if self.moments is None else self.moments(state)
 
     def clamp_log_std_(self) -> None:
@@ -56,19 +56,17 @@ class Actor(nn.Module):
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation before tanh, shape [action_dim]."""
+        """The standard deviation before tanh has shape [action_dim]."""
         return self.log_std.clamp(min=self.min_log_std).exp()
 
     def forward(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return actions [..., action_dim] in states [..., state_dim]."""
         mean = self.mean(state)
         return torch.tanh(mean if noise is None else mean + self.std * noise)
 
 
 class Critics(nn.Module):
-    """An ensemble of state-value functions (Table 1: 3 of sizes 400, 200), evaluated in one batched product.
-
-    forward: state [..., state_dim] -> values [members, ...]. `value` reduces the members.
-    """
+    """Several state-value functions (Table 1: 3 of sizes 400, 200) are evaluated in one batched product."""
 
     def __init__(
         self,
@@ -81,18 +79,19 @@ class Critics(nn.Module):
         reduction: Literal["mean", "min"] = "mean",
         precision: Literal["float32", "bfloat16"] = "float32",
     ):
-        """precision: of the matrix products; parameters, LayerNorm and activations stay float32."""
+        """Build the networks; `precision` is that of the matrix products, the rest stays float32."""
         super().__init__()
         if reduction not in ("mean", "min"):
             raise ValueError(f"Critics: reduction must be 'mean' or 'min', got {reduction!r}")
-        self.reduction, self.bfloat16 = reduction, precision == "bfloat16"
+        self.reduction, self.precision = reduction, precision
         self.net = MLPEnsemble(members, state_dim, hidden, 1, activation=activation, norm=norm)
 
     def forward(self, state: Tensor) -> Tensor:
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=self.bfloat16):
+        """Return the values [members, ...] of states [..., state_dim]."""
+        with torch.autocast(state.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self.net(state).squeeze(-1).to(state.dtype)
 
     def value(self, state: Tensor) -> Tensor:
-        """One value per state, shape [...]: mean over members, or their minimum (released code)."""
+        """Return one value per state, shape [...]: the mean over members, or their minimum (released code)."""
         values = self(state)
         return values.mean(0) if self.reduction == "mean" else values.min(0).values

@@ -15,7 +15,7 @@ __all__ = ["Rollout", "actor_returns", "critic_targets", "imagine", "td_lambda"]
 
 @dataclass(frozen=True)
 class Rollout:
-    """A batch of trajectories of H steps, time first."""
+    """A rollout is a batch of trajectories of H steps, time first."""
 
     states: Tensor
     """s_0 ... s_{H-1}, in which the policy acted, shape [horizon, batch, state_dim]."""
@@ -34,7 +34,7 @@ class Rollout:
 
     @property
     def happened(self) -> Tensor:
-        """Bool, shape [horizon, batch]: no step before this one ended the trajectory. The others count for nothing anywhere."""
+        """It is true, [horizon, batch], where no step before this one ended the trajectory; the others count for nothing anywhere."""
         if self.terminated is None or self.restarts:
             return torch.ones_like(self.rewards, dtype=torch.bool)
         over = self.terminated.cummax(0).values
@@ -42,7 +42,7 @@ class Rollout:
 
     @property
     def valued(self) -> Tensor:
-        """The states that a critic is asked about: `reached`, but zeros where the episode has terminated.
+        """A critic is asked about these states: `reached`, but zeros where the episode has terminated.
 
         V counts as 0 there whatever the critic says, but in a gradient 0 times the derivative at a state that is NaN would be NaN.
         """
@@ -50,11 +50,11 @@ class Rollout:
 
     @property
     def ends(self) -> tuple[Tensor, Tensor]:
-        """The last states, [batch, state_dim], and whether the trajectories go on from there, [batch]."""
+        """These are the last states, [batch, state_dim], and whether the trajectories go on from there, [batch]."""
         return self.reached[-1], self.happened[-1] if self.terminated is None else ~self.terminated.any(0)
 
     def detach(self) -> Rollout:
-        """The same numbers without a graph."""
+        """Give the same numbers without a graph."""
         parts = {name: getattr(self, name).detach() for name in ("states", "actions", "rewards", "reached")}
         return replace(self, **parts)
 
@@ -93,7 +93,7 @@ def imagine(dynamics: Dynamics | Episodes, actor: Policy, start: Tensor, *, nois
             ends.append(done | ends[-1] if ends else done)
             state = torch.where(ends[-1].unsqueeze(-1), start.detach(), state)
     states, taken = torch.stack(seen), torch.stack(actions)
-    if steps:
+    if episodes:
         rewards, *rest = (torch.stack(x) for x in zip(*steps, strict=True))
         return Rollout(states, taken, rewards, *rest, restarts=True)
     following = torch.stack(reached)
@@ -104,7 +104,7 @@ def imagine(dynamics: Dynamics | Episodes, actor: Policy, start: Tensor, *, nois
 def actor_returns(
     roll: Rollout, value: Callable[[Tensor], Tensor], *, gamma: float, lam: float | None = None, discounts_at_end: int = 1
 ) -> Tensor:
-    """Return of each trajectory, which the actor maximises (Eq. 6).
+    """Compute the return of each trajectory, which the actor maximises (Eq. 6).
 
     sum_{h<H} gamma^h r_h + gamma^H V(z_H). After a termination nothing more counts; where an episode was cut, V stands for the rest, and
     what a new episode brings is discounted from its own beginning.
@@ -124,7 +124,7 @@ def actor_returns(
         return td_lambda(roll.rewards, value(roll.valued), gamma=gamma, lam=lam, **flags)[0]
     happened, over = roll.happened, roll.terminated
     time = torch.arange(len(happened), device=happened.device).unsqueeze(1).expand_as(happened)
-    if roll.restarts:  # step t is the (t - begun)th of its episode in this window
+    if over is not None and roll.truncated is not None and roll.restarts:  # step t is the (t - begun)th of its episode in this window
         ended = over | roll.truncated
         time = time - torch.cat([torch.zeros_like(time[:1]), ((time + 1) * ended)[:-1]]).cummax(0).values
     weight = gamma ** time.to(roll.rewards.dtype)
@@ -140,7 +140,7 @@ def actor_returns(
 
 @torch.no_grad()
 def critic_targets(roll: Rollout, value: Callable[[Tensor], Tensor], *, gamma: float, lam: float) -> Tensor:
-    """Targets of V(z_0) ... V(z_{H-1}), shape [horizon, batch] (Eq. 7-8); those of steps that did not happen mean nothing."""
+    """Compute the targets of V(z_0) ... V(z_{H-1}), [horizon, batch] (Eq. 7-8); those of steps that did not happen mean nothing."""
     flags = {"terminated": roll.terminated, "truncated": roll.truncated}
     return td_lambda(roll.rewards, value(roll.valued), gamma=gamma, lam=lam, **flags)
 

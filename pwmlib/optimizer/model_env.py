@@ -13,13 +13,15 @@ from pwmlib.model.world_model import WorldModel
 from pwmlib.sim.engine.bridge import Step
 from pwmlib.sim.env import DifferentiableEnv
 
+from .imagination import Rollout
+
 __all__ = ["Imagination", "ModelEnv"]
 
 Imagination = Literal["reencode", "open_loop"]
 
 
 class ModelEnv:
-    """The real environments drive, the world model differentiates; the same calls as `DifferentiableEnv`.
+    """The real environments drive, the world model differentiates; it is called like `DifferentiableEnv`.
 
     imagination: "reencode": at each step the latent has the value E(s_t) of the real observation and the gradient of the model's
     prediction. "open_loop": the model runs on its own from E(s_0) for the whole window (released code); the real environments follow
@@ -47,16 +49,16 @@ class ModelEnv:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take over the model's present weights; after every training of it."""
+        """Take over the model's present weights, after every training of it."""
         self.view = FrozenWorldModel(self.model, reward_symexp=self.reward_symexp)
 
     def encode(self, obs: Tensor) -> Tensor:
-        """z = E(s), without gradient."""
+        """Encode observations, z = E(s), without gradient."""
         with torch.no_grad():
             return self.view.encode(obs)
 
     def reset(self, *, seed: int | None = None, spread: bool = False) -> Tensor:
-        """Begin new episodes everywhere; latents [count, latent_dim]."""
+        """Begin new episodes everywhere; returns latents [count, latent_dim]."""
         self.env.reset(seed=seed, spread=spread)
         return self.detach()
 
@@ -66,7 +68,7 @@ class ModelEnv:
         return self._latent
 
     def step(self, action: Tensor) -> Step:
-        """One control step of the real environments, with the model's gradient."""
+        """Take one control step of the real environments, with the model's gradient."""
         before = self.env.detach()
         with torch.no_grad():
             real = self.env.step(action.detach())
@@ -81,19 +83,14 @@ class ModelEnv:
         self._latent = torch.where(ended, self.encode(real.obs), final)
         return Step(real.state, self._latent, final, reward, real.terminated, real.truncated)
 
-    def keep(self, *_: Tensor) -> None:
-        """Add the real steps since the last call to the replay; what `PWM` calls as `record` when an update has succeeded."""
+    def keep(self, roll: Rollout | None = None) -> None:
+        """Add the real steps since the last call to the replay; `PWM` calls it as `record` when an update has succeeded."""
         for row in self._window:
             self.replay.add(*row)
         self._window.clear()
 
-    @property
-    def state(self) -> Tensor:
-        """Of the real environments."""
-        return self.env.state
-
     def state_dict(self) -> dict[str, Any]:
-        """Where the real environments are."""
+        """Return where the real environments are."""
         return self.env.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -9,13 +9,13 @@ __all__ = ["RunningMoments"]
 
 
 class RunningMoments(nn.Module):
-    """Mean and variance of everything seen so far, a batch at a time (Chan et al. 1979); as a layer it standardises its input."""
+    """It holds mean and variance of all batches seen so far (Chan et al. 1979); as a layer it standardises its input."""
 
     def __init__(self, *shape: int, dtype: torch.dtype = torch.float32):
         super().__init__()
-        self.register_buffer("mean", torch.zeros(shape, dtype=dtype))
-        self.register_buffer("variance", torch.ones(shape, dtype=dtype))
-        self.register_buffer("count", torch.tensor(1e-4, dtype=dtype))  # what it begins with has almost no weight
+        self.mean = nn.Buffer(torch.zeros(shape, dtype=dtype))
+        self.variance = nn.Buffer(torch.ones(shape, dtype=dtype))
+        self.count = nn.Buffer(torch.tensor(1e-4, dtype=dtype))  # what it begins with has almost no weight
 
     @torch.no_grad()
     def add(self, batch: Tensor) -> None:
@@ -30,8 +30,9 @@ class RunningMoments(nn.Module):
 
     @property
     def std(self) -> Tensor:
-        """sqrt(variance + 1e-5)."""
+        """The standard deviation is sqrt(variance + 1e-5)."""
         return (self.variance + 1e-5).sqrt()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Standardise x [..., *shape]."""
         return (x - self.mean) / self.std

@@ -24,7 +24,7 @@ __all__ = ["OfflinePWM", "OfflinePWMConfig"]
 
 @settings
 class OfflinePWMConfig:
-    """One learner. The models have a termination head: a policy that falls must not go on earning rewards in imagination."""
+    """These are the numbers of one learner, whose models have a termination head: a policy that falls must not go on earning rewards."""
 
     model: WorldModelConfig = replace(OnlinePWMConfig().model, termination=True)
     training: WorldModelTraining = OnlinePWMConfig().training
@@ -44,7 +44,7 @@ class OfflinePWMConfig:
 
 
 class OfflinePWM:
-    """First updates of the world models on the replay, one after the other, then of the policy. Same calls as `OnlinePWM`."""
+    """It updates the world models on the replay, one after the other, then the policy; it is called like `OnlinePWM`."""
 
     def __init__(self, given: Replay, config: OfflinePWMConfig | None = None, *, seed: int = 0, device: str | torch.device = "cpu"):
         c = self.config = config or OfflinePWMConfig()
@@ -59,27 +59,28 @@ class OfflinePWM:
             model.set_statistics(*statistics)
             how = training if i == 0 else replace(training, encoder_lr_scale=0.0)
             self.trainers.append(WorldModelTrainer(model, given, how, seed=seed + 1000 * i))
-        self.learner = PWM(FrozenWorldModel(self.model), self._starts, c.policy, seed=seed, device=self.device)
+        self.view: FrozenWorldModel | EnsembleDynamics = FrozenWorldModel(self.model)
+        self.learner = PWM(self.view, self._starts, c.policy, seed=seed, device=self.device)
 
     @property
     def model(self) -> WorldModel:
-        """The first world model."""
+        """This is the first world model."""
         return self.trainers[0].model
 
     @property
     def step(self) -> int:
-        """Updates so far: those of the world models count from minus their number to 0."""
+        """It counts the updates so far, those of the world models from minus their number to 0."""
         left = sum(t.step for t in self.trainers) - self.config.members * self.config.pretraining_updates
         return left if left < 0 else self.learner.step
 
     def actor(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Policy on observations."""
+        """Act on observations."""
         with torch.no_grad():
-            z = self.learner.dynamics.encode(obs)
+            z = self.view.encode(obs)
         return self.learner.actor(z, noise)
 
     def update(self) -> dict[str, float]:
-        """One update of a world model while they are being trained, then one of the policy inside them."""
+        """Update a world model while they are being trained, then the policy inside them; returns scalars to log."""
         if self.step >= 0:
             return self.learner.update()
         index = next(i for i, t in enumerate(self.trainers) if t.step < self.config.pretraining_updates)
@@ -94,23 +95,25 @@ class OfflinePWM:
     def _freeze(self) -> None:
         c = self.config
         views = [FrozenWorldModel(t.model, reward_symexp=c.policy.reward_symexp) for t in self.trainers]
-        if c.members == 1:
-            self.learner.dynamics = views[0]
-            return
-        obs, action, *_ = self.replay.slices(4096, 1, np.random.default_rng(0))
-        usual = EnsembleDynamics(views).disagreement(views[0].encode(obs[0].to(self.device)), action[0].to(self.device))
-        self.learner.dynamics = EnsembleDynamics(views, pessimism=c.pessimism, usual=float(usual.detach().mean()))
+        self.view = views[0]
+        if c.members > 1:
+            obs, action, *_ = self.replay.slices(4096, 1, np.random.default_rng(0))
+            usual = EnsembleDynamics(views).disagreement(self.view.encode(obs[0].to(self.device)), action[0].to(self.device))
+            self.view = EnsembleDynamics(views, pessimism=c.pessimism, usual=float(usual.detach().mean()))
+        self.learner.dynamics = self.view
 
     def _starts(self, batch: int, generator: torch.Generator) -> Tensor:
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         obs = self.replay.start_observations(batch, rng, initial_share=self.config.initial_share)
         with torch.no_grad():
-            return self.learner.dynamics.encode(obs.to(self.device))
+            return self.view.encode(obs.to(self.device))
 
     def state_dict(self) -> dict[str, Any]:
+        """Return all that a bit-identical continuation needs but the replay."""
         return {"trainers": [t.state_dict() for t in self.trainers], "learner": self.learner.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
         for trainer, saved in zip(self.trainers, state["trainers"], strict=True):
             trainer.load_state_dict(saved)
         if self.step >= 0:

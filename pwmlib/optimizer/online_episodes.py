@@ -28,7 +28,7 @@ __all__ = ["OnlineAgent", "OnlineConfig", "policy_actor", "replay_starts"]
 
 @settings
 class OnlineConfig:
-    """One task, online. Updates per episode are after each collected episode."""
+    """These are the numbers of a run on one task; updates per episode are after each collected episode."""
 
     episodes: Count = 60
     """Episodes of the learning agent, after the random ones."""
@@ -44,7 +44,7 @@ class OnlineConfig:
 
 
 class OnlineAgent:
-    """The loop of App. C.4 on one real task, resumable after any episode.
+    """It is the loop of App. C.4 on one real task, resumable after any episode.
 
     `advance` adds one episode and the updates that follow it. `episodes` holds all episodes so far, in order.
     With `model` (a trained single-task world model), `actor_state` and `critics_state` (a policy's and its critics' state_dict) it
@@ -89,6 +89,7 @@ class OnlineAgent:
 
     @property
     def finished(self) -> bool:
+        """Whether all episodes have been collected."""
         return len(self.episodes) >= self.config.random_episodes + self.config.episodes
 
     def advance(self) -> dict[str, float]:
@@ -118,23 +119,21 @@ class OnlineAgent:
         return metrics | {f"model_{k}": v for k, v in model_metrics.items()} | policy_metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the configuration; episodes included."""
+        """Return everything but the configuration, episodes included."""
         return {
             "trainer": self.trainer.state_dict(),
             "learner": self.learner.state_dict(),
-            "episodes": [
-                {"rows": torch.from_numpy(e.rows), "behaviour": e.behaviour, "seed": e.seed, "success": e.success, "touched": e.touched}
-                for e in self.episodes
-            ],
+            "episodes": [{**vars(e), "rows": torch.from_numpy(e.rows)} for e in self.episodes],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
         self.episodes = []
         self.data.clear(0)
         for shard in self._replay:
             self.data.add(0, shard)
         for e in state["episodes"]:
-            self._add(Episode(e["rows"].numpy(), e["behaviour"], e["seed"], e["success"], e["touched"]))
+            self._add(Episode(**{**e, "rows": e["rows"].numpy()}))
         self.trainer.load_state_dict(state["trainer"])
         self.learner.load_state_dict(state["learner"])
         self._refresh()
@@ -155,7 +154,7 @@ class OnlineAgent:
 def policy_actor(
     actor: Actor, view: FrozenWorldModel, env: Environment, rng: np.random.Generator | None = None, *, noise_scale: np.ndarray | None = None
 ):
-    """act function of a policy in the real task: pad, encode, tanh(mu) (plus the policy's noise with an rng), unpad.
+    """Make the act function of a policy in the real task: pad, encode, tanh(mu) (plus the policy's noise with an rng), unpad.
 
     It takes observations [obs_dim] of one episode or [n, obs_dim] of several in lock-step. noise_scale: factors on the noise, [n, 1].
     """
@@ -178,7 +177,7 @@ def policy_actor(
 def replay_starts(
     view: Callable[[], FrozenWorldModel], data: SliceSampler, task_index: int, *, margin: int = 0
 ) -> Callable[[int, torch.Generator], Tensor]:
-    """Start states z = E(s) of random replay states; the randomness comes from the learner's generator."""
+    """Make the function that draws start states z = E(s) of random replay states by the learner's generator."""
 
     def draw(batch: int, generator: torch.Generator) -> Tensor:
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))

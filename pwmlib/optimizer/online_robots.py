@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
+from pwmlib.continuation import Continued
 from pwmlib.data.replay import Replay
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.world_model import WorldModel, WorldModelConfig, WorldModelLossConfig
@@ -35,7 +38,7 @@ _ACTOR_CRITIC = SHACConfig(
 
 @settings
 class OnlinePWMConfig:
-    """One learner."""
+    """These are the numbers of one learner."""
 
     actor_critic: SHACConfig = _ACTOR_CRITIC
     model: WorldModelConfig = WorldModelConfig(
@@ -70,7 +73,7 @@ class OnlinePWMConfig:
     """Over which of the model's updates its learning rate falls: all, or those after the ones before the policy moves (released)."""
 
     def released(self) -> OnlinePWMConfig:
-        """The same sizes with every switch of the released single-task code; docs/errata.md lists them."""
+        """Give the same sizes with every switch of the released single-task code; docs/errata.md lists them."""
         loss = replace(self.training.loss.released(), normalise_reward=True, dynamics_coef=1.0, reward_coef=1.0)
         return replace(
             self,
@@ -92,11 +95,13 @@ class OnlinePWMConfig:
         )
 
 
-class OnlinePWM:
-    """One policy update on the model's gradients, with the real environments driving, and `model_updates` of the model, per `update`.
+class OnlinePWM(Continued):
+    """An `update` is one of the policy on the model's gradients, with the real environments driving, and `model_updates` of the model.
 
     given: a replay of another learner, which the world model is pre-trained on (`pretraining_updates`) and goes on to learn from.
     """
+
+    kept = ("learner", "trainer", "replay")
 
     def __init__(self, env: DifferentiableEnv, config: OnlinePWMConfig | None = None, *, seed: int = 0, given: Replay | None = None):
         self.config, self.env = config or OnlinePWMConfig(), env
@@ -124,16 +129,15 @@ class OnlinePWM:
 
     @property
     def step(self) -> int:
-        """Updates so far: those of the world model alone count from minus `updates_before` to 0."""
+        """It counts the updates so far, those of the world model alone from minus `updates_before` to 0."""
         return self.learner.step if self.trainer.step >= self.updates_before else self.trainer.step - self.updates_before
 
-    @property
-    def actor(self):
-        """Policy on observations, as `pwmlib.sim.training_env.evaluate_policy` wants it."""
-        return lambda obs, noise=None: self.learner.actor(self.world.encode(obs), noise)
+    def actor(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Act on observations, as `pwmlib.sim.training_env.evaluate_policy` wants it."""
+        return self.learner.actor(self.world.encode(obs), noise)
 
     def update(self) -> dict[str, float]:
-        """One update of the world model alone while it is being pre-trained, then one of everything."""
+        """Update the world model alone while it is being pre-trained, then everything; returns scalars to log."""
         if self.trainer.step < self.updates_before:
             metrics = self.trainer.update()
             if self.trainer.step == self.updates_before:
@@ -161,10 +165,7 @@ class OnlinePWM:
     def _standardise(self) -> None:
         self.model.set_statistics(*self.config.training.standardisation(*self.replay.statistics()))
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"learner": self.learner.state_dict(), "trainer": self.trainer.state_dict(), "replay": self.replay.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from there; without a "replay" (of a run that is over) the policy can act, but nothing can be learned."""
         if "replay" in state:
             self.replay.load_state_dict(state["replay"])

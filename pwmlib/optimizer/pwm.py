@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from pwmlib.continuation import Continued
 from pwmlib.errors import check_finite, restored_on_failure
 from pwmlib.model.dynamics import Dynamics, Episodes
 from pwmlib.model.layers import Activation, NormOrder
@@ -30,7 +31,7 @@ LATER = {"later": True}  # at their default such fields change no run's name
 
 @settings
 class PWMConfig:
-    """Policy extraction. The defaults are the paper's; `PWMConfig.variant("released")` sets every switch to the public code's choice.
+    """The numbers of policy extraction are the paper's by default; `variant("released")` sets every switch to the public code's choice.
 
     Where the paper is silent (Adam's betas, learning-rate decay, initial standard deviation) the default is the released value.
     """
@@ -100,28 +101,23 @@ class PWMConfig:
             raise SettingError("critic_minibatches", self.critic_minibatches, said)
 
     @property
-    def critic_steps(self) -> int:
-        """Gradient steps of the critics per update."""
-        return self.critic_iterations * (1 if self.critic_sampling == "uniform" else self.critic_minibatches)
-
-    @property
     def start_margin(self) -> int:
-        """Last steps of an episode whose states start no imagined rollout."""
+        """The states of this many last steps of an episode start no imagined rollout."""
         return self.horizon if self.start_states == "slice_start" else 0
 
     def returns(self, roll: Rollout, value: Callable[[Tensor], Tensor]) -> Tensor:
-        """What the actor climbs under these settings (Eq. 6), [batch]."""
+        """Compute what the actor climbs under these settings (Eq. 6), [batch]."""
         lam = self.lam if self.actor_objective == "td_lambda" else None
         twice = self.terminal_discount == "gamma^(H+1)"
         return actor_returns(roll, value, gamma=self.gamma, lam=lam, discounts_at_end=1 + twice)
 
     def targets(self, roll: Rollout, value: Callable[[Tensor], Tensor]) -> Tensor:
-        """What the critics learn under these settings (Eq. 7-8), [horizon, batch]."""
+        """Compute what the critics learn under these settings (Eq. 7-8), [horizon, batch]."""
         return critic_targets(roll, value, gamma=self.gamma, lam=self.lam if self.critic_target == "td_lambda" else 0.0)
 
     @classmethod
     def variant(cls, name: Variant, **overrides: object) -> PWMConfig:
-        """The paper's or the released code's choices; keyword arguments override single fields."""
+        """Give the paper's or the released code's choices; keyword arguments override single fields."""
         if name == "paper":
             return replace(cls(), **overrides)
         if name != "released":
@@ -134,8 +130,8 @@ class PWMConfig:
         return replace(cls(), **{**released, **overrides})
 
 
-class PWM:
-    """Actor, critics and their optimisers in one world; `update` is one iteration of Algorithm 1.
+class PWM(Continued):
+    """The learner holds actor, critics and their optimisers; `update` is one iteration of Algorithm 1.
 
     The world is frozen dynamics (PWM), or environments that a simulator differentiates (SHAC) or a world model does (PWM online).
     All randomness comes from one generator, so that `state_dict` holds all that a bit-identical continuation needs.
@@ -154,21 +150,27 @@ class PWM:
         """Build the networks.
 
         Args:
-            dynamics: the world; it is used, never trained, and may be replaced between updates.
+            dynamics: the world; it is used, never trained. Frozen dynamics may be replaced between updates.
             starts: draws start states of imagined rollouts; None with `Episodes`, which go on where they are.
-            config, seed, device: the numbers; of weights and all that is drawn; of the networks.
+            config: the numbers; by default the paper's.
+            seed: of the initial weights and of all that is drawn.
+            device: of the networks.
             record: called with each update's rollout, without graph and with unscaled rewards, once the update has succeeded.
         """
         self.dynamics, self.starts, self.config, self.record = dynamics, starts, config or PWMConfig(), record
         self.device = torch.device(device)
+        self.env = dynamics if isinstance(dynamics, Episodes) else None
         c, state_dim = self.config, dynamics.obs_dim if isinstance(dynamics, Episodes) else dynamics.state_dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            common = {"activation": c.activation, "norm": c.norm_order}
-            std = {"log_std_init": c.log_std_init, "min_log_std": c.min_log_std, "standardise": c.normalise_obs}
-            critics = {"members": c.critics, "hidden": c.critic_hidden, "reduction": c.critic_value, "precision": c.precision}
-            self.actor = Actor(state_dim, dynamics.action_dim, hidden=c.actor_hidden, **std, **common).to(self.device)
-            self.critics = Critics(state_dim, **critics, **common).to(self.device)
+            self.actor = Actor(
+                state_dim, dynamics.action_dim, hidden=c.actor_hidden, activation=c.activation, norm=c.norm_order,
+                log_std_init=c.log_std_init, min_log_std=c.min_log_std, standardise=c.normalise_obs,
+            ).to(self.device)  # fmt: skip
+            self.critics = Critics(
+                state_dim, members=c.critics, hidden=c.critic_hidden, activation=c.activation, norm=c.norm_order,
+                reduction=c.critic_value, precision=c.precision,
+            ).to(self.device)  # fmt: skip
         self.target = copy.deepcopy(self.critics) if c.target_kept else self.critics
         self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=c.actor_lr, betas=c.betas, fused=True)
         self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), lr=c.critic_lr, betas=c.betas, fused=True)
@@ -176,22 +178,25 @@ class PWM:
         self.return_moments = RunningMoments(dtype=torch.float64)
         self.step = 0
         self._ends: tuple[Tensor, Tensor] | None = None
+        also = [name for name, there in (("target", c.target_kept), ("env", self.env)) if there]
+        self.kept = ("actor", "critics", "actor_optimiser", "critic_optimiser", "return_moments", *also, "generator", "step")
 
     def update(self) -> dict[str, float]:
-        """One update: imagine, improve the actor, fit the critics. Returns scalars to log.
+        """Imagine, improve the actor, fit the critics; returns scalars to log.
 
         Raises:
             NonFiniteError: a loss or gradient was NaN or infinite; the learner, environments included, is back in the state before.
         """
         c = self.config
         with restored_on_failure(self):
-            # Imagine H steps from the start states, with the graph from rewards to the actor's weights.
+            # Imagine H steps from the start states, with the graph from rewards to the actor's weights. "lived" is in the world's units.
             lived = self.imagine()
             roll = lived if c.reward_scale == 1.0 else replace(lived, rewards=c.reward_scale * lived.rewards)
             # The actor climbs the gradient of its returns (Eq. 6); then the critics learn what these returns were (Eq. 7-9).
             metrics = self._improve_actor(roll)
             metrics |= self._fit_critics(roll.detach())
         lived = lived.detach()
+        # What the next update begins with, once this one has succeeded.
         if c.continued:
             self._ends = lived.ends
         if self.actor.moments is not None:
@@ -202,16 +207,16 @@ class PWM:
         return metrics | {"reward": float(lived.rewards[lived.happened].mean())}
 
     def imagine(self) -> Rollout:
-        """A batch of rollouts of the current policy, differentiable in the actor's parameters."""
+        """Roll out the current policy, differentiably in the actor's parameters."""
         start, noise = self._draw()
         return imagine(self.dynamics, self.actor, start, noise=noise, detach_policy_input=self.config.detach_policy_input)
 
     def value(self, state: Tensor) -> Tensor:
-        """V of states [..., state_dim] as returns and targets use it, [...]."""
+        """Return V of states [..., state_dim] as returns and targets use it, [...]."""
         return self.target.value(self.actor.normalise(state))
 
     def actor_loss(self, roll: Rollout) -> Tensor:
-        """Minus the (scaled) mean return, a scalar (Eq. 6)."""
+        """Compute minus the (scaled) mean return, a scalar (Eq. 6)."""
         c = self.config
         returns = c.returns(roll, self.value)
         if c.return_scaling == "running_std":
@@ -220,35 +225,30 @@ class PWM:
         return -returns.mean() / (c.horizon if c.actor_loss_scale == "horizon" else 1)
 
     def critic_loss(self, states: Tensor, targets: Tensor, steps: float | None = None) -> Tensor:
-        """Eq. 9 for states [n, state_dim] and targets [n] of trajectories of `steps` steps on average (default: the horizon); a scalar."""
+        """Compute Eq. 9 for states [n, state_dim], targets [n] of trajectories of `steps` steps on average (default: the horizon)."""
         squared = (self.critics(states) - targets).square()
         if self.config.critic_loss == "mean":
             return squared.mean()
         return squared.sum(0).mean() * (self.config.horizon if steps is None else steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that continues the run bit-identically: parameters, optimisers, moments, step, random state, environments."""
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
-        ends = {} if self._ends is None else {"ends": list(self._ends)}
-        return {**parts, "generator": self.generator.get_state(), "step": self.step, **ends}
+        """Return all that continues the run bit-identically: parameters, optimisers, moments, step, random state, environments."""
+        return super().state_dict() | ({} if self._ends is None else {"ends": list(self._ends)})
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.generator.set_state(state["generator"].cpu())
+        super().load_state_dict(state)
         self._ends = tuple(x.to(self.device) for x in state["ends"]) if "ends" in state else None
-        self.step = int(state["step"])
-
-    def _parts(self) -> dict[str, Any]:
-        parts = {name: getattr(self, name) for name in ("actor", "critics", "actor_optimiser", "critic_optimiser", "return_moments")}
-        parts |= {"target": self.target} if self.config.target_kept else {}
-        return parts | ({"env": self.dynamics} if isinstance(self.dynamics, Episodes) else {})
 
     def _draw(self) -> tuple[Tensor, Tensor]:
         """Start states [batch, state_dim] and the policy's noise [horizon, batch, action_dim] of a batch of rollouts."""
         c, generator = self.config, self.generator
-        start = self.dynamics.detach() if self.starts is None else self.starts(c.batch, generator)
+        if self.env is not None:  # episodes go on where they are
+            start = self.env.detach()
+        elif self.starts is None:
+            raise ValueError("PWM: starts=None is for environments with episodes of their own; frozen dynamics need start states")
+        else:
+            start = self.starts(c.batch, generator)
         if self._ends is not None:
             states, alive = self._ends
             goes_on = alive & (torch.rand(c.batch, generator=generator, device=self.device) < c.continued)
@@ -257,25 +257,26 @@ class PWM:
 
     def _improve_actor(self, roll: Rollout) -> dict[str, float]:
         c = self.config
-        loss = self.actor_loss(roll)
+        loss = self.actor_loss(roll)  # its gradient goes back through all H steps (Eq. 3)
         rate = {"lr": self._learning_rate(c.actor_lr), "max_norm": c.actor_grad_norm}
         norm = gradient_step(self.actor_optimiser, loss, **rate, update=self.step + 1, name="actor")
         self.actor.clamp_log_std_()
+        # Where tanh is flat the actor learns nothing: the share of such actions is logged.
         saturated = (roll.actions.detach()[roll.happened].abs() > 0.97).float().mean()
         return {"actor_loss": float(loss.detach()), "actor_grad_norm": norm, "saturation": float(saturated)}
 
     def _fit_critics(self, roll: Rollout) -> dict[str, float]:
         c, happened = self.config, roll.happened
-        targets = c.targets(roll, self.value)[happened]
+        targets = c.targets(roll, self.value)[happened]  # Eq. 7-8 by the critics as they are, of the steps that happened
         states = self.actor.normalise(roll.states[happened])
         check_finite(self.step + 1, critic_targets=targets.sum())
         rate = {"lr": self._learning_rate(c.critic_lr), "max_norm": c.critic_grad_norm}
         losses, norm = [], 0.0
-        for rows in self._minibatches(len(targets)):
+        for rows in self._minibatches(len(targets)):  # Eq. 9 on one part of the data after the other
             loss = self.critic_loss(states[rows], targets[rows], len(targets) / happened.shape[1])
             norm = gradient_step(self.critic_optimiser, loss, **rate, update=self.step + 1, name="critic")
             losses.append(loss.detach())
-        if c.target_kept:
+        if c.target_kept:  # the target critics follow slowly (SHAC)
             with torch.no_grad():
                 for slow, fast in zip(self.target.parameters(), self.critics.parameters(), strict=True):
                     slow.lerp_(fast, 1 - c.target_kept)
@@ -283,17 +284,16 @@ class PWM:
 
     def _minibatches(self, count: int) -> Iterator[Tensor]:
         """Indices of the rows of each critic step, of `count` in the order of time; as many steps whatever `count` is."""
-        c, where = self.config, {"device": self.device}
+        c = self.config
         for _ in range(c.critic_iterations):
             if c.critic_sampling == "uniform":
-                yield torch.randint(count, (max(1, count // c.critic_minibatches),), generator=self.generator, **where)
+                yield torch.randint(count, (max(1, count // c.critic_minibatches),), generator=self.generator, device=self.device)
             elif c.critic_sampling == "shuffled":
-                yield from torch.randperm(count, generator=self.generator, **where).chunk(c.critic_minibatches)
+                yield from torch.randperm(count, generator=self.generator, device=self.device).chunk(c.critic_minibatches)
             else:
-                rows = torch.arange(max(count, c.critic_minibatches), **where) % count
+                rows = torch.arange(max(count, c.critic_minibatches), device=self.device) % count
                 yield from rows.tensor_split(c.critic_minibatches)
 
     def _learning_rate(self, start: float) -> float:
-        c = self.config
-        done = min(self.step / c.updates, 1.0) if c.lr_schedule == "linear" else 0.0
-        return start + (c.final_lr - start) * done
+        done = min(self.step / self.config.updates, 1.0) if self.config.lr_schedule == "linear" else 0.0
+        return start + (self.config.final_lr - start) * done

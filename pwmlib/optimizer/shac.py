@@ -22,7 +22,7 @@ __all__ = ["SHAC", "SHACConfig"]
 
 @settings
 class SHACConfig(PWMConfig):
-    """The numbers of SHAC; `batch` and `start_states` mean nothing in a simulator, which has its own number of environments."""
+    """These are the numbers of SHAC; `batch` and `start_states` mean nothing in a simulator, which has its own number of environments."""
 
     updates: Count = 2000
     horizon: Count = 32
@@ -38,12 +38,12 @@ class SHACConfig(PWMConfig):
 
 
 class SHAC(PWM):
-    """Algorithm 1 with a simulator's environments as the world."""
+    """It is Algorithm 1 with a simulator's environments as the world."""
 
     def __init__(
         self, env: DifferentiableEnv, config: SHACConfig | None = None, *, seed: int = 0, spread: bool = True,
         record: Callable[[Rollout], None] | None = None,
     ):  # fmt: skip
-        """spread: let the first episodes begin at different ages, see `DifferentiableEnv.reset`. The rest as of `PWM`."""
+        """Build the learner as `PWM` does; `spread` lets the first episodes begin at different ages, see `DifferentiableEnv.reset`."""
         super().__init__(env, None, config or SHACConfig(), seed=seed, device=env.simulator.device, record=record)
         env.reset(seed=seed, spread=spread)

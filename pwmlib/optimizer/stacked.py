@@ -29,7 +29,7 @@ __all__ = ["Member", "StackedPolicies"]
 
 @dataclass(frozen=True)
 class Member:
-    """One policy of the stack."""
+    """A member is one policy of the stack."""
 
     task: int
     """Index of the world model's task."""
@@ -39,7 +39,7 @@ class Member:
 
 
 class StackedPolicies:
-    """The learners of all members in one; `update` is one iteration of Algorithm 1 for each. `actors` gives the policies."""
+    """It is the learners of all members in one; `update` is one iteration of Algorithm 1 for each, `actors` gives the policies."""
 
     def __init__(
         self, model: WorldModel, members: Sequence[Member], config: PWMConfig | None = None, *, device: str | torch.device = "cpu"
@@ -58,16 +58,16 @@ class StackedPolicies:
 
     @property
     def actors(self) -> list[Actor]:
-        """The policy of each member, with the present weights."""
+        """These are the members' policies, with the present weights."""
         return self._actor.write_back([learner.actor for learner in self.learners])
 
     @property
     def critics(self) -> list[Critics]:
-        """The critics of each member, with the present weights."""
+        """These are the members' critics, with the present weights."""
         return self._critics.write_back([learner.critics for learner in self.learners])
 
     def update(self) -> dict[str, Tensor]:
-        """One update of every policy. Returns scalars to log, each [members]; raises NonFiniteError that names the policy."""
+        """Update every policy; returns scalars to log, each [members], and raises NonFiniteError that names the policy."""
         with restored_on_failure(self):
             metrics = self._update()
         self.step += 1
@@ -98,18 +98,20 @@ class StackedPolicies:
         if c.continued:
             ends, alive = detached.ends
             for learner, *last in zip(self.learners, ends.split(c.batch), alive.split(c.batch), strict=True):
-                learner._ends = tuple(last)
+                learner._ends = (last[0], last[1])
         rewards = self._per_member(detached.rewards).flatten(1).masked_fill(~happened, 0.0)
         return metrics | {"critic_loss": losses.detach(), "critic_grad_norm": norm, "reward": rewards.sum(1) / count}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that continues bit-identically."""
-        ends = {} if self.learners[0]._ends is None else {"ends": [list(learner._ends) for learner in self.learners]}
-        each = {"return_moments": [learner.return_moments.state_dict() for learner in self.learners]}
-        each["generators"] = [learner.generator.get_state() for learner in self.learners]
-        return {**each, "actor": self._actor.state_dict(), "critics": self._critics.state_dict(), "step": self.step, **ends}
+        """Return all that continues bit-identically."""
+        moments = [learner.return_moments.state_dict() for learner in self.learners]
+        generators = [learner.generator.get_state() for learner in self.learners]
+        ends = [list(learner._ends) for learner in self.learners if learner._ends is not None]
+        state = {"return_moments": moments, "generators": generators, "actor": self._actor.state_dict(), "step": self.step}
+        return state | {"critics": self._critics.state_dict()} | ({"ends": ends} if ends else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
         self._actor.load_state_dict(state["actor"])
         self._critics.load_state_dict(state["critics"])
         ends = state.get("ends", [None] * len(self.learners))

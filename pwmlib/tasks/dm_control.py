@@ -1,10 +1,11 @@
-"""dm_control tasks of MT30."""
+"""The dm_control tasks of MT30."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def _quiet() -> Iterator[None]:
 
 
 class DMControl:
-    """A dm_control task: 500 decisions of two control steps, no termination, observation entries in the suite's order."""
+    """A dm_control task has 500 decisions of two control steps, no termination, observation entries in the suite's order."""
 
     def __init__(self, task: Task):
         try:
@@ -47,10 +48,12 @@ class DMControl:
             raise RuntimeError(f"{task.name}: expected {task.action_dim} actions in [-1, 1], the simulator has {spec}")
 
     def reset(self, seed: int) -> np.ndarray:
+        """Start an episode, see `Environment`."""
         self._env.task._random = np.random.RandomState(seed % 2**32)
         return self._flat(self._env.reset().observation)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """Take a decision, see `Environment`."""
         action = clipped(self.task, action, np.float64)
         reward = 0.0
         for _ in range(2):
@@ -60,16 +63,16 @@ class DMControl:
 
     @property
     def physics(self):
-        """dm_control's Physics: the simulator's state."""
+        """It is dm_control's Physics, the simulator's state."""
         return self._env.physics
 
-    def simulation(self) -> tuple[object, object]:
-        """MuJoCo's model and data of this moment."""
+    def simulation(self) -> tuple[Any, Any]:
+        """Give MuJoCo's model and data of this moment."""
         return self.physics.model.ptr, self.physics.data.ptr
 
     @property
     def control_timestep(self) -> float:
-        """Seconds of a control step; a decision takes two."""
+        """A control step takes so many seconds, a decision two of them."""
         return self._env.control_timestep()
 
     @staticmethod

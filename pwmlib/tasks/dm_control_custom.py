@@ -14,14 +14,15 @@ __all__ = ["CUSTOM_TASKS", "THREE_LINKS", "load_custom"]
 
 
 def reached(value: float, at_least: float, margin: float, *, at_margin: float = 0.1, sigmoid: str = "gaussian") -> float:
-    """1 from `at_least` on, `at_margin` when `margin` below it."""
-    return rewards.tolerance(value, (at_least, np.inf), margin, sigmoid=sigmoid, value_at_margin=at_margin)
+    """Give 1 from `at_least` on, `at_margin` when `margin` below it."""
+    return float(rewards.tolerance(value, (at_least, np.inf), margin, sigmoid=sigmoid, value_at_margin=at_margin))
 
 
 class BackwardsWalker(walker.PlanarWalker):
     """Stand, and move backwards at `move_speed`."""
 
     def get_reward(self, physics) -> float:
+        """Return the reward of a control step, in [0, 1]."""
         standing = (3 * reached(physics.torso_height(), 1.2, 0.6) + (1 + physics.torso_upright()) / 2) / 4
         speed = self._move_speed
         moving = reached(-physics.horizontal_velocity(), speed, speed / 2, at_margin=0.5, sigmoid="linear")
@@ -32,6 +33,7 @@ class BackwardsCheetah(cheetah.Cheetah):
     """Run backwards at 8 m/s."""
 
     def get_reward(self, physics) -> float:
+        """Return the reward of a control step, in [0, 1]."""
         return reached(-physics.speed(), 8, 8, at_margin=0, sigmoid="linear")
 
 
@@ -43,6 +45,7 @@ class OneLegCheetah(cheetah.Cheetah):
         super().__init__(random=random)
 
     def get_reward(self, physics) -> float:
+        """Return the reward of a control step, in [0, 1]."""
         height = physics.named.data.xpos[[self._raised, "torso"], "z"]
         up = (3 * reached(height[0], 1.2, 0.6) + 2 * reached(height[1], 1.2, 0.6)) / 5
         return up * (5 * reached(physics.speed(), 6, 6, at_margin=0, sigmoid="linear") + 1) / 6
@@ -52,8 +55,9 @@ class JumpingCheetah(cheetah.Cheetah):
     """Lift torso and both feet, at a horizontal speed below 0.5 m/s."""
 
     def get_reward(self, physics) -> float:
+        """Return the reward of a control step, in [0, 1]."""
         torso, *feet = physics.named.data.xpos[["torso", "bfoot", "ffoot"], "z"]
-        still = rewards.tolerance(physics.speed(), (-0.5, 0.5), 0.5, sigmoid="linear", value_at_margin=0)
+        still = float(rewards.tolerance(physics.speed(), (-0.5, 0.5), 0.5, sigmoid="linear", value_at_margin=0))
         return float(np.mean([(5 * reached((torso + foot) / 2, 1.2, 0.6) + still) / 6 for foot in feet]))
 
 
@@ -61,7 +65,8 @@ class BackwardsHopper(hopper.Hopper):
     """Hop backwards at 1 m/s, half the speed of the forward task."""
 
     def get_reward(self, physics) -> float:
-        standing = rewards.tolerance(physics.height(), (0.6, 2))
+        """Return the reward of a control step, in [0, 1]."""
+        standing = float(rewards.tolerance(physics.height(), (0.6, 2)))
         return standing * reached(-physics.speed(), 1, 0.5, at_margin=0.5, sigmoid="linear")
 
 
@@ -69,13 +74,15 @@ class SpinningPendulum(pendulum.SwingUp):
     """Turn at 9 rad/s or more, either way."""
 
     def get_reward(self, physics) -> float:
-        return float(reached(np.abs(physics.angular_velocity()).item(), 9, 4.5, at_margin=0.5, sigmoid="linear"))
+        """Return the reward of a control step, in [0, 1]."""
+        return reached(np.abs(physics.angular_velocity()).item(), 9, 4.5, at_margin=0.5, sigmoid="linear")
 
 
 class SpinningBall(ball_in_cup.BallInCup):
     """Swing the ball around the cup: out of it, far from it and fast. Nine episodes in ten begin with the ball inside."""
 
     def initialize_episode(self, physics) -> None:
+        """Draw where the ball begins."""
         anywhere = self.random.uniform() < 0.1
         while True:
             physics.named.data.qpos["ball_x"] = self.random.uniform(-0.2, 0.2)
@@ -86,8 +93,9 @@ class SpinningBall(ball_in_cup.BallInCup):
         super(ball_in_cup.BallInCup, self).initialize_episode(physics)
 
     def get_reward(self, physics) -> float:
-        distance = np.linalg.norm(physics.ball_to_target())
-        speed = np.linalg.norm(physics.named.data.qvel[["ball_x", "ball_z"]])
+        """Return the reward of a control step, in [0, 1]."""
+        distance = float(np.linalg.norm(physics.ball_to_target()))
+        speed = float(np.linalg.norm(physics.named.data.qvel[["ball_x", "ball_z"]]))
         far = reached(distance, 0.5, 0.25, at_margin=0.5, sigmoid="linear")
         fast = reached(speed, 6, 3, at_margin=0.5, sigmoid="linear")
         return (1 - physics.in_target()) * (far + 2 * fast) / 3
@@ -130,8 +138,7 @@ THREE_LINKS = """
 
 def _on(module, task, *, seconds: float, control: float | None, physics=None) -> Environment:
     physics = physics or module.Physics.from_xml_string(*module.get_model_and_assets())
-    timing = {} if control is None else {"control_timestep": control}
-    return Environment(physics, task, time_limit=seconds, **timing)
+    return Environment(physics, task, time_limit=seconds, control_timestep=control)
 
 
 def _walker(speed: float) -> Environment:
@@ -163,5 +170,5 @@ CUSTOM_TASKS = {
 
 
 def load_custom(name: str) -> Environment:
-    """The dm_control environment of one of `CUSTOM_TASKS`."""
+    """Make the dm_control environment of one of `CUSTOM_TASKS`."""
     return CUSTOM_TASKS[name]()

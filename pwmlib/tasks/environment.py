@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class SimulatorMissingError(ExplainedError, ImportError):
 
 
 class Environment(Protocol):
-    """One task, unpadded: observations and actions have the task's own sizes."""
+    """An environment is one task, unpadded: observations and actions have the task's own sizes."""
 
     task: Task
 
@@ -34,13 +34,13 @@ class Environment(Protocol):
         """
         ...
 
-    def simulation(self) -> tuple[object, object]:
-        """MuJoCo's model and data of this moment, for rendering."""
+    def simulation(self) -> tuple[Any, Any]:
+        """Give MuJoCo's model and data of this moment, for rendering; its compiled classes have no types."""
         ...
 
 
 def clipped(task: Task, action: np.ndarray, dtype: type) -> np.ndarray:
-    """The action with its entries in [-1, 1]. Raises ValueError for another shape, and for an entry that is not finite."""
+    """Clip the action's entries to [-1, 1]; raises ValueError for another shape, and for an entry that is not finite."""
     action = np.asarray(action, dtype)
     if action.shape != (task.action_dim,) or not np.isfinite(action).all():
         raise ValueError(f"{task.name}: an action must be {task.action_dim} finite numbers, got {action}")
@@ -48,7 +48,7 @@ def clipped(task: Task, action: np.ndarray, dtype: type) -> np.ndarray:
 
 
 def missing(error: Exception) -> SimulatorMissingError:
-    """The error to raise when a simulator cannot be imported."""
+    """Make the error to raise when a simulator cannot be imported."""
     return SimulatorMissingError(
         f"{error}. The tasks need the 'tasks' extra with exactly these versions, others break one suite or the other: {PINS}"
     )

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .environment import clipped, missing
 from .registry import Task
 
+if TYPE_CHECKING:
+    from metaworld.sawyer_xyz_env import SawyerXYZEnv
+
 __all__ = ["MetaWorld"]
 
 
 class MetaWorld:
-    """A MetaWorld task: 100 decisions of two raw steps, goal observable, goal and object positions drawn at each reset."""
+    """A MetaWorld task has 100 decisions of two raw steps, an observable goal, goal and object positions drawn at each reset."""
 
     def __init__(self, task: Task):
         try:
@@ -21,19 +26,21 @@ class MetaWorld:
         except Exception as error:
             raise missing(error) from error
         self.task = task
-        self._env = environments[f"{task.domain}-goal-observable"](seed=0)
+        self._env = _seeded(environments[f"{task.domain}-goal-observable"])
         self._env.seeded_rand_vec = True
         self._env._freeze_rand_vec = False
         self.success = False
         self._expert = None
 
     def reset(self, seed: int) -> np.ndarray:
+        """Start an episode, see `Environment`."""
         self._env.seed(seed % 2**32)
         self.success = False
         observation, _ = self._env.reset()
         return np.asarray(observation, np.float32)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """Take a decision, see `Environment`."""
         action = clipped(self.task, action, np.float32)
         reward, info = 0.0, {}
         for _ in range(2):
@@ -42,12 +49,12 @@ class MetaWorld:
         self.success = bool(info["success"])
         return np.asarray(observation, np.float32), reward, self.success
 
-    def simulation(self) -> tuple[object, object]:
-        """MuJoCo's model and data of this moment."""
-        return self._env.unwrapped.model, self._env.unwrapped.data
+    def simulation(self) -> tuple[Any, Any]:
+        """Give MuJoCo's model and data of this moment."""
+        return self._env.model, self._env.data
 
     def expert(self, observation: np.ndarray) -> np.ndarray:
-        """Action of the scripted policy that MetaWorld ships, shape [4], clipped to [-1, 1]."""
+        """Return the action of the scripted policy that MetaWorld ships, shape [4], clipped to [-1, 1]."""
         if self._expert is None:
             from metaworld.policies import ENV_POLICY_MAP
 
@@ -56,3 +63,8 @@ class MetaWorld:
             warnings.simplefilter("ignore", UserWarning)  # it says that actions beyond [-1, 1] are clipped, at every step
             action = self._expert.get_action(observation.astype(np.float64))
         return np.clip(np.asarray(action, np.float32), -1.0, 1.0)
+
+
+def _seeded(kind: Callable[..., SawyerXYZEnv]) -> SawyerXYZEnv:
+    """An environment of that class, whose constructor has arguments that its declared base lacks."""
+    return kind(seed=0)

@@ -4,6 +4,9 @@ MPPI (Williams et al. 2017) over linear splines of actions, all samples of a dec
 the task's model. It reads the simulator's state, which no learned policy can; what is recorded are observations and actions.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# Most of what `mujoco` holds is in compiled modules without types.
+
 from __future__ import annotations
 
 import importlib
@@ -25,7 +28,7 @@ __all__ = ["PLANNERS", "SamplingPlanner", "SplineConfig"]
 
 @settings
 class SplineConfig:
-    """One planner; times in decisions."""
+    """These are the numbers of one planner; times are in decisions."""
 
     horizon: Several
     knots: Several
@@ -61,7 +64,7 @@ _COPIED = ("geom_pos", "geom_size", "site_pos", "site_size", "dof_damping", "bod
 
 
 class SamplingPlanner:
-    """Plans one episode of a task after the other; call `begin` after each reset, then `act` once a decision."""
+    """It plans one episode of a task after the other; call `begin` after each reset, then `act` once a decision."""
 
     def __init__(self, env: DMControl, config: SplineConfig | None = None, *, rng: np.random.Generator):
         self.env, self.rng, domain = env, rng, env.task.domain
@@ -90,7 +93,7 @@ class SamplingPlanner:
             getattr(self._model, name)[:] = getattr(self._physics.model.ptr, name)
 
     def act(self) -> np.ndarray:
-        """The next action, [action_dim]."""
+        """Return the next action, [action_dim]."""
         if self._age >= self.config.keep:
             self._improve()
             self._age = 0
@@ -129,8 +132,8 @@ class SamplingPlanner:
         start = np.empty(mujoco.mj_stateSize(self._model, kind))
         mujoco.mj_getState(self._physics.model.ptr, self._physics.data.ptr, start, kind)
         controls = np.repeat(actions, self._substeps, axis=1)
-        states, sensed = rollout.rollout(self._model, self._data, np.tile(start, (samples, 1)), controls)
-        states, sensed = states[:, self._substeps - 1 :: self._substeps], sensed[:, self._substeps - 1 :: self._substeps]
+        simulated = rollout.rollout(self._model, self._data, np.tile(start, (samples, 1)), controls)
+        states, sensed = (np.asarray(x)[:, self._substeps - 1 :: self._substeps] for x in simulated)
         nq, nv = self._model.nq, self._model.nv
         found = {"qpos": states[..., 1 : 1 + nq], "qvel": states[..., 1 + nq : 1 + nq + nv], "control": actions}
         found |= {name: sensed[..., place] for name, place in self._sensors.items()}

@@ -28,7 +28,7 @@ EXTRA_SENSORS: dict[str, tuple[tuple[str, str, str], ...]] = {
 
 
 def _from(value: np.ndarray, at_least: float, margin: float, at_margin: float = 0.1, sigmoid: str = "gaussian") -> np.ndarray:
-    return tolerance(value, (at_least, np.inf), margin, sigmoid=sigmoid, value_at_margin=at_margin)
+    return np.asarray(tolerance(value, (at_least, np.inf), margin, sigmoid=sigmoid, value_at_margin=at_margin))
 
 
 def _walker(name: str, s: Sensors) -> np.ndarray:
@@ -119,5 +119,5 @@ _REWARDS: dict[str, Callable[[str, Sensors], np.ndarray]] = {
 
 
 def planning_reward(domain: str, name: str, sensors: Sensors) -> np.ndarray:
-    """Reward of every state, [...], of a dm_control task of MT30."""
+    """Compute the reward of every state, [...], of a dm_control task of MT30."""
     return _REWARDS[domain](name, sensors)

@@ -12,7 +12,7 @@ __all__ = ["MT30", "MT80", "Task", "select_tasks", "task"]
 
 @dataclass(frozen=True)
 class Task:
-    """One task of MT30 or MT80."""
+    """A task is one of MT30 or MT80."""
 
     name: str
     suite: Literal["dm_control", "metaworld"]
@@ -25,13 +25,13 @@ class Task:
 
     @property
     def domain(self) -> str:
-        """dm_control domain ("walker-walk" -> "walker"), or the MetaWorld environment ("mw-reach" -> "reach-v3")."""
+        """It is the dm_control domain ("walker-walk" -> "walker"), or the MetaWorld environment ("mw-reach" -> "reach-v3")."""
         if self.suite == "metaworld":
             return f"{self.name.removeprefix('mw-')}-v3"
         return {"cup": "ball_in_cup"}.get(first := self.name.split("-")[0], first)
 
     def score(self, mean_return: float, last_step_success: float) -> float:
-        """Score in [0, 100]: return / 10 in dm_control, last-step success x 100 in MetaWorld."""
+        """Compute the score in [0, 100]: return / 10 in dm_control, last-step success x 100 in MetaWorld."""
         return mean_return / 10.0 if self.suite == "dm_control" else 100.0 * last_step_success
 
 
@@ -86,7 +86,7 @@ STRATIFIED: tuple[Task, ...] = _stratified()
 
 
 def task(name: str) -> Task:
-    """The task of that name. Raises ValueError with the nearest names."""
+    """Return the task of that name; raises ValueError with the nearest names."""
     if name not in _BY_NAME:
         near = difflib.get_close_matches(name, _BY_NAME, n=3, cutoff=0.5) or ["cartpole-swingup", "mw-reach"]
         raise ValueError(f"no task {name!r} in MT80; nearest: {', '.join(near)} (all names: pwmlib.tasks.MT80)")
@@ -94,7 +94,7 @@ def task(name: str) -> Task:
 
 
 def select_tasks(tasks: int, task_names: Sequence[str] = ()) -> tuple[Task, ...]:
-    """Tasks of a run: those named, else MT30 for 30, MT80 for 80, else the first `tasks` of a fixed stratified order."""
+    """Select the tasks of a run: those named, else MT30 for 30, MT80 for 80, else the first `tasks` of a fixed stratified order."""
     if task_names:
         if len(set(task_names)) != len(task_names):
             raise ValueError(f"task_names: each name once, got {list(task_names)}")

@@ -12,7 +12,7 @@ __all__ = ["make"]
 
 
 def make(task: Task) -> Environment:
-    """The environment of a task. Raises SimulatorMissingError naming the pinned versions."""
+    """Make the environment of a task; raises SimulatorMissingError that names the pinned versions."""
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "disabled")  # nothing here renders; without a screen the default only warns
     if task.suite == "metaworld":

@@ -30,9 +30,21 @@ def save_video(
     env: Environment, act: Callable[[np.ndarray, int], np.ndarray], path: str | Path, *, seed: int, size: tuple[int, int] = (320, 240),
     every: int = 2,
 ) -> Path:  # fmt: skip
-    """Run one episode and save every `every`-th decision as an animated GIF. act: as for `record`; size: pixels (width, height).
+    """Run one episode and save it as an animated GIF.
 
-    Raises RendererMissingError, before the episode, where there is no display and neither EGL nor OSMesa.
+    Args:
+        env: the task's environment.
+        act: as for `record`.
+        path: where the video goes; folders are made.
+        seed: of the episode.
+        size: pixels, (width, height).
+        every: so many decisions to a picture.
+
+    Returns:
+        The path.
+
+    Raises:
+        RendererMissingError: before the episode, where there is no display and neither EGL nor OSMesa.
     """
     import mujoco
     from PIL import Image

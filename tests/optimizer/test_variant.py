@@ -21,7 +21,8 @@ from companion.running.runs import plain
 from companion.single_task import scales as single
 from companion.single_task.runner import single_task_run
 from pwmlib.baselines.tdmpc2 import TDMPC2Trainer
-from pwmlib.model.training import WorldModelTrainer, WorldModelTraining, held_out_fit
+from pwmlib.evaluation.predictions import held_out_fit
+from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WorldModel, WorldModelConfig, WorldModelLossConfig, world_model_loss
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig

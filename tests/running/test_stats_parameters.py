@@ -154,7 +154,7 @@ def test_one_seed_is_refused_where_an_interval_is_shown():
         scale="quick", seeds=1, start=-3.0, lr=0.01, wall=5.0, height=0.0, speed=10.0, acceleration=1.0, gravity=9.81, time=2.0,
         contact_time="corrected", device="cpu", runs_dir="runs", figures_dir="", overrides={},
     )  # fmt: skip
-    with pytest.raises(ParameterError, match="seeds=1 is not allowed: an interval over seeds needs at least 2"):
+    with pytest.raises(ParameterError, match="seeds=1 is not allowed: must be greater than or equal to 2. seeds is the number of"):
         BallWallParameters.validate_cell(given)
 
 
