@@ -41,7 +41,7 @@ class Setting:
     evaluation_start: str = "hanging"
 
     def make(self) -> CartpoleSwingup | PendulumSwingup:
-        """The world."""
+        """Make the world."""
         return {"cartpole": CartpoleSwingup, "pendulum": PendulumSwingup}[self.world](**self.arguments)
 
 

@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from companion.ablations.extraction import EXTRACTION_UPDATES, ExtractionStudy
+from companion.ablations.extraction import ABLATION_SCALES, ExtractionStudy
 from companion.ablations.questions import ABLATIONS, ablation_experiments, run_ablation
 from companion.ball_wall import study as ball_wall_study
 from companion.mt80.fine_tuning import FineTuning
@@ -36,7 +36,7 @@ from companion.mt80.scales import FINE_TUNED, MULTITASK_SCALES, OFFLINE_CARTPOLE
 from companion.mt80.shipped_model import SHIPPED, Artefacts
 from companion.mt80.stages import MultitaskExperiment
 from companion.running.job import Job
-from companion.running.jobs import default_workers, run_jobs
+from companion.running.jobs import JobsFailedError, default_workers, values_of
 from companion.running.paths import PROJECT, writable_folder
 from companion.running.results import save_table
 from companion.single_task.experiment import SingleTaskExperiment
@@ -55,17 +55,13 @@ Tables = dict[str, pd.DataFrame]
 
 
 def _each(function: Callable[..., Any], settings: list[dict[str, str]], seeds: int, workers: int, **shared: str) -> list[Any]:
-    """Values of a function in every setting and seed; a failed one ends the experiment with its reason (the others are kept)."""
+    """Values of a function in every setting and seed. Raises JobsFailedError; what did not fail is kept."""
     jobs = [
         Job(", ".join([*given.values(), f"seed {seed}"]), function, {**given, "seed": seed, **shared})
         for given in settings
         for seed in range(seeds)
     ]
-    results = run_jobs(jobs, workers=workers, description=function.__name__)
-    for result in results:
-        if result.error:
-            raise SystemExit(f"{result.name}: {result.error}")
-    return [result.value for result in results]
+    return values_of(jobs, workers=workers, description=function.__name__)
 
 
 def perfect_model(workers: int, runs_dir: Path, seeds: int = 5) -> Tables:
@@ -160,7 +156,7 @@ def ablation(name: str, workers: int, runs_dir: Path) -> Tables:
 def extraction(workers: int, runs_dir: Path) -> Tables:
     """Fig. 8b in our numbers: return against updates of the world model, at laptop scale."""
     tasks, folders = ("cartpole-swingup", "pendulum-swingup"), {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}
-    study = ExtractionStudy(tasks, EXTRACTION_UPDATES["laptop"], MULTITASK_SCALES["quick"], **folders, workers=workers)
+    study = ExtractionStudy(tasks, ABLATION_SCALES["laptop"].extraction_updates, MULTITASK_SCALES["quick"], **folders, workers=workers)
     return {"extraction": study.table()}
 
 
@@ -198,7 +194,10 @@ def main() -> None:
     folder, experiment = EXPERIMENTS[name]
     # Single-task runs share theirs, and so do ablations: what is equal in two of them runs once.
     shared = folder if folder == "single_task" else "ablations" if name.startswith("ablation_") else name
-    tables = experiment(arguments.workers, writable_folder(f"{arguments.runs_dir}/{shared}", "runs-dir"))
+    try:
+        tables = experiment(arguments.workers, writable_folder(f"{arguments.runs_dir}/{shared}", "runs-dir"))
+    except JobsFailedError as error:
+        raise SystemExit(str(error)) from None
     for table, found in tables.items():
         save_table(f"{folder}/{table}", found, f"python -m companion.record {name}")
 

@@ -15,17 +15,22 @@ from companion.mt80.peers import MultitaskPeers
 from companion.mt80.scales import MultitaskScale
 from companion.mt80.stages import MultitaskExperiment
 from companion.running.jobs import Engine
+from companion.running.scales import read_scales
 from pwmlib.settings import Count, Counts, settings
 from pwmlib.tasks import task
 
-__all__ = ["EXTRACTION_UPDATES", "ExtractionStudy"]
+__all__ = ["ABLATION_SCALES", "AblationScale", "ExtractionStudy"]
 
-EXTRACTION_UPDATES: dict[str, tuple[int, ...]] = {
-    "quick": (250, 500, 1000),
-    "laptop": (500, 1000, 2000, 5000, 10_000),
-    "paper": (50_000, 100_000, 250_000),
-}
-"""World-model updates after which policies are compared; the paper's are those of the released files."""
+
+@settings
+class AblationScale:
+    """What parameters of notebook 04 are where they say nothing."""
+
+    train_seeds: Count = 3
+    extraction_updates: Counts = (500, 1000)
+
+
+ABLATION_SCALES = read_scales(Path(__file__).with_name("scales.toml"), AblationScale)
 
 
 @settings

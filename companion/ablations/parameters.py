@@ -15,7 +15,7 @@ from companion.single_task.scales import settings_for
 from pwmlib.settings import Count
 from pwmlib.tasks import MT80
 
-from .extraction import EXTRACTION_UPDATES, ExtractionStudy
+from .extraction import ABLATION_SCALES, ExtractionStudy
 from .questions import ABLATIONS, ablation_experiments
 
 __all__ = ["AblationParameters"]
@@ -67,11 +67,11 @@ class AblationParameters(Robots):
         """The study of Fig. 8b of these parameters."""
         return ExtractionStudy(
             tasks=tuple(self.extraction_tasks),
-            updates=tuple(self.extraction_updates) or EXTRACTION_UPDATES[self.scale],
+            updates=tuple(self.extraction_updates) or ABLATION_SCALES[self.scale].extraction_updates,
             settings=self.extraction_settings(),
             runs_dir=self.runs_folder() / "extraction",
             data_dir=self.runs_folder() / "extraction" / "episodes",
-            train_seeds=self.train_seeds or (1 if self.scale == "quick" else 3),
+            train_seeds=self.train_seeds or ABLATION_SCALES[self.scale].train_seeds,
             device=self.device_name(),
             workers=self.workers or default_workers(),
             engine=self.engine,
@@ -83,7 +83,7 @@ class AblationParameters(Robots):
         return ablation_experiments(
             name,
             self.scale,
-            self.train_seeds or (1 if self.scale == "quick" else 3),
+            self.train_seeds or ABLATION_SCALES[self.scale].train_seeds,
             self.runs_folder(),
             changes=self._changes(),
             device=self.device_name(),

@@ -40,7 +40,7 @@ class BallWallParameters(Common):
         return value
 
     def world(self) -> BallWall:
-        """The world of these parameters."""
+        """Make the world of these parameters."""
         names = ("speed", "acceleration", "gravity", "wall", "height", "time", "contact_time")
         return BallWall(**{name: getattr(self, name) for name in names})
 

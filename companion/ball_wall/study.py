@@ -12,6 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from companion.running.runs import Run, resolve_device, single_thread
+from companion.running.scales import read_scales
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.settings import Count, Counts, SettingError, Several, settings
 from pwmlib.sim.closed_form.ball_wall import THETA, BallWall
@@ -31,7 +32,7 @@ class BallWallScale:
     steps: Count = 1000
     epochs: Counts = (100, 20)
     groups: tuple[Count, ...] = (16, 32)
-    """SimNorm group sizes tried beside 8."""
+    """Group sizes of SimNorm that are tried beside 8."""
 
     def __post_init__(self) -> None:
         for group in self.groups:
@@ -39,11 +40,7 @@ class BallWallScale:
                 raise SettingError("groups", self.groups, f"must be divisors of {SurrogateConfig.hidden}, the width of the models")
 
 
-BALL_WALL_SCALES: dict[str, BallWallScale] = {
-    "quick": BallWallScale(),
-    "laptop": BallWallScale(seeds=50, epochs=(100, 20, 50, 200, 500), groups=(2, 4, 16, 32)),
-    "paper": BallWallScale(seeds=100, steps=4000, epochs=(100, 20, 50, 200, 500), groups=(2, 4, 16, 32)),
-}
+BALL_WALL_SCALES = read_scales(Path(__file__).with_name("scales.toml"), BallWallScale)
 
 
 def surrogate_variants(scale: BallWallScale) -> dict[str, SurrogateConfig]:
@@ -114,7 +111,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def crossed(world: BallWall, value: pd.Series) -> pd.Series:
-    """Whether a throw of objective J [m] ends beyond the wall; one that is stopped there has J = -w."""
+    """Say whether a throw of objective J [m] ends beyond the wall; one that is stopped there has J = -w."""
     return value < -world.wall - 1e-3
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from companion.double_pendulum.sweep import sweep
 from companion.double_pendulum.training import DoublePendulumScale, model_job, shac_job
 from companion.running.job import Job
-from companion.running.jobs import run_jobs
+from companion.running.jobs import values_of
 from companion.running.runs import Run, single_thread
 from pwmlib.data.checkpoints import write_atomic
 
@@ -40,10 +40,10 @@ def run_study(scale: DoublePendulumScale, runs_dir: str | Path, *, workers: int 
     """All stages; finished ones are read from `runs_dir`."""
     base = {"scale": scale, "runs_dir": str(runs_dir)}
     seeds = [Job(f"seed {s}", shac_job, {**base, "seed": s}) for s in range(scale.shac_seeds)]
-    shac = _values(run_jobs(seeds, workers=workers, progress=progress, description="SHAC"))
+    shac = values_of(seeds, workers=workers, progress=progress, description="SHAC")
     replays = [row["folder"] for row in shac]
     jobs = [Job(f"H = {h}", model_job, {**base, "horizon": h, "replays": replays}) for h in reversed(scale.train_horizons)]
-    models = _values(run_jobs(jobs, workers=workers, progress=progress, description="world models"))[::-1]
+    models = values_of(jobs, workers=workers, progress=progress, description="world models")[::-1]
     study = Study(pd.DataFrame(shac), pd.DataFrame(models))
     best = max(shac, key=lambda row: row["return"])
     params = {"scale": scale, "folders": [Path(row["folder"]).name for row in (*shac, *models)]}
@@ -59,10 +59,3 @@ def run_study(scale: DoublePendulumScale, runs_dir: str | Path, *, workers: int 
         run.execute(work)
     study.table, study.growth = (pd.read_csv(run.folder / f"{name}.csv") for name in ("table", "growth"))
     return study
-
-
-def _values(results: list) -> list[dict[str, Any]]:
-    for result in results:
-        if result.error:
-            raise RuntimeError(f"{result.name}: {result.error}")
-    return [result.value for result in results]

@@ -54,11 +54,11 @@ class ObservingPolicy(nn.Module):
 
     @property
     def std(self) -> Tensor:
-        """Of the policy."""
+        """The deviation of the policy's noise."""
         return self.policy.std
 
     def mean(self, state: Tensor) -> Tensor:
-        """Of the policy."""
+        """What the policy does on average in a state."""
         return self.policy.mean(self.world.observe(state))
 
     def forward(self, state: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Scales of notebook 01, and what is trained for it: a policy by SHAC, world models of its replay."""
+"""Settings of notebook 01, and what is trained for it: a policy by SHAC, world models of its replay."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from companion.running.runs import Run, single_thread, train
+from companion.running.scales import read_scales
 from pwmlib.data import SliceSampler
 from pwmlib.data.checkpoints import load_state, save_state, write_atomic
 from pwmlib.evaluation.predictions import held_out_fit
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
-from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModel, WorldModelConfig
+from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.optimizer.imagination import Rollout
 from pwmlib.optimizer.shac import SHAC, SHACConfig
@@ -45,11 +46,11 @@ ENV = "double_pendulum"
 class DoublePendulumScale:
     """All numbers of one scale of notebook 01."""
 
-    shac_seeds: Count
-    shac: SHACConfig
-    model: WorldModelConfig
-    training: WorldModelTraining
-    """Of both models; only the horizon differs."""
+    shac_seeds: Count = 3
+    shac: SHACConfig = SHACConfig()
+    model: WorldModelConfig = WorldModelConfig()
+    training: WorldModelTraining = WorldModelTraining()
+    """The training of both models; only the horizon differs."""
     train_horizons: Counts = (3, 16)
     envs: Count = 64
     samples: Several = 100
@@ -61,32 +62,7 @@ class DoublePendulumScale:
     checkpoint_every: Count = 50
 
 
-_SHAC = SHACConfig(updates=300, horizon=48, actor_hidden=(64, 64), critic_hidden=(128, 64), reward_scale=0.02)
-
-
-_SMALL = WorldModelConfig(latent_dim=64, encoder_hidden=(128,), dynamics_hidden=(128, 128), reward_hidden=(128, 128), task_dim=0)
-
-
-_TRAINING = WorldModelTraining(updates=500, batch=128, lr=1e-3, final_lr=1e-4, standardise_obs=True)
-
-
-DOUBLE_PENDULUM_SCALES = {
-    "quick": DoublePendulumScale(2, replace(_SHAC, updates=60), _SMALL, _TRAINING, resamples=100),
-    "laptop": DoublePendulumScale(
-        3,
-        _SHAC,
-        replace(WORLD_MODEL_SIZES["5M"], task_dim=0),
-        replace(_TRAINING, updates=3000, batch=256, lr=3e-4, final_lr=3e-5),
-    ),
-    "paper": DoublePendulumScale(
-        3,
-        replace(_SHAC, updates=40_000, actor_hidden=(400, 200, 100), critic_hidden=(400, 200)),
-        replace(WORLD_MODEL_SIZES["5M"], task_dim=0),
-        replace(_TRAINING, updates=100_000, batch=1024, lr=3e-4, final_lr=None),
-    ),
-}
-"""At `paper` each of the 3 runs keeps its last 8000 episodes of 240 steps (`replay_rows`), 24 000 in all; never run, and the whole stream
-of a run, some 7 GB, would be held in memory."""
+DOUBLE_PENDULUM_SCALES = read_scales(Path(__file__).with_name("scales.toml"), DoublePendulumScale)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pwmlib.model.training import WorldModelTraining
 from pwmlib.optimizer.pwm import PWMConfig
 
-if TYPE_CHECKING:
-    from .stages import MultitaskExperiment
+from .experiment import ExperimentRuns
 
 __all__ = ["COST", "cost_line", "model_update_s", "policy_update_s"]
 
@@ -39,7 +36,7 @@ def model_update_s(training: WorldModelTraining, latent_dim: int) -> float:
     return slower * COST["model_update_ms"] * (latent_dim / 128) * (training.batch / 256) * (training.horizon / 16) / 1000
 
 
-def cost_line(experiment: MultitaskExperiment) -> str:
+def cost_line(experiment: ExperimentRuns) -> str:
     """One sentence: the stages that an experiment has at most, and about how many minutes they take on its number of processes."""
     e, scale, workers = experiment, experiment.scale, max(1, experiment.workers)
     policies, c = len(e.tasks) * e.train_seeds, scale.policy
@@ -50,13 +47,18 @@ def cost_line(experiment: MultitaskExperiment) -> str:
         times = COST["joint_times"] if scale.pretraining == "tdmpc2" else 1.0
         return times * training.updates * model_update_s(training, latent) / 60
 
+    update_s, measured = policy_update_s(c, latent), ""
+    if e.published:
+        update_s = e.published.update_s(c)
+        measured = f" ({update_s:.2g} s an update of a policy, measured now in the published model on one thread)"
     checks = -(-c.updates // scale.evaluate_every)
     seconds = sum(
-        e.train_seeds * (c.updates * policy_update_s(c, latent) + checks * scale.eval_episodes * COST[f"{t.suite}_episode_s"])
+        e.train_seeds * (c.updates * update_s + checks * scale.eval_episodes * COST[f"{t.suite}_episode_s"])
         + scale.planner_episodes * COST[f"{t.suite}_planning_s"]
         for t in e.tasks
     )
-    todo = f"{policies} policies of {c.updates} updates; planning in the model and policies take about {seconds / 60 / workers:.0f} min"
+    minutes = f"planning in the model and policies take about {seconds / 60 / workers:.0f} min{measured}"
+    todo = f"{policies} policies of {c.updates} updates; {minutes}"
     if e.shipped or e.chunks:
         return f"To do at most: {todo} on {e.workers} processes."
     plan, rounds = scale.data, scale.collection
@@ -69,4 +71,6 @@ def cost_line(experiment: MultitaskExperiment) -> str:
         model += rounds.rounds * (each / 60 / workers + model_minutes(rounds.training))
     trained = "a world model with its rounds of collection" if rounds else "a world model"
     first = f"episodes, about {data:.0f} min" + (" and those of a learning agent" if plan.replay else "")
+    if e.published:
+        return f"To do at most: {first}; {todo} on {e.workers} processes."
     return f"To do at most: {first}; {trained}, about {model:.0f} min; {todo} on {e.workers} processes."

@@ -21,7 +21,7 @@ __all__ = ["behaviour_quantiles", "data_quantiles", "generate_task", "generation
 
 
 def generation_run(name: str, plan: DataPlan, folder: str, runs_dir: str) -> Run:
-    """The run of `generation_job`."""
+    """Name the run of `generation_job`."""
     return Run(runs_dir, "episodes", name, {"plan": plan, "data_dir": folder, "generator": GENERATOR_VERSION})
 
 

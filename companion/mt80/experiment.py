@@ -23,6 +23,7 @@ from pwmlib.optimizer.pwm import StartStates
 from pwmlib.settings import Count, settings
 from pwmlib.tasks import Task
 
+from .published_model import PublishedModel
 from .scales import MultitaskScale, joint_training
 from .shipped_model import Artefacts
 
@@ -33,7 +34,7 @@ HELD_OUT = 0.05
 
 
 class StageFailedError(ExplainedError):
-    """Jobs of a stage failed; the message names each with its reason. The others are finished and will not run again."""
+    """A stage that cannot be done from what is there."""
 
 
 @settings
@@ -52,6 +53,8 @@ class ExperimentRuns:
     """Where jobs run: processes here, or Ray."""
     shipped: Artefacts | None = None
     """Start from this world model and its start states instead of generating data and training."""
+    published: PublishedModel | None = None
+    """Take this checkpoint for the world model; the episodes give start states and the model's fit."""
     stacked: bool | None = None
     """Extract policies together on one device (`pwmlib.optimizer.stacked`) instead of one a process; None does so on a GPU."""
     chunks: tuple[Path, ...] = ()
@@ -61,7 +64,7 @@ class ExperimentRuns:
 
     @property
     def folder(self) -> Path:
-        """Where the table goes."""
+        """The folder that the table goes to."""
         return self.runs_dir / f"multitask-{digest(self._identity())}"
 
     def world_model_run(self) -> Run:
@@ -70,18 +73,21 @@ class ExperimentRuns:
 
     def world_model_name(self) -> str:
         """Identifies the world model that gates and policies belong to."""
+        if self.published:
+            return f"published-{self.published.fingerprint}"
         return f"shipped-{self.shipped.fingerprint}" if self.shipped else self.world_model_run().folder.name
 
     def model_index(self, index: int) -> int:
         """The world model's number of one of the experiment's tasks."""
-        return self.shipped.index(self.tasks[index]) if self.shipped else index
+        foreign = self.shipped or self.published
+        return foreign.index(self.tasks[index]) if foreign else index
 
     def store(self, t: Task) -> EpisodeStore:
         """The episodes of one task that this round's world model learns from."""
         return EpisodeStore(self.data_dir, t, collected=self._history()[1])
 
     def collection_run(self, index: int) -> Run:
-        """The run of `collection_job`."""
+        """Name the run of `collection_job`."""
         return self._collection_run(self.tasks[index].name, self._round + 1, self.world_model_name())
 
     def collected_shard(self) -> str:
@@ -89,13 +95,13 @@ class ExperimentRuns:
         return self._collected_shard(self._round + 1, self.world_model_name())
 
     def gate_run(self, index: int) -> Run:
-        """The run of `gate_job`."""
+        """Name the run of `gate_job`."""
         t, scale = self.tasks[index], self.scale
         params = {"world_model": self.world_model_name(), "task": t.name, "planner": scale.planner, "episodes": scale.planner_episodes}
         return Run(self.runs_dir, "gate", t.name, params)
 
     def policy_run(self, index: int, seed: int) -> Run:
-        """The run of `policy_job`."""
+        """Name the run of `policy_job`."""
         t, scale = self.tasks[index], self.scale
         params = {
             "world_model": self.world_model_name(),
@@ -130,9 +136,11 @@ class ExperimentRuns:
         return lambda index, batch, rng: artefacts.start_observations(self.tasks[index], widest, batch, rng)
 
     def load_world_model(self) -> WorldModel:
-        """The trained world model."""
+        """Load the trained world model."""
         if self.shipped:
             return self.shipped.world_model().to(resolve_device(self.device))
+        if self.published:
+            return self.published.world_model.to(resolve_device(self.device))
         state = self.world_model_run().load_checkpoint()
         if state is None:
             raise StageFailedError(f"{self.world_model_run().folder}: no trained world model; run train_world_model() first")
@@ -203,4 +211,5 @@ class ExperimentRuns:
                 raise StageFailedError(
                     f"{self.data_dir}/{t.name}: every shard holds one episode; the gate needs some that are not trained on"
                 )
-        return SliceSampler(self.tasks, training), SliceSampler(self.tasks, held_out)
+        sizes = self.published.sizes if self.published else None
+        return SliceSampler(self.tasks, training, sizes), SliceSampler(self.tasks, held_out, sizes)

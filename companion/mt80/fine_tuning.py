@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,14 +20,12 @@ from pwmlib.tasks import make
 
 from .cost import COST, model_update_s, policy_update_s
 from .jobs import policy_job
-
-if TYPE_CHECKING:
-    from .stages import MultitaskExperiment
+from .stages import MultitaskExperiment
 
 __all__ = ["FineTuning", "divisible", "fine_tuning_job", "one_task", "one_task_policy"]
 
 EVALUATE_EVERY = 10
-"""Episodes."""
+"""Own episodes between two evaluations."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,10 @@ class FineTuning:
         part = replace(self, experiment=e._for_job())
         jobs = [Job(f"{e.tasks[i].name} seed {seed}", fine_tuning_job, {"fine_tuning": part, "index": i, "seed": seed}) for i, seed in each]
         start = e.scale.fine_tuning.policy
-        return pd.DataFrame([{"start": start, **line} for result in e._run(jobs, "fine-tuning online") for line in result.value])
+        return pd.DataFrame([{"start": start, **line} for lines in e._run(jobs, "fine-tuning online") for line in lines])
 
     def run(self, index: int, seed: int) -> Run:
-        """The run of `fine_tuning_job`."""
+        """Name the run of `fine_tuning_job`."""
         e, t, scale = self.experiment, self.experiment.tasks[index], self.experiment.scale
         params = {"world_model": e.world_model_name(), "task": t.name, "train_seed": seed, "policy": scale.policy}
         params |= {"plan": scale.fine_tuning, "eval_episodes": scale.eval_episodes}
@@ -139,7 +137,7 @@ def fine_tuning_job(fine_tuning: FineTuning, index: int, seed: int) -> list[dict
 
 
 def divisible(config: WorldModelConfig) -> bool:
-    """Whether `one_task` can take a part of such a model: not with spectral norms, which are those of the padded matrices, nor of a
+    """Say whether `one_task` can take a part of such a model: not with spectral norms, which are those of the padded matrices, nor of a
     residual one, whose policies see padded states."""
     return not (config.spectral_norm or config.residual)
 

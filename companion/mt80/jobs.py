@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +20,7 @@ from pwmlib.optimizer.stacked import Member, StackedPolicies
 from pwmlib.tasks import Task, make
 from pwmlib.tasks import task as find_task
 
-if TYPE_CHECKING:
-    from .stages import MultitaskExperiment
+from .experiment import ExperimentRuns
 
 __all__ = ["collection_job", "gate_job", "policy_job", "random_job", "shipped_policy_job", "stacked_job"]
 
@@ -29,9 +28,11 @@ COLLECTION_SEED = 1000
 """Seeds of policies that collect start here, apart from those of the policies that are judged."""
 
 
-def gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
+def gate_job(experiment: ExperimentRuns, index: int) -> dict[str, float]:
     """Score of planning inside the trained model in the real task; a resumable run."""
     t, scale = experiment.tasks[index], experiment.scale
+    if not scale.planner_episodes:
+        return dict.fromkeys(("planning_score", "planning_return", "planning_touched"), float("nan"))
 
     def work(run: Run) -> dict[str, float]:
         view = FrozenWorldModel(experiment.load_world_model(), experiment.model_index(index), reward_symexp=True)
@@ -41,7 +42,7 @@ def gate_job(experiment: MultitaskExperiment, index: int) -> dict[str, float]:
     return experiment.gate_run(index).execute(work)
 
 
-def collection_job(experiment: MultitaskExperiment, index: int) -> list[dict[str, Any]]:
+def collection_job(experiment: ExperimentRuns, index: int) -> list[dict[str, Any]]:
     """Extract a policy and record episodes in the real task while it learns: the next world model's data. Returns a line a stage."""
     t, plan, shard = experiment.tasks[index], experiment.scale.collection, experiment.collected_shard()
     number = int(shard.split("-")[1])
@@ -73,7 +74,7 @@ def collection_job(experiment: MultitaskExperiment, index: int) -> list[dict[str
     return run.execute(work)
 
 
-def shipped_policy_job(experiment: MultitaskExperiment, index: int) -> list[dict[str, Any]]:
+def shipped_policy_job(experiment: ExperimentRuns, index: int) -> list[dict[str, Any]]:
     """Scores of the task's shipped policies in the real task; a resumable run. Returns a line a policy."""
     t, scale, policies = experiment.tasks[index], experiment.scale, experiment.shipped.policies().get(experiment.tasks[index].name, {})
 
@@ -90,7 +91,7 @@ def shipped_policy_job(experiment: MultitaskExperiment, index: int) -> list[dict
     return Run(experiment.runs_dir, "shipped_policy", t.name, params | {"task": t.name}).execute(work)
 
 
-def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[str, Any]:
+def policy_job(experiment: ExperimentRuns, index: int, seed: int) -> dict[str, Any]:
     """Extract and evaluate one policy from the trained model; a resumable run. Returns its line of the results."""
     t, scale = experiment.tasks[index], experiment.scale
 
@@ -120,7 +121,7 @@ def policy_job(experiment: MultitaskExperiment, index: int, seed: int) -> dict[s
     return experiment.policy_run(index, seed).execute(work)
 
 
-def stacked_job(experiment: MultitaskExperiment, members: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+def stacked_job(experiment: ExperimentRuns, members: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
     """What `policy_job` does, for many (task index, seed) at once on one device; one resumable run. Returns their lines."""
     scale = experiment.scale
     params = [experiment.policy_run(i, seed).params for i, seed in members]
@@ -144,7 +145,7 @@ class _Evaluated:
     """Stacked policies with their evaluations, as one resumable learner."""
 
     def __init__(
-        self, stack: StackedPolicies, experiment: MultitaskExperiment, members: Sequence[tuple[int, int]], views: list[FrozenWorldModel]
+        self, stack: StackedPolicies, experiment: ExperimentRuns, members: Sequence[tuple[int, int]], views: list[FrozenWorldModel]
     ):
         self.stack, self.experiment, self.members, self.views = stack, experiment, members, views
         self.evaluations: list[list[dict[str, Any]]] = []

@@ -14,11 +14,13 @@ from companion.running.parameters import override, parse_list
 from companion.running.paths import resolve, writable_folder
 from companion.running.runs import digest, plain
 from pwmlib.model.training import Variant
+from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.settings import SettingError
 from pwmlib.tasks import STRATIFIED, Task, select_tasks
 
 from .fine_tuning import FineTuning, divisible
 from .peers import Comparison, MultitaskPeers
+from .published_model import DIFFERENCES, PublishedModel
 from .scales import FINE_TUNED, MultitaskScale, joint_training, multitask_scale
 from .shipped_model import SHIPPED, Artefacts
 from .stages import MultitaskExperiment
@@ -47,6 +49,9 @@ class MultitaskParameters(Common):
         None, description="the folder of episodes; missing ones are generated there; None means data/cache/episodes"
     )
     variant: Variant = Field("paper", description="the paper's choices, or those of the authors' multi-task run: paper or released")
+    world_model: Folder | None = Field(
+        None, description="a published checkpoint (.pt of TD-MPC2's MT30 or MT80, or of a PWM agent) instead of a world model trained here"
+    )
     comparisons: Comparisons = Field(
         [], description="what PWM is compared with here: any of tdmpc2, one_policy, horizon; tdmpc2 and horizon need the episodes"
     )
@@ -72,6 +77,9 @@ class MultitaskParameters(Common):
         if self.variant == "released" and self.data == "shipped":
             said = "variant='released' trains a world model of its own, as TD-MPC2 does; data must be another than 'shipped'"
             raise SettingError("data", self.data, said)
+        if self.world_model and (self.data == "shipped" or self.comparisons or self.fine_tune):
+            name = "comparisons" if self.comparisons else "fine_tune" if self.fine_tune else "data"
+            raise SettingError(name, getattr(self, name), "with a published world_model it must stay at its default, or data name a folder")
         needing = [name for name in self.comparisons if name != "one_policy"]
         if needing and self.from_shipped():
             raise SettingError("comparisons", self.comparisons, f"{needing[0]} trains on episodes; set data to 'generate'")
@@ -89,17 +97,30 @@ class MultitaskParameters(Common):
         return () if known else tuple(sorted(resolve(self.data).glob("chunk_*.pt"), key=lambda p: (len(p.name), p.name)))
 
     def from_shipped(self) -> bool:
-        """Whether this run starts from the shipped world model."""
-        large = self.scale == "quick" and self.variant == "paper" and len(self.selected()) > 12
+        """Say whether this run starts from the shipped world model."""
+        large = self.scale == "quick" and self.variant == "paper" and len(self.selected()) > 12 and not self.world_model
         return self.data == "shipped" or (self.data == "auto" and large)
 
-    def card_line(self) -> str:
-        """Where the shipped world model comes from."""
+    def _published(self) -> PublishedModel | None:
+        if not self.world_model:
+            return None
+        path = resolve(self.world_model)
+        if not path.is_file():
+            raise SettingError("world_model", self.world_model, "there is no such file; expected a published checkpoint, a .pt file")
+        found = PublishedModel(path)
+        for t in self.selected():
+            found.index(t)
+        return found
+
+    def origin(self) -> str:
+        """Say where a world model that is not trained here comes from."""
+        if self.world_model:
+            return f"{self.world_model}: published, SHA-256 {self._published().fingerprint}... {DIFFERENCES}"
         card = Artefacts(SHIPPED).card
-        return f"{card['command']} at {card['commit']}"
+        return f"shipped; its card: {card['command']} at {card['commit']}"
 
     def selected(self) -> tuple[Task, ...]:
-        """The tasks of this run."""
+        """Select the tasks of this run."""
         return select_tasks(self.tasks, self.task_names)
 
     def peers(self, experiment: MultitaskExperiment) -> MultitaskPeers:
@@ -109,13 +130,17 @@ class MultitaskParameters(Common):
 
     def fine_tuning(self, experiment: MultitaskExperiment) -> FineTuning:
         """Online fine-tuning on the tasks in `fine_tune`, or on those of the scale's that are in the experiment."""
-        default = FINE_TUNED[self.scale] if self.variant == "paper" and divisible(experiment.scale.model) else ()
+        trained_here = self.variant == "paper" and not self.world_model
+        default = FINE_TUNED[self.scale] if trained_here and divisible(experiment.scale.model) else ()
         names = self.fine_tune or default
         return FineTuning(experiment, tuple(i for i, t in enumerate(experiment.tasks) if t.name in names))
 
     def scaled(self) -> MultitaskScale:
         """The scale's numbers with the variant's switches and this notebook's changes."""
-        scale = override(multitask_scale(self.scale, len(self.selected()), self.variant), self.overrides)
+        scale = multitask_scale(self.scale, len(self.selected()), self.variant)
+        if self.world_model:  # Table 1's policies; planning inside a large model would cost more than all of them
+            scale = replace(scale, policy=PWMConfig.variant(self.variant), collection=None, planner_episodes=0, evaluate_every=500)
+        scale = override(scale, self.overrides)
         if scale.pretraining == "tdmpc2":
             joint_training(scale.training, scale.tdmpc2)
         return replace(scale, train_seeds=self.train_seeds or scale.train_seeds)
@@ -135,5 +160,6 @@ class MultitaskParameters(Common):
             progress=progress,
             engine=self.engine,
             shipped=Artefacts(SHIPPED) if self.from_shipped() else None,
+            published=self._published(),
             chunks=self._chunks(),
         )

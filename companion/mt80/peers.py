@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,8 +23,7 @@ from pwmlib.model.frozen import FrozenMultiTaskModel
 from pwmlib.optimizer.pwm import PWM
 from pwmlib.tasks import make
 
-if TYPE_CHECKING:
-    from .stages import MultitaskExperiment
+from .stages import MultitaskExperiment
 
 __all__ = ["Comparison", "MultitaskPeers", "one_policy_job", "tdmpc2_job"]
 
@@ -93,7 +92,7 @@ class MultitaskPeers:
         return pd.concat(tables, ignore_index=True)
 
     def tdmpc2_run(self) -> Run:
-        """The run of TD-MPC2's training."""
+        """Name the run of TD-MPC2's training."""
         e = self.experiment
         names, data = [t.name for t in e.tasks], {t.name: e.store(t).fingerprint() for t in e.tasks}
         standardise = e.scale.training.standardise_obs
@@ -101,14 +100,14 @@ class MultitaskPeers:
         return Run(e.runs_dir, "tdmpc2", f"{len(names)}-tasks", params | {"seed": e.scale.model_seed})
 
     def tdmpc2_evaluation_run(self, index: int) -> Run:
-        """The run of `tdmpc2_job`."""
+        """Name the run of `tdmpc2_job`."""
         scale, t = self.experiment.scale, self.experiment.tasks[index]
         params = {"agent": self.tdmpc2_run().folder.name, "task": t.name, "planner": scale.tdmpc2_planner}
         episodes = {"planner_episodes": scale.planner_episodes, "eval_episodes": scale.eval_episodes}
         return Run(self.experiment.runs_dir, "tdmpc2_evaluation", t.name, params | episodes)
 
     def one_policy_run(self, seed: int) -> Run:
-        """The run of `one_policy_job`."""
+        """Name the run of `one_policy_job`."""
         e = self.experiment
         params = {"world_model": e.world_model_name(), "policy": e.scale.one_policy, "seed": seed, "eval_episodes": e.scale.eval_episodes}
         return Run(e.runs_dir, "one_policy", f"seed{seed}", params | {"tasks": [e.tasks[i].name for i in self.tasks]})
@@ -125,7 +124,7 @@ class MultitaskPeers:
         return TDMPC2Trainer(model, training, discounts, e.scale.tdmpc2, seed=e.scale.model_seed)
 
     def load_tdmpc2(self) -> TDMPC2:
-        """The trained agent."""
+        """Load the trained agent."""
         trainer = self.tdmpc2_trainer()
         trainer.load_state_dict(self.tdmpc2_run().load_checkpoint())
         return trainer.agent
@@ -133,7 +132,7 @@ class MultitaskPeers:
     def _jobs(self, function: Any, arguments: Sequence[int], description: str) -> list[Any]:
         peers = replace(self, experiment=self.experiment._for_job())
         jobs = [Job(f"{description} {i}", function, {"peers": peers, "index": i}) for i in arguments]
-        return [result.value for result in self.experiment._run(jobs, description)]
+        return self.experiment._run(jobs, description)
 
 
 def tdmpc2_job(peers: MultitaskPeers, index: int) -> dict[str, Any]:

@@ -1,21 +1,20 @@
-"""What quick, laptop and paper mean for the multi-task pipeline, in one place.
-
-Where quick and laptop differ from Table 1 they say so here; the recipe behind the small numbers is measured in data/results/.
-"""
+"""The settings of the multi-task pipeline; scales.toml says what quick, laptop and paper make of them."""
 
 from __future__ import annotations
 
 from dataclasses import field, replace
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
 from companion.reporting.published import compare, dotted, printed_settings
+from companion.running.scales import read_scales
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from pwmlib.evaluation.planning import PlannerConfig
 from pwmlib.model.training import Variant, WorldModelTraining
-from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModelConfig, WorldModelLossConfig
+from pwmlib.model.world_model import WorldModelConfig, WorldModelLossConfig
 from pwmlib.optimizer.online_episodes import OnlineConfig
 from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.settings import Count, SettingError, Whole, settings
@@ -58,7 +57,7 @@ class DataPlan:
     replay: OnlineConfig | None = None
     """The learning agent whose replay joins the dm_control data; None for no replay."""
     shard: Count = 20
-    """Episodes a file."""
+    """How many episodes a file holds."""
 
 
 @settings
@@ -68,12 +67,12 @@ class CollectionPlan:
 
     rounds: Count = 2
     episodes: Count = 18
-    """Of each task and round; every other one with the policy's noise."""
+    """Those of each task and round; every other one with the policy's noise."""
     stages: Count = 3
-    """Times during an extraction at which episodes are recorded."""
+    """How many times during an extraction episodes are recorded."""
     policy: PWMConfig = PWMConfig()
     training: WorldModelTraining = WorldModelTraining()
-    """Of the world model after each round, from the weights of the round before."""
+    """How the world model is trained after each round, from the weights of the round before."""
 
 
 @settings
@@ -84,36 +83,36 @@ class FineTuningPlan:
     """Whether policy and critics start anew, as in the paper's single tasks, or are those that were extracted from the frozen model: such
     critics promise what only the frozen model holds, and have to unlearn it first."""
     episodes: Count = 80
-    """After the first ones."""
+    """How many follow the first ones."""
     first_episodes: Whole = 4
-    """Before the first update."""
+    """How many come before the first update."""
     first_model_updates: Whole = 400
     model_updates: Count = 100
     policy_updates: Count = 50
     training: WorldModelTraining = WorldModelTraining(
         horizon=8, batch=128, lr=1e-3, final_lr=1e-4, standardise_obs=True, loss=WorldModelLossConfig(dynamics_coef=5.0)
     )
-    """Of the task's copy of the world model; `updates` follows from the numbers above."""
+    """How the task's copy of the world model is trained; `updates` follows from the numbers above."""
 
 
 @settings
 class MultitaskScale:
     """All numbers of one scale of notebook 03."""
 
-    data: DataPlan
-    model: WorldModelConfig
-    training: WorldModelTraining
-    policy: PWMConfig
+    data: DataPlan = DataPlan()
+    model: WorldModelConfig = WorldModelConfig()
+    training: WorldModelTraining = WorldModelTraining()
+    policy: PWMConfig = PWMConfig()
     planner: PlannerConfig = PlannerConfig()
     collection: CollectionPlan | None = None
     fine_tuning: FineTuningPlan = FineTuningPlan()
     one_policy: PWMConfig = PWMConfig()
-    """Of one policy for all tasks (Fig. 18)."""
+    """The policy for all tasks (Fig. 18)."""
     tdmpc2: TDMPC2Config = TDMPC2Config()
     tdmpc2_planner: TDMPC2PlannerConfig = TDMPC2PlannerConfig()
     train_seeds: Count = 2
     model_seed: Whole = 0
-    """Of the world model's weights and batches."""
+    """The seed of the world model's weights and batches."""
     planner_episodes: Whole = 1
     eval_episodes: Count = 5
     evaluate_every: Count = 100
@@ -136,72 +135,20 @@ def joint_training(training: WorldModelTraining, tdmpc2: TDMPC2Config) -> TDMPC2
     return replace(tdmpc2, **{name: getattr(training, name) for name in same}, **weights)
 
 
-# The learning agent: a state-space residual model (a deviation from the paper, it only makes data) learns several times faster.
-_AGENT = OnlineConfig(
-    model=WorldModelConfig(dynamics_hidden=(128, 128), reward_hidden=(128, 128), task_dim=0, residual=True),
-    training=WorldModelTraining(horizon=8, batch=128, lr=1e-3, standardise_obs=True, loss=WorldModelLossConfig(dynamics_coef=5.0)),
-    policy=PWMConfig(updates=3000, actor_hidden=(128, 64), critic_hidden=(128, 64), critic_value="min"),
-)
-# Horizon 8 instead of 16: with few updates the longer one gives clipped, noisy gradients and a far worse policy.
-_SMALL_TRAINING = WorldModelTraining(
-    updates=2000,
-    horizon=8,
-    batch=128,
-    lr=1e-3,
-    final_lr=5e-5,
-    standardise_obs=True,
-    loss=WorldModelLossConfig(dynamics_coef=5.0),
-)
-_SMALL_MODEL = WorldModelConfig(latent_dim=64, encoder_hidden=(128,), dynamics_hidden=(128, 128), reward_hidden=(128, 128), task_dim=16)
+@settings
+class Chosen:
+    """What parameters of notebook 03 are where they say nothing."""
 
-# Critics at Table 1's 5e-4 need thousands of updates to reach values near 300 (gamma 0.99, rewards near 3): after 600 they stand at 144.
-_SMALL_POLICY = PWMConfig(updates=300, critic_lr=3e-3, actor_lr=1e-3, actor_hidden=(128, 64), critic_hidden=(128, 64), critic_value="min")
-_SMALL_ONE_POLICY = replace(_SMALL_POLICY, updates=1500, batch=256, actor_hidden=(256, 128), critic_hidden=(256, 128))
-_SMALL_TDMPC2 = TDMPC2Config(updates=2000, batch=128, hidden=(128, 128))
-# cheetah-run: above 400 within 20 episodes; with Table 1's rates 317 after 48.
-_FAST_AGENT = replace(_AGENT, policy=replace(_AGENT.policy, critic_lr=3e-3, actor_lr=1e-3))
-_LAPTOP_TRAINING = replace(_SMALL_TRAINING, updates=20_000, horizon=16, batch=256, lr=3e-4, final_lr=3e-5, precision="bfloat16")
+    fine_tune: tuple[str, ...] = ()
+    """Tasks with online fine-tuning."""
 
-MULTITASK_SCALES: dict[str, MultitaskScale] = {
-    "quick": MultitaskScale(
-        data=DataPlan(replay=replace(_FAST_AGENT, episodes=15, policy=replace(_FAST_AGENT.policy, updates=900))),
-        model=_SMALL_MODEL,
-        training=_SMALL_TRAINING,
-        policy=_SMALL_POLICY,
-        one_policy=_SMALL_ONE_POLICY,
-        tdmpc2=_SMALL_TDMPC2,
-        train_seeds=3,
-        eval_episodes=5,
-        evaluate_every=150,
-    ),
-    "laptop": MultitaskScale(
-        data=DataPlan(dm_control={"uniform_random": 4, "correlated_random": 6, "mpc": 10, "mpc_noisy": 35}, shard=10),
-        model=replace(WORLD_MODEL_SIZES["1M"], task_dim=32),
-        training=_LAPTOP_TRAINING,
-        policy=_SMALL_POLICY,
-        one_policy=_SMALL_ONE_POLICY,
-        tdmpc2=replace(_SMALL_TDMPC2, updates=10_000, batch=256, hidden=(256, 256)),
-        collection=CollectionPlan(
-            policy=replace(_SMALL_POLICY, updates=240), training=replace(_LAPTOP_TRAINING, updates=6000, lr=2e-4, final_lr=2e-5)
-        ),
-        train_seeds=3,
-        eval_episodes=10,
-        evaluate_every=150,
-        checkpoint_every=500,
-    ),
-    "paper": MultitaskScale(
-        data=DataPlan(replay=replace(_FAST_AGENT, episodes=200)),
-        model=WORLD_MODEL_SIZES["48M"],
-        training=WorldModelTraining(),
-        policy=PWMConfig(),
-        tdmpc2=TDMPC2Config(batch=1024, hidden=(1792, 1792)),
-        train_seeds=10,
-        eval_episodes=10,
-        evaluate_every=500,
-        checkpoint_every=500,
-    ),
-}
 
+_FILE = Path(__file__).with_name("scales.toml")
+_SCALES = read_scales(_FILE, MultitaskScale)
+_CARTPOLE = _SCALES.pop("cartpole")
+MULTITASK_SCALES: dict[str, MultitaskScale] = _SCALES
+FINE_TUNED: dict[str, tuple[str, ...]] = {name: chosen.fine_tune for name, chosen in read_scales(_FILE, Chosen, parameters=True).items()}
+"""Tasks with online fine-tuning where a run does not say which."""
 
 DEVIATIONS: dict[str, tuple[object, str]] = {
     "model.task_dim": (64, "MT30: the width in the released checkpoints; Table 1 has that of MT80"),
@@ -235,24 +182,12 @@ def multitask_scale(name: str, tasks: int, variant: Variant = "paper") -> Multit
     )
 
 
-FINE_TUNED: dict[str, tuple[str, ...]] = {"quick": (), "laptop": ("cheetah-run", "walker-walk"), "paper": ()}
-"""Tasks with online fine-tuning where a run does not say which."""
-
-
 def differences(scale: MultitaskScale) -> pd.DataFrame:
     """Every setting of a scale that is not the paper's: columns setting, here, paper (as printed, or else scale paper's), and why, where
     scale paper differs from what is printed."""
     return compare(scale, MULTITASK_SCALES["paper"], printed_settings("multitask"), DEVIATIONS)
 
 
-_CARTPOLE = MultitaskScale(
-    data=DataPlan(dm_control={}, replay=replace(_AGENT, episodes=50)),
-    model=replace(_SMALL_MODEL, task_dim=0),
-    training=replace(_SMALL_TRAINING, updates=5000, horizon=16, lr=3e-4),
-    policy=PWMConfig(updates=800, actor_hidden=(128, 64), critic_hidden=(128, 64), critic_value="min"),
-    train_seeds=1,
-    eval_episodes=5,
-)
 OFFLINE_CARTPOLE: dict[str, MultitaskScale] = {
     "H = 16, lr 3e-4": _CARTPOLE,
     "H = 16, lr 1e-3": replace(_CARTPOLE, training=replace(_CARTPOLE.training, lr=1e-3)),
@@ -260,16 +195,10 @@ OFFLINE_CARTPOLE: dict[str, MultitaskScale] = {
 }
 """The recorded offline experiment on cartpole-swingup: one replay, the paper's SimNorm model trained in three ways."""
 
-
+_AGENT = replace(MULTITASK_SCALES["paper"].data.replay, episodes=60)
+_SIMNORM = replace(_AGENT.model, latent_dim=128, encoder_hidden=(128,), residual=False)
 ONLINE: dict[str, OnlineConfig] = {
-    "SimNorm": OnlineConfig(
-        episodes=60,
-        model=WorldModelConfig(latent_dim=128, encoder_hidden=(128,), dynamics_hidden=(128, 128), reward_hidden=(128, 128), task_dim=0),
-        training=_AGENT.training,
-        policy=_FAST_AGENT.policy,
-        model_updates=150,
-        policy_updates=40,
-    ),
-    "state-space": replace(_FAST_AGENT, episodes=60),
+    "SimNorm": replace(_AGENT, model=_SIMNORM, model_updates=150, policy_updates=40),
+    "state-space": _AGENT,
 }
 """PWM online: the paper's latent, and the residual state-space model that makes data (a deviation)."""

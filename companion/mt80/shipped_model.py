@@ -74,7 +74,7 @@ class Artefacts:
         return hashlib.sha256(content).hexdigest()[:10]
 
     def world_model(self) -> WorldModel:
-        """The trained world model."""
+        """Load the trained world model."""
         state = load_state(self._file("world_model.safetensors"))
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in state["config"].items()}
         two_hot = TwoHot(**settings.pop("two_hot")) if settings["two_hot"] else None

@@ -11,8 +11,9 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from companion.running.job import Job, JobResult
-from companion.running.jobs import run_jobs
+from companion.reporting.published import published_scores
+from companion.running.job import Job
+from companion.running.jobs import values_of
 from companion.running.runs import Run, resolve_device, train
 from companion.running.sweep import note_plan
 from pwmlib.baselines.tdmpc2 import TDMPC2Trainer, task_discount
@@ -21,6 +22,7 @@ from pwmlib.data.checkpoints import write_atomic
 from pwmlib.data.published_chunks import import_chunks, task_set
 from pwmlib.evaluation.predictions import held_out_fit
 from pwmlib.model.training import WorldModelTrainer
+from pwmlib.model.world_model import WorldModel
 from pwmlib.settings import settings
 
 from .cost import cost_line
@@ -70,6 +72,8 @@ class MultitaskExperiment(ExperimentRuns):
         if self.shipped:
             table = self.shipped.table("quality").set_index("task")
             return {"quality": {t.name: table.loc[t.name].to_dict() for t in self.tasks}}
+        if self.published:
+            return {"quality": self._published_fit()}
         before = self._before()
         if before:
             before.train_world_model()
@@ -94,12 +98,22 @@ class MultitaskExperiment(ExperimentRuns):
                     discounts = torch.tensor([task_discount(t.decisions) for t in self.tasks])
                     learner = TDMPC2Trainer(model, training, discounts, joint_training(config, self.scale.tdmpc2), seed=seed)
                 train(run, learner, config.updates, progress=lambda step: bar.update(step - bar.n), **how)
-            quality = {}
-            for i, t in enumerate(self.tasks):
-                quality[t.name] = held_out_fit(model, _OneTask(held_out, i), horizon=config.horizon)
-            return {"quality": quality, **run.rows[-1]}
+            return {"quality": self._fit(model, held_out), **run.rows[-1]}
 
         return run.execute(work)
+
+    def _fit(self, model: WorldModel, held_out: SliceSampler) -> dict[str, dict[str, float]]:
+        """How the model's rewards follow those of each task's held-out episodes."""
+        one = {t.name: _OneTask(held_out, i, self.model_index(i)) for i, t in enumerate(self.tasks)}
+        return {name: held_out_fit(model, slices, horizon=self.scale.training.horizon) for name, slices in one.items()}
+
+    def _published_fit(self) -> dict[str, dict[str, float]]:
+        """The same of the published model, whose episodes are made first if need be."""
+        self.generate()
+        data = {t.name: self.store(t).fingerprint() for t in self.tasks}
+        params = {"world_model": self.world_model_name(), "data": data, "horizon": self.scale.training.horizon}
+        run = Run(self.runs_dir, "published_fit", f"{len(self.tasks)}-tasks", params)
+        return run.execute(lambda run: self._fit(self.load_world_model(), self._split()[1]))
 
     def collect(self) -> pd.DataFrame:
         """Episodes of policies that learn in this round's world model, for the next. One line per task and stage of the extraction."""
@@ -107,7 +121,7 @@ class MultitaskExperiment(ExperimentRuns):
         note_plan(self.runs_dir, f"collection {self._round + 1}", runs)
         jobs = [Job(t.name, collection_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
         done = self._run(jobs, f"episodes of policies, round {self._round + 1}")
-        return pd.DataFrame([row for result in done for row in result.value])
+        return pd.DataFrame([row for rows in done for row in rows])
 
     def collections(self) -> pd.DataFrame:
         """What the policies of all rounds got while they collected; empty without rounds. One line per task, round and stage."""
@@ -120,14 +134,14 @@ class MultitaskExperiment(ExperimentRuns):
         note_plan(self.runs_dir, "planning", [self.gate_run(i) for i in range(len(self.tasks))])
         jobs = [Job(t.name, gate_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
         planned = self._run(jobs, "planning in the model")
-        return pd.DataFrame([{"task": t.name, **quality[t.name], **result.value} for t, result in zip(self.tasks, planned, strict=True)])
+        return pd.DataFrame([{"task": t.name, **quality[t.name], **score} for t, score in zip(self.tasks, planned, strict=True)])
 
     def evaluate_shipped(self) -> pd.DataFrame:
         """The shipped policies of these tasks, evaluated again in the real tasks; empty where none came with the world model."""
         if not self.shipped or not self.shipped.policies():
             return pd.DataFrame()
         jobs = [Job(t.name, shipped_policy_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
-        return pd.DataFrame([line for result in self._run(jobs, "shipped policies") for line in result.value])
+        return pd.DataFrame([line for lines in self._run(jobs, "shipped policies") for line in lines])
 
     def extract_policies(self, only: Sequence[int] | None = None) -> pd.DataFrame:
         """One policy per task and training seed (Algorithm 1), evaluated in the real task. One line per policy.
@@ -143,18 +157,18 @@ class MultitaskExperiment(ExperimentRuns):
             Job(f"{self.tasks[i].name} seed {seed}", policy_job, {"experiment": self._for_job(), "index": i, "seed": seed})
             for i, seed in each
         ]
-        rows = [result.value for result in self._run(jobs, "policies")]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(self._run(jobs, "policies"))
 
     def results(self) -> pd.DataFrame:
         """The table of the experiment: each policy's score beside random behaviour, the data, planning, and the model's belief."""
         data = self.data()
         gate = self.check_world_model()
         policies = self.extract_policies()
-        baselines = pd.DataFrame(
-            [result.value for result in self._run([Job(t.name, random_job, {"name": t.name}) for t in self.tasks], "random")]
-        )
+        baselines = pd.DataFrame(self._run([Job(t.name, random_job, {"name": t.name}) for t in self.tasks], "random"))
         table = policies.merge(baselines, on="task").merge(data, on="task").merge(gate, on="task")
+        if self.published:
+            scores = published_scores(f"mt{len(self.published.tasks)}")["PWM, published"]
+            table["published_score"] = table["task"].map(scores)
         write_atomic(self.folder / "results.csv", table.to_csv(index=False))
         return table
 
@@ -166,17 +180,9 @@ class MultitaskExperiment(ExperimentRuns):
             raise StageFailedError(f"{self.chunks[0].parent}: chunks of MT{len(order)}, which {', '.join(absent)} are not in")
         import_chunks(self.chunks, self.data_dir, order, only=self.tasks, progress=self.progress)
 
-    def _run(self, jobs: Sequence[Job], description: str) -> list[JobResult]:
+    def _run(self, jobs: Sequence[Job], description: str) -> list[Any]:
         how = {"workers": self.workers, "progress": self.progress, "engine": self.engine}
-        results = run_jobs(jobs, description=description, gpus="even" if resolve_device(self.device).type == "cuda" else 0.0, **how)
-        failed = [r for r in results if r.error]
-        if failed:
-            reasons = "; ".join(f"{r.name}: {r.error}" for r in failed)
-            raise StageFailedError(
-                f"{len(failed)} of {len(results)} jobs failed in stage {description!r}: {reasons}. The others are finished; run again to "
-                "repeat only what failed."
-            )
-        return results
+        return values_of(jobs, description=description, gpus="even" if resolve_device(self.device).type == "cuda" else 0.0, **how)
 
 
 def _parts(items: list, size: int) -> list[list]:
@@ -189,6 +195,9 @@ class _OneTask:
 
     sampler: SliceSampler
     index: int
+    number: int
+    """The model's of this task."""
 
     def slices(self, batch: int, horizon: int, rng: np.random.Generator):
-        return self.sampler.slices(batch, horizon, rng, only=self.index)
+        *slices, task = self.sampler.slices(batch, horizon, rng, only=self.index)
+        return *slices, torch.full_like(task, self.number)

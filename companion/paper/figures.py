@@ -78,7 +78,7 @@ def _line(label: str, tick: str, scores: pd.Series, *, hollow: bool = False) -> 
 
 
 def _robots(inputs: Inputs) -> Figure:
-    """Fig. 5: returns in units of PPO's published peak."""
+    """Draw Fig. 5, returns in units of PPO's published peak."""
     if inputs.source == "published":
         table = inputs.published("single_task_aggregate").rename(columns={"method": "label", "iqm": "value", "lo": "low", "hi": "high"})
         wanted = {
@@ -121,7 +121,7 @@ def _released_robot(inputs: Inputs, robot: str, unit: float) -> list[dict[str, o
 
 
 def _many_tasks(inputs: Inputs) -> Figure:
-    """Fig. 6, left."""
+    """Draw the left of Fig. 6."""
     if inputs.source == "ours":
         drawn = _recorded("fig06_multitask_80_tasks")(inputs)
         inputs.published("multitask_aggregate")
@@ -160,7 +160,7 @@ def _released_curves(inputs: Inputs, number: str) -> Figure:
 
 
 def _ablation(number: str, name: str) -> Callable[[Inputs], Figure]:
-    """Fig. 7a, 7b, 8a, 17: bars as published, curves as released, and our variations of the question `name`; of Fig. 19 only these."""
+    """Draw Fig. 7a, 7b, 8a and 17: as published, bars; as released, curves; ours, the question `name`. Fig. 19 has ours only."""
 
     def draw(inputs: Inputs) -> Figure:
         tasks = dict.fromkeys(c.task for c in CURVES if c.figure == number)
@@ -178,7 +178,7 @@ def _ablation(number: str, name: str) -> Callable[[Inputs], Figure]:
 
 
 def _sample_efficiency(inputs: Inputs) -> Figure:
-    """Fig. 8b."""
+    """Draw Fig. 8b."""
     inputs.only("published", "ours", why="PWM's line has no file: three numbers in the authors' notebook (source published draws them).")
     if inputs.source == "ours":
         lines = inputs.ours("extraction")
@@ -195,7 +195,7 @@ def _sample_efficiency(inputs: Inputs) -> Figure:
 
 
 def _learning(inputs: Inputs) -> Figure:
-    """Fig. 13."""
+    """Draw Fig. 13."""
     if inputs.source == "released":
         return _released_curves(inputs, "13")
     published = inputs.published("single_task")
@@ -215,7 +215,7 @@ def _learning(inputs: Inputs) -> Figure:
 
 
 def _horizons(inputs: Inputs) -> Figure:
-    """Fig. 14."""
+    """Draw Fig. 14."""
     if inputs.source == "ours":
         return _recorded("multitask_horizon", title="Fig. 14, ours")(inputs)
     if inputs.source == "published":
@@ -228,7 +228,7 @@ def _horizons(inputs: Inputs) -> Figure:
 
 
 def _per_task(number: str, task_set: Literal["mt30", "mt80"]) -> Callable[[Inputs], Figure]:
-    """Fig. 15 and 16."""
+    """Say how Fig. 15 and 16 are drawn."""
 
     def draw(inputs: Inputs) -> Figure:
         if inputs.source == "released":

@@ -43,18 +43,18 @@ class Inputs:
     paths: list[Path] = field(default_factory=list)
 
     def ours(self, name: str) -> pd.DataFrame:
-        """A table of data/results."""
+        """Read a table of data/results."""
         try:
             return self._table(results_path(name))
         except TableNotRecordedError:
             raise NothingToDraw(f"{name}.csv is missing. Not run yet. It is made by: {made_by(name)}") from None
 
     def published(self, name: str) -> pd.DataFrame:
-        """A table of data/published."""
+        """Read a table of data/published."""
         return self._table(PUBLISHED / f"{name}.csv")
 
     def released(self, name: str) -> Path:
-        """One of the authors' files."""
+        """Find one of the authors' files."""
         if self.released_dir is None:
             raise NothingToDraw("released_dir is not given: the folder with the authors' result files (README, 'The released files').")
         path = self.released_dir / name

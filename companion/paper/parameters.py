@@ -53,12 +53,12 @@ class FiguresParameters(NotebookParameters):
         return resolve(self.released_dir) if self.released_dir else None
 
     def chosen_sources(self) -> tuple[Source, ...]:
-        """In the order of `SOURCES`."""
+        """The sources that are drawn, in the order of `SOURCES`."""
         at_hand = [s for s in SOURCES if s != "released" or self.released_dir]
         return tuple(s for s in SOURCES if s in (self.sources or at_hand))
 
     def chosen_verdicts(self) -> tuple[Verdict, ...]:
-        """In the order of `VERDICTS`."""
+        """The verdicts that are shown, in the order of `VERDICTS`."""
         return tuple(v for v in VERDICTS if v in (self.verdicts or VERDICTS))
 
     def figures_folder(self) -> Path:

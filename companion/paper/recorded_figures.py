@@ -113,7 +113,7 @@ DRAWN: dict[str, Recorded] = {
 for _name, _ablation in ABLATIONS.items():
     _draw = partial(ablation_curves, question=_ablation.question)
     DRAWN[ablation_figure(_name)] = Recorded(_ablation.figure, [f"ablation_{_name}", f"ablation_{_name}_curves"], _draw)
-"""By the name of its file."""
+"""Name of the file -> the figure."""
 
 
 def draw_recorded() -> None:

@@ -34,7 +34,7 @@ IQM of the last evaluation within so many CPU-minutes of training. Empty: not ev
 
 
 def tables_page() -> str:
-    """The page, from what is recorded."""
+    """Write the page from what is recorded."""
     equal = equal_time(_all(curves=True))
     parts = [HEAD, "## At the end of training\n", markdown_table(_ends(_all(curves=False))), ""]
     parts += [EQUAL_TIME, markdown_table(equal.map(lambda v: _digits(v, 0) if isinstance(v, float) else v)), ""]

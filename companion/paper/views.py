@@ -21,7 +21,7 @@ COLOURS = {
     "not shown at this size": "#E69F00",
     "cannot be checked": "#BBBBBB",
 }
-"""Of the verdicts (Okabe-Ito): blue where the paper is confirmed, red where it is contradicted, orange where nothing is decided."""
+"""Colours of the verdicts (Okabe-Ito): blue where the paper is confirmed, red where it is contradicted, orange where nothing is decided."""
 OURS, FILES = "our runs say", "released files say"
 COUNTED = {"holds": "hold", "contradicts": "contradicted", "not shown": "not shown"}
 """Beginning of a verdict -> how its claims are counted."""
@@ -154,7 +154,7 @@ What the paper says, what its released files say, what we get. Written by `pytho
 
 
 def claims_page(table: pd.DataFrame) -> str:
-    """The ledger as Markdown."""
+    """Write the ledger as Markdown."""
     words, scale, lines = in_words(table), table["scale"].fillna(""), [HEAD]
     page = words.assign(
         where=words["where"] + " `" + words["id"] + "`",

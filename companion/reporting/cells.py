@@ -16,7 +16,7 @@ from pwmlib.errors import ExplainedError
 __all__ = ["STATISTICS", "Cell", "StatisticError", "computed", "iqm", "iqm_cell", "iqm_gain", "iqm_ratio"]
 
 DRAWS, SEED = 5000, 0
-"""Of the bootstrap intervals of cells."""
+"""Draws and seed of the bootstrap intervals of cells."""
 
 
 class StatisticError(ExplainedError):
@@ -31,7 +31,7 @@ class Cell:
     low: float | None = None
     high: float | None = None
     rests_on: str = ""
-    """E.g. "5 seeds"."""
+    """What it rests on, e.g. "5 seeds"."""
 
 
 def iqm(runs: Sequence[float] | np.ndarray, axis: int = -1) -> Any:
@@ -158,7 +158,7 @@ STATISTICS: dict[str, Callable[..., Cell]] = {
     "iqm_ratio": _iqm_ratio,
     "iqm_gain": lambda of, against: iqm_gain(of.numbers, against.numbers),
 }
-"""By the name that a claim calls it: of one selection, or of one against another (share_above: group by group)."""
+"""Name that a claim calls it by -> statistic: of one selection, or of one against another (share_above: group by group)."""
 
 
 def computed(call: Mapping[str, Any], read: Callable[[str], pd.DataFrame]) -> Cell | None:

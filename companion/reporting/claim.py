@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
-from companion.running.paths import PROJECT
+from companion.running.paths import shown
 from companion.running.results import TableNotRecordedError, provenance, results_table
 from pwmlib.errors import ExplainedError
 
@@ -42,11 +42,11 @@ class Claim:
 
     id: str
     place: str
-    """Section, table or figure."""
+    """The section, table or figure that makes it."""
     statement: str
-    """In our words."""
+    """What it says, in our words."""
     published: str
-    """As printed; empty where the paper gives no number. "{:.0f}": `printed`."""
+    """The number as printed; empty where the paper gives no number. "{:.0f}": `printed`."""
     unit: str
     files: dict[str, Any] | None = None
     """What the authors' released files say: a statistic of data/published (`cells.computed`)."""
@@ -59,13 +59,13 @@ class Claim:
     statistic of data/published."""
     tolerance: float = 0.005
     at_least: float = 0.95
-    """Of `printed`, that our own number must reach."""
+    """The share of `printed` that our own number must reach."""
     full_scale: bool = False
     """Our experiment is of the paper's own size."""
     scale: str = ""
-    """Of ours."""
+    """The scale of our runs."""
     command: str = ""
-    """That makes ours."""
+    """The command that makes ours."""
     note: str = ""
     file: str = ""
 
@@ -84,7 +84,7 @@ class Claim:
             raise ClaimError(f"{place}: no table {missing.filename!r} in data/results, and `command` does not name it") from None
 
     def verdict(self, ours: Cell) -> Verdict:
-        """What our own number says."""
+        """Say what our own number makes of the statement."""
         bar = self.bar if self.bar is not None or self.printed is None else self.at_least * self.printed
         if bar is None:
             return "cannot be checked"
@@ -94,7 +94,7 @@ class Claim:
         return "contradicts" if high < bar and self.full_scale else "not shown at this size"
 
     def in_the_files(self, recomputed: Cell) -> Verdict:
-        """What the authors' released files say."""
+        """Say what the authors' released files make of the statement."""
         if self.printed is not None:
             return "holds" if abs(recomputed.value - self.printed) <= self.tolerance * abs(self.printed) else "contradicts"
         if self.bar is None:
@@ -119,7 +119,7 @@ def _explained(call: Mapping[str, Any], read, place: str) -> Cell | None:
 
 def read_claims(path: Path) -> tuple[str, list[Claim]]:
     """The section and its claims. Raises ClaimError, which names the file, the claim, and the key that is missing, unknown or wrong."""
-    file = str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
+    file = shown(path)
     try:
         content = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:

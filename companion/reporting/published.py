@@ -18,7 +18,7 @@ PUBLISHED = PROJECT / "data" / "published"
 
 
 def published_table(name: str) -> pd.DataFrame:
-    """A table of data/published."""
+    """Read a table of data/published."""
     return pd.read_csv(PUBLISHED / f"{name}.csv")
 
 

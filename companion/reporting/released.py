@@ -79,7 +79,7 @@ def aligned(runs: pd.DataFrame, every: int = 10) -> pd.DataFrame:
 
 
 def iqm_curve(runs: pd.DataFrame, every: int = 10) -> pd.Series:
-    """IQM over the `aligned` runs."""
+    """Take the IQM over the `aligned` runs."""
     together = aligned(runs, every)
     return pd.Series(iqm(together.to_numpy()), together.index)
 

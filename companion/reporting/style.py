@@ -20,7 +20,7 @@ from pwmlib.data.checkpoints import write_atomic
 __all__ = ["save_figure", "use_style"]
 
 WIDTH = 9.5
-"""Of figures, inches at most: a notebook's width; in print, at 6.75 inches, their text of 8 points has almost 6."""
+"""Inches that a figure is wide at most: a notebook's width; in print, at 6.75 inches, their text of 8 points has almost 6."""
 
 
 def use_style() -> None:

@@ -10,19 +10,24 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from companion.running.job import Job, JobResult, call
+from pwmlib.errors import ExplainedError
 
-__all__ = ["Engine", "default_workers", "devices", "run_jobs"]
+__all__ = ["Engine", "JobsFailedError", "default_workers", "devices", "run_jobs", "values_of"]
 
 Engine = Literal["local", "ray"]
 
 
+class JobsFailedError(ExplainedError):
+    """Jobs of a stage failed; the message names each with its reason."""
+
+
 def default_workers() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -60,6 +65,27 @@ def run_jobs(
             bar.set_postfix_str(result.name)
             bar.update()
     return [results[i] for i in range(len(jobs))]
+
+
+def values_of(jobs: Sequence[Job], *, description: str, **how: Any) -> list[Any]:
+    """What jobs return that must all succeed.
+
+    Args:
+        jobs: The jobs of a stage.
+        description: What the stage is called.
+        how: The other options of `run_jobs`.
+
+    Raises:
+        JobsFailedError: Names each job that failed; what the others did is kept where they are runs.
+    """
+    results = run_jobs(jobs, description=description, **how)
+    failed = [f"{r.name}: {r.error}" for r in results if r.error]
+    if failed:
+        raise JobsFailedError(
+            f"{len(failed)} of {len(results)} jobs failed in stage {description!r}: {'; '.join(failed)}. The others are finished; "
+            "run again to repeat only what failed."
+        )
+    return [r.value for r in results]
 
 
 def _completed(jobs: Sequence[Job], workers: int, memory_gb: float | None) -> Iterator[tuple[int, JobResult]]:

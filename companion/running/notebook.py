@@ -106,7 +106,7 @@ class Robots(Common):
         return value if value == "by_scale" else super()._usable(value)
 
     def device_name(self) -> str:
-        """What torch calls the device."""
+        """Say what torch calls the device."""
         by_scale = "auto" if self.scale == "paper" else "cpu"
         return str(resolve_device(by_scale if self.device == "by_scale" else self.device))
 

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
@@ -96,10 +96,17 @@ def parse_list(value: Any) -> Any:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def override(settings: T, changes: Mapping[str, Any], *, prefix: str = "") -> T:
-    """Settings with fields replaced by dotted names, {"policy.updates": 100}, all at once; `prefix` stands before each in errors.
+def override(settings: T, changes: Mapping[str, Any], *, prefix: str = "", make_parts: bool = False) -> T:
+    """Settings with fields replaced by dotted names, {"policy.updates": 100}, all at once.
 
-    Raises SettingError naming the setting, with what it is now as the example.
+    Args:
+        settings: What they are now.
+        changes: What they become, by name.
+        prefix: What stands before each name in errors.
+        make_parts: An optional part that is not there begins with its defaults when one of its settings is given.
+
+    Raises:
+        SettingError: Names the setting, with what it is now as the example.
     """
     if not changes:
         return settings
@@ -115,12 +122,13 @@ def override(settings: T, changes: Mapping[str, Any], *, prefix: str = "") -> T:
             raise SettingError(prefix + dotted, value, f"no setting {prefix + dotted!r}; {there}", "", example)
         if rest:
             below.setdefault(name, {})[rest] = value
-        elif isinstance(value, Mapping) and is_dataclass(getattr(settings, name)):
+        elif isinstance(value, Mapping) and is_dataclass(_part(settings, name, make_parts)):
             below.setdefault(name, {}).update(value)
         else:
             here[name] = value
     for name, inner in below.items():
-        here[name] = override(here.get(name, getattr(settings, name)), inner, prefix=f"{prefix}{name}.")
+        part = here.get(name, _part(settings, name, make_parts))
+        here[name] = override(part, inner, prefix=f"{prefix}{name}.", make_parts=make_parts)
     try:
         made = replace(settings, **here)
     except SettingError as error:
@@ -129,6 +137,13 @@ def override(settings: T, changes: Mapping[str, Any], *, prefix: str = "") -> T:
     # An int given for a float becomes one here, unlike in Python code: the hashes of runs tell them apart.
     hints = get_type_hints(type(settings))
     return replace(made, **{name: TypeAdapter(hints[name]).validate_python(getattr(made, name)) for name in here})
+
+
+def _part(settings: Any, name: str, make: bool) -> Any:
+    """The value of a setting; make: of an optional part that is not there, its defaults."""
+    value = getattr(settings, name)
+    kinds = get_args(get_type_hints(type(settings))[name]) if make and value is None else ()
+    return next((kind() for kind in kinds if is_dataclass(kind)), value)
 
 
 def _example(settings: Any, names: Sequence[str], prefix: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pwmlib.errors import ExplainedError
 
-__all__ = ["PROJECT", "OutputFolderError", "resolve", "writable_folder"]
+__all__ = ["PROJECT", "OutputFolderError", "resolve", "shown", "writable_folder"]
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The repository root in an editable install (what `make` sets up)."""
@@ -22,6 +22,11 @@ def resolve(path: str | Path) -> Path:
     """Absolute path; relative ones are taken from the repository root, so that notebooks agree wherever they are started."""
     path = Path(path).expanduser()
     return path if path.is_absolute() else PROJECT / path
+
+
+def shown(path: Path) -> str:
+    """The path as messages have it: inside the repository from its root."""
+    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
 
 
 def writable_folder(path: str | Path, parameter: str) -> Path:

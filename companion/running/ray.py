@@ -14,11 +14,11 @@ from .job import Job, JobResult, call
 __all__ = ["RayMissingError", "completed_on_ray"]
 
 RETRIES = 2
-"""Times that a job is begun again when its worker process died (not when it raised)."""
+"""How many times a job is begun again when its worker process died (not when it raised)."""
 
 
 class RayMissingError(ExplainedError, ImportError):
-    """engine="ray" without Ray."""
+    """engine="ray" was asked for and Ray is not installed."""
 
 
 def completed_on_ray(

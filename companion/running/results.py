@@ -39,7 +39,7 @@ def results_path(name: str) -> Path:
 
 
 def results_table(name: str) -> pd.DataFrame:
-    """A recorded table; raises TableNotRecordedError."""
+    """Read a recorded table. Raises TableNotRecordedError."""
     return pd.read_csv(results_path(name))
 
 

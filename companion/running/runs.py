@@ -46,7 +46,7 @@ __all__ = ["Resumable", "Run", "digest", "plain", "read_record", "resolve_device
 
 
 class Resumable(Protocol):
-    """What `train` drives: PWM, WorldModelTrainer."""
+    """What `train` drives, such as PWM or WorldModelTrainer."""
 
     step: int
 

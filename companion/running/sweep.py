@@ -72,7 +72,7 @@ def _state(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _alive(record: Mapping[str, Any]) -> bool:
-    """Whether the run's process still exists; on another machine nothing can be said, so yes."""
+    """Say whether the run's process still exists; on another machine nothing can be said, so yes."""
     if record.get("host") != platform.node():
         return True
     try:

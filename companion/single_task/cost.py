@@ -32,14 +32,14 @@ def core_seconds(algorithm: Algorithm, task: str, settings: SingleTaskSettings) 
     in proportion to its weights."""
     robot, td = ROBOT[task], settings.tdmpc2
     shac = 0.0055 * robot
-    """Of one step of 64 robots, forward, backward and its share of the critic's fit."""
+    """CPU-seconds of one step of 64 robots: forward, backward and its share of the critic's fit."""
 
     def model(config: WorldModelConfig, batch: int, horizon: int) -> float:
         # A state-space model has neither an encoder nor a latent's course to learn.
         return MODEL_NS * 1e-9 * model_weights(config, task) * batch * horizon * (0.7 if config.residual else 1.0)
 
     def online(config: OnlinePWMConfig, first: int) -> float:
-        """Of a PWM run with `first` updates of the model before the policy's; the policy's gradient passes the model once a step."""
+        """Seconds of a PWM run with `first` model updates before the policy's; the policy's gradient passes the model once a step."""
         update = model(config.model, config.training.batch, config.training.horizon)
         policy = 0.1 * robot + model(config.model, 64, config.actor_critic.horizon)
         return first * update + config.actor_critic.updates * (policy + config.model_updates * update)

@@ -29,7 +29,7 @@ class SingleTaskExperiment:
     tasks: tuple[str, ...]
     algorithms: tuple[Algorithm, ...]
     settings: dict[str, SingleTaskSettings]
-    """Task -> sizes."""
+    """Sizes on each task."""
     train_seeds: Count
     runs_dir: Path
     stiffness: Annotated[float, Field(gt=0, le=1000), NUMBER] = 1.0
@@ -39,7 +39,7 @@ class SingleTaskExperiment:
     progress: bool = True
 
     def runs(self) -> list[dict[str, object]]:
-        """The arguments of each run."""
+        """List the arguments of each run."""
         return [
             {
                 "algorithm": a,
@@ -55,7 +55,7 @@ class SingleTaskExperiment:
         ]
 
     def cost(self) -> str:
-        """`cost_line` of all runs."""
+        """Say what all runs cost."""
         return cost_line(self.tasks, self.algorithms, self.train_seeds, self.settings, workers=self.workers, device=self.device)
 
     def save(self, name: str, table: pd.DataFrame) -> Path:
@@ -74,11 +74,11 @@ class SingleTaskExperiment:
         return train_together([self])[0]
 
     def results(self) -> pd.DataFrame:
-        """`results_table` of all runs."""
+        """Make the `results_table` of all runs."""
         return results_table(self.train())
 
     def curves(self) -> pd.DataFrame:
-        """`curves_table` of all runs."""
+        """Make the `curves_table` of all runs."""
         return curves_table(self.train())
 
 

@@ -76,7 +76,7 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
 
 
 def _logarithmic(ax: Axes) -> None:
-    """Of what is drawn already; where that is less than a decade, a few even ticks."""
+    """Make the axis of what is drawn logarithmic; where that is less than a decade, with a few even ticks."""
     ax.set_xscale("log")
     low, high = ax.get_xlim()
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)) if high > 10 * low else MaxNLocator(3))

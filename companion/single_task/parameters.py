@@ -12,7 +12,7 @@ from companion.running.parameters import override
 from companion.single_task.runner import Algorithm, SingleTaskSettings
 
 from .experiment import SingleTaskExperiment
-from .scales import DEFAULT_ALGORITHMS, DEFAULT_TASKS, SINGLE_TASKS, settings_for
+from .scales import CHOSEN, SINGLE_TASKS, settings_for
 
 __all__ = ["SingleTaskParameters"]
 
@@ -48,17 +48,17 @@ class SingleTaskParameters(Robots):
 
     def settings(self) -> dict[str, SingleTaskSettings]:
         """The sizes on each task with this notebook's changes."""
-        tasks = self.tasks or DEFAULT_TASKS[self.scale]
+        tasks = self.tasks or CHOSEN[self.scale].tasks
         return {name: override(settings_for(self.scale, name), self.overrides) for name in tasks}
 
     def experiment(self, *, progress: bool = True) -> SingleTaskExperiment:
         """The experiment of these parameters, its folder checked."""
-        settings = self.settings()
+        settings, chosen = self.settings(), CHOSEN[self.scale]
         return SingleTaskExperiment(
             tasks=tuple(settings),
-            algorithms=tuple(self.algorithms) or DEFAULT_ALGORITHMS[self.scale],
+            algorithms=tuple(self.algorithms) or chosen.algorithms,
             settings=settings,
-            train_seeds=self.train_seeds or {"quick": 2, "laptop": 3, "paper": 5}[self.scale],
+            train_seeds=self.train_seeds or chosen.train_seeds,
             runs_dir=self.runs_folder(),
             stiffness=self.stiffness,
             device=self.device_name(),

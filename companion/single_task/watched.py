@@ -20,7 +20,7 @@ class DivergedError(ExplainedError):
 
 
 class Learner(Protocol):
-    """What a run drives."""
+    """What a run drives and evaluates."""
 
     step: int
     actor: Callable[[Tensor, None], Tensor]

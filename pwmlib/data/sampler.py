@@ -25,12 +25,12 @@ class SliceSampler:
     """It draws uniformly over tasks, then episodes, then positions. Rows stay in their memory maps; only sampled slices are read.
 
     arrays: for each task its shards, [episodes, length, obs_dim + action_dim + 1], as `EpisodeStore.arrays` gives them; the length may
-    differ between shards.
+    differ between shards. sizes: (obs_dim, action_dim) that all are padded to; by default the largest of the tasks.
     """
 
-    def __init__(self, tasks: Sequence[Task], arrays: Sequence[Sequence[np.ndarray]]):
+    def __init__(self, tasks: Sequence[Task], arrays: Sequence[Sequence[np.ndarray]], sizes: tuple[int, int] | None = None):
         self.tasks = list(tasks)
-        self.obs_dim, self.action_dim = padded_sizes(self.tasks)
+        self.obs_dim, self.action_dim = sizes or padded_sizes(self.tasks)
         # Plain views of the memory maps: indexing np.memmap itself takes several times as long.
         self._arrays = [[np.asarray(a) for a in shards] for shards in arrays]
         self._ends = [np.cumsum([len(a) for a in shards]) for shards in self._arrays]

@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from companion.paper.released_models import load_released
 from companion.reporting.released import many_task_scores, training_runs
+from pwmlib.baselines.released_models import load_released
 from pwmlib.data import published_chunks as published
 from pwmlib.data.checkpoints import load_state
 from pwmlib.data.torch_files import read_torch_file

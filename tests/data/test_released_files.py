@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import REFERENCE
 
-from companion.paper.released_models import load_released
+from pwmlib.baselines.released_models import load_released
 from pwmlib.data import EpisodeStore, SliceSampler
 from pwmlib.data.published_chunks import import_chunks, read_single_task_data
 from pwmlib.data.torch_files import ForeignFileError, read_torch_file

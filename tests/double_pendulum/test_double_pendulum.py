@@ -10,6 +10,7 @@ import torch
 from companion.double_pendulum import study, sweep, training
 from companion.double_pendulum.fidelity import KINDS, fidelity_study
 from companion.double_pendulum.sentences import double_pendulum_claims
+from companion.running.jobs import JobsFailedError
 from pwmlib.evaluation.predictions import held_out_fit
 from pwmlib.sim.env import EnvDynamics
 
@@ -161,5 +162,5 @@ def test_claims_are_read_off_the_intervals():
 
 def test_a_failed_stage_says_which_and_why(tmp_path):
     broken = replace(tiny(), training=replace(tiny().training, lr=1e9, grad_norm=1e9))
-    with pytest.raises(RuntimeError, match=r"H = 16: NonFiniteError: update \d+: the .* is nan"):
+    with pytest.raises(JobsFailedError, match=r"H = 16: NonFiniteError: update \d+: the .* is nan"):
         study.run_study(broken, tmp_path, progress=False)

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 import torch
 
-from companion.mt80.experiment import StageFailedError
 from companion.mt80.scales import MULTITASK_SCALES, CollectionPlan
 from companion.mt80.shipped_model import Artefacts, ship
 from companion.mt80.stages import MultitaskExperiment
+from companion.running.jobs import JobsFailedError
 from companion.running.parameters import override
 from companion.running.paths import PROJECT
 from companion.running.runs import Run
@@ -153,7 +153,7 @@ def test_kill_9_in_any_stage_gives_the_same_table(stage, whole, tmp_path):
 
 def test_a_failing_stage_names_its_job_and_reason(tmp_path):
     experiment = tiny_experiment(tmp_path, **{"policy.min_log_std": 200.0})
-    with pytest.raises(StageFailedError, match=r"cartpole-swingup seed 0: NonFiniteError: update \d+: the actor [a-z ]+ is nan"):
+    with pytest.raises(JobsFailedError, match=r"cartpole-swingup seed 0: NonFiniteError: update \d+: the actor [a-z ]+ is nan"):
         experiment.results()
 
 

@@ -7,7 +7,6 @@ import pickle
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch

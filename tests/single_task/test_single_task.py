@@ -1,6 +1,7 @@
 """PWM on the differentiable simulator: the replay, a world model's gradients in the place of the simulator's, and the control."""
 
 import dataclasses
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from companion.ablations.questions import ABLATIONS, ablation_experiments, run_ablation
+from companion.ablations.questions import ABLATIONS, AblationError, ablation_experiments, read_ablations, run_ablation
 from companion.record import recorded_settings
 from companion.reporting.published import published_table
 from companion.running.jobs import run_jobs
@@ -220,7 +221,7 @@ def settings():
 TINY_TDMPC2 = OnlineTDMPC2Config(
     updates=4, steps=2, envs=3, agent=TDMPC2Config(batch=8, hidden=(16,)),
     model=dataclasses.replace(SMALL, two_hot=TwoHot(), termination=True), random_steps=10, first_model_updates=3, planned_episodes=2,
-    planner=TDMPC2PlannerConfig(iterations=2, samples=12, prior_samples=4, elites=3),
+    planner=TDMPC2PlannerConfig(horizon=1, iterations=1, samples=6, prior_samples=2, elites=3),
 )  # fmt: skip
 FROM_SCRATCH, FROM_REPLAY = [80, 208, 336, 464], [64, 192, 320, 448]
 """4 environments x (20 random steps, or 4 updates of SHAC over 4 steps) before the first policy update, then 16 steps each.
@@ -390,6 +391,22 @@ def test_every_variation_of_every_ablation_builds_and_is_another_run(settings, t
     assert "64 trajectories" in ablation_experiments("batch", "quick", 1, tmp_path)
     with pytest.raises(ValueError, match="no ablation 'colour'; known: stiffness, batch"):
         ablation_experiments("colour", "quick", 1, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variation", "said"),
+    [
+        ('{ label = "a", algorithm = "pmw" }', "Variation.algorithm='pmw' is not allowed: must be 'shac', 'pwm', "),
+        ('{ label = "a", longr = 3 }', "Variation: unexpected keyword argument 'longr'"),
+        ('{ label = "a", use = ["b"] }', "use='b' is not allowed: must be one of plain"),
+        ('{ label = "a", longer = 0 }', "Variation.longer=0 is not allowed: must be greater than 0"),
+    ],
+)
+def test_a_wrong_question_is_refused_by_file_and_name(variation, said, tmp_path):
+    text = f'[changes]\nplain = {{}}\n[questions.mine]\nfigure = ""\nquestion = ""\nvariations = [{variation}]\n'
+    (tmp_path / "questions.toml").write_text(text)
+    with pytest.raises(AblationError, match=re.escape(f"questions.toml: question 'mine': {said}")):
+        read_ablations(tmp_path / "questions.toml")
 
 
 @pytest.mark.parametrize("name", ["regularisation", "reward_head"])

@@ -213,45 +213,39 @@ class Simulator:
         obs = state.new_empty(self.count, self.obs_dim)
         final_obs, reward = torch.empty_like(obs), state.new_empty(self.count)
         flags = torch.empty(2, self.count, dtype=torch.bool, device=self.device)
-        self._launch(
-            self._forward, trajectory_=buffer.memory, state_=state, action_=action, next_=next_state, obs_=obs, final_=final_obs,
-            reward_=reward, flags_=flags,
-        )  # fmt: skip
+        self._launch(self._forward, buffer.memory, state, action, next_state, obs, final_obs, reward, flags)
         return next_state, obs, final_obs, reward, flags
 
     def _run_backward(self, buffer: Buffer, *gradients: Tensor | None) -> tuple[Tensor, Tensor]:
-        g_next, g_obs, g_final, g_reward = (None if g is None else g.contiguous() for g in gradients)
+        given = [None if g is None else g.contiguous() for g in gradients]
         g_state = buffer.memory.new_empty(self.count, self.state_dim)
         g_action = buffer.memory.new_empty(self.count, self.action_dim)
-        self._launch(
-            self._backward, trajectory_=buffer.memory, g_next_=g_next, g_obs_=g_obs, g_final_=g_final, g_reward_=g_reward,
-            g_state_=g_state, g_action_=g_action,
-        )  # fmt: skip
+        self._launch(self._backward, buffer.memory, *given, g_state, g_action)
         return g_state, g_action
 
     def _record(self, kernel: wp.Kernel) -> list[Part]:
         """The launch of a kernel for each thread's share of the packs."""
-        device, parts, names = wp.device_from_torch(self.device), [], [argument.label for argument in kernel.adj.args]
+        device, parts = wp.device_from_torch(self.device), []
         for part in range(self._threads):
             first, last = (self.packs * (part + i) // self._threads for i in (0, 1))
-            fixed = {"first": first, "config_": self._config.data_ptr(), "items_": self._items}
-            size = {"dim": self.packs * self.kernels.width, "block_dim": CUDA_BLOCK} if self._cuda else {"dim": last - first}
-            command = wp.launch(kernel, inputs=[fixed.get(name, 0) for name in names], device=device, record_cmd=True, **size)
-            cells = zip(names, command.params[1:], strict=True)  # the first parameter is the launch's bounds
-            parts.append(Part(command, {name: cell for name, cell in cells if name not in fixed}))
+            dim = self.packs * self.kernels.width if self._cuda else last - first
+            inputs = [first, self._config.data_ptr(), *[0] * (len(kernel.adj.args) - 2)]
+            command = wp.launch(kernel, dim, inputs, device=device, block_dim=CUDA_BLOCK if self._cuda else 1, record_cmd=True)
+            assert isinstance(command, wp.Launch)
+            parts.append(Part(command, command.params[3:]))  # the launch's bounds, first and config stay
         return parts
 
-    def _launch(self, parts: list[Part], **tensors: Tensor | None) -> None:
-        """Point the recorded launches at these tensors, one for each argument of the kernel, and run them."""
+    def _launch(self, parts: list[Part], *tensors: Tensor | None) -> None:
+        """Point the recorded launches at these tensors, in the order of the kernel's addresses, and run them."""
         if self._process is not None and self._process != os.getpid():
             raise RuntimeError(
                 f"{self!r} was made in another process, and its threads or GPU do not live on after a fork: make the environment in the "
                 "process that steps it (or with threads=1 on the CPU)"
             )
+        addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
         for part in parts:
-            for name, cell in part.cells.items():
-                tensor = tensors[name]
-                cell.value = 0 if tensor is None else tensor.data_ptr()
+            for cell, address in zip(part.cells, addresses, strict=False):  # the backward kernel has fewer
+                cell.value = address
         if self._cuda:
             parts[0].command.launch(wp.stream_from_torch(torch.cuda.current_stream(self.device)))
             return
@@ -293,8 +287,8 @@ class Simulator:
             "segment_data": self.segment_table, "pool": self.pool, "pool_obs": self.pool_obs, **self.counters,
         }  # fmt: skip
         numbers = {
-            "E": self.count, "substeps": self.substeps, "interval": self.interval, "contacts": len(self.contact_table),
-            "segments": len(self.segment_table), "limit": self.episode_length, "pool_rows": len(self.pool),
+            "E": self.count, "items": self._items, "substeps": self.substeps, "interval": self.interval, "limit": self.episode_length,
+            "contacts": len(self.contact_table), "segments": len(self.segment_table), "pool_rows": len(self.pool),
             **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         }  # fmt: skip
         self._config = torch.tensor([numbers[name] for name in CONFIG], dtype=torch.int64, device=self.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,10 +15,10 @@ __all__ = ["Buffer", "Part", "one_device", "stack_columns"]
 
 @dataclass
 class Part:
-    """A recorded launch and, by name, the cells of its arguments that change. seconds: that sharing would have saved at first."""
+    """A recorded launch and the cells of its arguments that change, in their order. seconds: that sharing would have saved at first."""
 
     command: wp.Launch
-    cells: dict[str, ctypes.c_uint64]
+    cells: list[ctypes.c_uint64]
     seconds: list[float] = field(default_factory=list)
 
 
@@ -44,7 +45,7 @@ def one_device(device: str | torch.device | None) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device() if asked.index is None else asked.index)
 
 
-def stack_columns(columns: list, like: Tensor) -> Tensor:
-    """Columns of numbers or tensors as one tensor of the shape of `like` with a last axis of columns."""
+def stack_columns(columns: Sequence[object], like: Tensor) -> Tensor:
+    """Columns of numbers or tensors [...] as one tensor [..., columns], for a `like` of shape [..., any]."""
     full = [torch.as_tensor(c, dtype=like.dtype, device=like.device).expand(like.shape[:-1]) for c in columns]
     return torch.stack(full, -1)

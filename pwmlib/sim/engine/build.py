@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 import warp as wp
@@ -27,6 +28,8 @@ CUDA_PACK = 32
 CUDA_BLOCK = 64
 """Threads of a CUDA block."""
 
+U64: TypeAlias = wp.uint64
+
 _CPU_FLAGS = "-march=native -fno-vectorize -fno-slp-vectorize"
 
 
@@ -40,7 +43,7 @@ class Kernels:
     width: int
 
 
-_BUILT: dict[tuple, Kernels] = {}
+_BUILT: dict[str, Kernels] = {}
 
 
 def build_kernels(rules: StepRules, device: torch.device) -> Kernels:
@@ -91,7 +94,7 @@ def _declare(rules: StepRules, cuda: bool) -> Kernels:
     texts = kernel_sources(rules, width=width, cuda=cuda)
     key = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
     if key not in _BUILT:
-        forward, backward = _forward_kernel(texts[0], key), _backward_kernel(texts[1], key)
+        forward, backward = (_kernel(text, f"{name}_{key}") for name, text in zip(("forward", "backward"), texts, strict=True))
         _BUILT[key] = Kernels(forward, backward, Layout.of(rules), width)
     return _BUILT[key]
 
@@ -114,42 +117,20 @@ def _quiet() -> None:
         os.close(silent)
 
 
-def _kernel(function, name: str) -> wp.Kernel:
+def _kernel(text: str, name: str) -> wp.Kernel:
+    """A kernel around one native function; p0 to p6 are addresses of what the caller's tensors hold, as the frames name them."""
+
+    def stub(
+        thread: int, config_: U64, trajectory_: U64, p0: U64, p1: U64, p2: U64, p3: U64, p4: U64, p5: U64, p6: U64,
+    ): ...  # fmt: skip
+
+    stub.__name__ = stub.__qualname__ = name.replace("_", "_body_")
+    body = wp.func_native(text)(stub)
+
+    def kernel(
+        first: int, config_: U64, trajectory_: U64, p0: U64, p1: U64, p2: U64, p3: U64, p4: U64, p5: U64, p6: U64,
+    ):  # fmt: skip
+        body(first + wp.tid(), config_, trajectory_, p0, p1, p2, p3, p4, p5, p6)
+
     options = {"enable_backward": False, "cpu_compiler_flags": _CPU_FLAGS, "fuse_fp": True}
-    return wp.Kernel(function, key=name, module=wp.Module(f"pwmlib_sim_{name}", None), options=options)
-
-
-def _forward_kernel(text: str, key: str) -> wp.Kernel:
-    def stub(
-        thread: int, config_: wp.uint64, trajectory_: wp.uint64, items_: int, state_: wp.uint64, action_: wp.uint64,
-        next_: wp.uint64, obs_: wp.uint64, final_: wp.uint64, reward_: wp.uint64, flags_: wp.uint64,
-    ): ...  # fmt: skip
-
-    stub.__name__ = stub.__qualname__ = f"forward_body_{key}"
-    body = wp.func_native(text)(stub)
-
-    def kernel(
-        first: int, config_: wp.uint64, trajectory_: wp.uint64, items_: int, state_: wp.uint64, action_: wp.uint64,
-        next_: wp.uint64, obs_: wp.uint64, final_: wp.uint64, reward_: wp.uint64, flags_: wp.uint64,
-    ):  # fmt: skip
-        body(first + wp.tid(), config_, trajectory_, items_, state_, action_, next_, obs_, final_, reward_, flags_)
-
-    return _kernel(kernel, f"forward_{key}")
-
-
-def _backward_kernel(text: str, key: str) -> wp.Kernel:
-    def stub(
-        thread: int, config_: wp.uint64, trajectory_: wp.uint64, items_: int, g_next_: wp.uint64, g_obs_: wp.uint64,
-        g_final_: wp.uint64, g_reward_: wp.uint64, g_state_: wp.uint64, g_action_: wp.uint64,
-    ): ...  # fmt: skip
-
-    stub.__name__ = stub.__qualname__ = f"backward_body_{key}"
-    body = wp.func_native(text)(stub)
-
-    def kernel(
-        first: int, config_: wp.uint64, trajectory_: wp.uint64, items_: int, g_next_: wp.uint64, g_obs_: wp.uint64,
-        g_final_: wp.uint64, g_reward_: wp.uint64, g_state_: wp.uint64, g_action_: wp.uint64,
-    ):  # fmt: skip
-        body(first + wp.tid(), config_, trajectory_, items_, g_next_, g_obs_, g_final_, g_reward_, g_state_, g_action_)
-
-    return _kernel(kernel, f"backward_{key}")
+    return wp.Kernel(kernel, key=name, module=wp.Module(f"pwmlib_sim_{name}", None), options=options)

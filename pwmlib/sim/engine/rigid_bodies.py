@@ -13,7 +13,7 @@ origin otherwise (a horizontal slide at the root moves o along). So a robot 150 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .model import Model
@@ -247,7 +247,7 @@ def mass_matrix(model: Model, frames: Frames) -> dict[tuple[int, int], Number]:
     return entries
 
 
-def factorise(model: Model, entries: dict[tuple[int, int], Number]) -> dict[tuple[int, int], Number]:
+def factorise(model: Model, entries: Mapping[tuple[int, int], Number]) -> dict[tuple[int, int], Number]:
     """L of H = L^T L without fill-in (Featherstone's sparsity); the diagonal holds 1 / L_dd."""
     factor = dict(entries)
     for k in range(model.nd - 1, -1, -1):
@@ -261,8 +261,8 @@ def factorise(model: Model, entries: dict[tuple[int, int], Number]) -> dict[tupl
     return factor
 
 
-def solve(model: Model, factor: dict[tuple[int, int], Number], b: Vector) -> list[Number]:
-    """x of L^T L x = b."""
+def solve(model: Model, factor: Mapping[tuple[int, int], Number], b: Vector) -> list[Number]:
+    """Solve L^T L x = b for x, with the factor of `factorise`."""
     x = list(b)
     for i in range(model.nd - 1, -1, -1):
         x[i] = mul(x[i], factor[i, i])

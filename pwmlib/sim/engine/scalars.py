@@ -8,8 +8,9 @@ here, so that a sparse table costs nothing. Python's own abs works on all three.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypeAlias
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 
@@ -30,22 +31,27 @@ def _is(x: Number, value: float) -> bool:
     return not isinstance(x, torch.Tensor) and constant_of(x) == value
 
 
+def _any(x: Number) -> Any:
+    """An operand without its type: a traced scalar and a tensor never meet, which the type of a number cannot say."""
+    return x
+
+
 def add(a: Number, b: Number) -> Number:
-    """a + b; an exact 0 leaves the other operand untouched."""
+    """Sum a + b; an exact 0 leaves the other operand untouched."""
     if _is(a, 0.0):
         return b
-    return a if _is(b, 0.0) else a + b
+    return a if _is(b, 0.0) else a + _any(b)
 
 
 def sub(a: Number, b: Number) -> Number:
-    """a - b."""
+    """Difference a - b."""
     if _is(b, 0.0):
         return a
-    return -b if _is(a, 0.0) else a - b
+    return -b if _is(a, 0.0) else a - _any(b)
 
 
 def mul(a: Number, b: Number) -> Number:
-    """a b; an exact 0 gives the float 0.0, an exact 1 the other operand."""
+    """Product a b; an exact 0 gives the float 0.0, an exact 1 the other operand."""
     if _is(a, 0.0) or _is(b, 0.0):
         return 0.0
     if _is(a, 1.0):
@@ -54,48 +60,31 @@ def mul(a: Number, b: Number) -> Number:
         return a
     if _is(a, -1.0):
         return -b
-    return -a if _is(b, -1.0) else a * b
+    return -a if _is(b, -1.0) else a * _any(b)
 
 
 def div(a: Number, b: Number) -> Number:
-    """a / b."""
-    return 0.0 if _is(a, 0.0) else a / b
+    """Quotient a / b."""
+    return 0.0 if _is(a, 0.0) else a / _any(b)
 
 
-def sqrt(x: Number) -> Number:
-    """Square root."""
-    return x.sqrt() if hasattr(x, "sqrt") else math.sqrt(x)
+def _elementary(name: str) -> Callable[[Number], Number]:
+    """The function of this name, in `math` for a float and a method of the other numbers."""
+    of_float, of_other = getattr(math, name), operator.methodcaller(name)
+    return lambda x: of_other(x) if isinstance(x, Scalar | torch.Tensor) else of_float(x)
 
 
-def sin(x: Number) -> Number:
-    """Sine, radians."""
-    return x.sin() if hasattr(x, "sin") else math.sin(x)
-
-
-def cos(x: Number) -> Number:
-    """Cosine, radians."""
-    return x.cos() if hasattr(x, "cos") else math.cos(x)
-
-
-def exp(x: Number) -> Number:
-    """e to the power x."""
-    return x.exp() if hasattr(x, "exp") else math.exp(x)
-
-
-def tanh(x: Number) -> Number:
-    """Hyperbolic tangent."""
-    return x.tanh() if hasattr(x, "tanh") else math.tanh(x)
+sqrt, sin, cos, exp, tanh, _floor = map(_elementary, ("sqrt", "sin", "cos", "exp", "tanh", "floor"))
 
 
 def wrap_angle(x: Number) -> Number:
-    """x in [-pi, pi), radians; derivative 1, the jumps not counted."""
-    turns = x.detach() if isinstance(x, torch.Tensor) else x
-    turns = mul(add(turns, math.pi), 0.5 / math.pi)
-    return sub(x, mul(2.0 * math.pi, turns.floor() if hasattr(turns, "floor") else math.floor(turns)))
+    """Angle in [-pi, pi), radians; derivative 1, the jumps not counted."""
+    turns = mul(add(x.detach() if isinstance(x, torch.Tensor) else x, math.pi), 0.5 / math.pi)
+    return sub(x, mul(2.0 * math.pi, _floor(turns)))
 
 
 def select_negative(condition: Number, negative: Number, otherwise: Number) -> Number:
-    """`negative` where condition < 0, else `otherwise`; no gradient to the condition."""
+    """Pick `negative` where condition < 0, else `otherwise`; no gradient to the condition."""
     if isinstance(condition, torch.Tensor):
         like = {"dtype": condition.dtype, "device": condition.device}
         return torch.where(condition < 0, torch.as_tensor(negative, **like), torch.as_tensor(otherwise, **like))
@@ -105,23 +94,23 @@ def select_negative(condition: Number, negative: Number, otherwise: Number) -> N
 
 
 def clip(x: Number, low: float, high: float) -> Number:
-    """x limited to [low, high]; zero gradient outside."""
+    """Limit x to [low, high]; zero gradient outside."""
     x = select_negative(sub(x, low), low, x)
     return select_negative(sub(high, x), high, x)
 
 
 def vadd(a: Vector, b: Vector) -> list[Number]:
-    """a + b, element by element."""
+    """Sum a + b, element by element."""
     return [add(x, y) for x, y in zip(a, b, strict=True)]
 
 
 def vsub(a: Vector, b: Vector) -> list[Number]:
-    """a - b, element by element."""
+    """Difference a - b, element by element."""
     return [sub(x, y) for x, y in zip(a, b, strict=True)]
 
 
 def scale(a: Vector, s: Number) -> list[Number]:
-    """s a."""
+    """Vector a times s."""
     return [mul(x, s) for x in a]
 
 
@@ -134,26 +123,22 @@ def dot(a: Vector, b: Vector) -> Number:
 
 
 def cross(a: Vector, b: Vector) -> list[Number]:
-    """a x b of 3-vectors."""
-    return [
-        sub(mul(a[1], b[2]), mul(a[2], b[1])),
-        sub(mul(a[2], b[0]), mul(a[0], b[2])),
-        sub(mul(a[0], b[1]), mul(a[1], b[0])),
-    ]
+    """Cross product of 3-vectors."""
+    return [sub(mul(a[i], b[j]), mul(a[j], b[i])) for i, j in ((1, 2), (2, 0), (0, 1))]
 
 
 def matvec(m: Matrix, v: Vector) -> list[Number]:
-    """M v."""
+    """Matrix times vector."""
     return [dot(row, v) for row in m]
 
 
 def transpose(m: Matrix) -> list[list[Number]]:
-    """M transposed."""
+    """The matrix transposed."""
     return [list(column) for column in zip(*m, strict=True)]
 
 
 def matmul(a: Matrix, b: Matrix) -> list[list[Number]]:
-    """A B."""
+    """Matrix times matrix."""
     columns = transpose(b)
     return [[dot(row, column) for column in columns] for row in a]
 

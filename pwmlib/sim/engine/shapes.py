@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Box", "Capsule", "MassProperties", "Shape", "Sphere", "mass_properties"]
+__all__ = ["Box", "Capsule", "MassProperties", "Point", "Shape", "Sphere", "mass_properties"]
+
+Point = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class MassProperties:
-    """mass [kg], com [3] in the link frame, inertia [3, 3] about the com, along the axes of the link frame."""
+    """Of a link: mass [kg], com [3] in the link frame, inertia [3, 3] about the com, along the axes of the link frame."""
 
     mass: float
     com: np.ndarray
@@ -24,12 +27,13 @@ class MassProperties:
 class Sphere:
     """A ball; one contact point. `mass` overrides `density`, here and below."""
 
-    center: tuple[float, float, float]
+    center: Point
     radius: float
     density: float = 1000.0
     mass: float | None = None
 
-    def contact_points(self) -> list[tuple[tuple[float, float, float], float]]:
+    def contact_points(self) -> list[tuple[Point, float]]:
+        """Its centre, with the radius."""
         return [(self.center, self.radius)]
 
     def solid(self) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
@@ -42,16 +46,18 @@ class Sphere:
 class Capsule:
     """A cylinder with half balls at `start` and `end`; a contact point at either."""
 
-    start: tuple[float, float, float]
-    end: tuple[float, float, float]
+    start: Point
+    end: Point
     radius: float
     density: float = 1000.0
     mass: float | None = None
 
-    def contact_points(self) -> list[tuple[tuple[float, float, float], float]]:
+    def contact_points(self) -> list[tuple[Point, float]]:
+        """Both ends, with the radius."""
         return [(self.start, self.radius), (self.end, self.radius)]
 
     def solid(self) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+        """As of a sphere; the first principal axis is along the capsule."""
         a, b, r = np.array(self.start, float), np.array(self.end, float), self.radius
         length = float(np.linalg.norm(b - a))
         volume = 4 / 3 * math.pi * r**3 + math.pi * r**2 * length
@@ -66,16 +72,18 @@ class Capsule:
 class Box:
     """A box of half sizes `half` along the axes of the link frame; its eight corners are contact points."""
 
-    center: tuple[float, float, float]
-    half: tuple[float, float, float]
+    center: Point
+    half: Point
     density: float = 1000.0
     mass: float | None = None
 
-    def contact_points(self) -> list[tuple[tuple[float, float, float], float]]:
-        signs = [(i, j, k) for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)]
-        return [(tuple(c + s * h for c, s, h in zip(self.center, sign, self.half, strict=True)), 0.0) for sign in signs]
+    def contact_points(self) -> list[tuple[Point, float]]:
+        """The corners, with radius 0."""
+        x, y, z = ((c - h, c + h) for c, h in zip(self.center, self.half, strict=True))
+        return [(corner, 0.0) for corner in itertools.product(x, y, z)]
 
     def solid(self) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+        """As of a sphere."""
         x, y, z = self.half
         mass = self.mass if self.mass is not None else self.density * 8 * x * y * z
         return mass, np.array(self.center, float), mass / 3 * np.array([y * y + z * z, x * x + z * z, x * x + y * y]), np.eye(3)
@@ -96,9 +104,11 @@ def _from_x(direction: np.ndarray) -> np.ndarray:
 def mass_properties(shapes: Iterable[Shape], *, exact: bool = True) -> MassProperties:
     """Mass, com and inertia of a rigid union.
 
-    exact=False follows dflex, on which the published single-task results were computed: it rotates inertias with an element-wise
-    product (R * I * R^T instead of R I R^T), so that a capsule along z has inertia about y only, and drops the products of inertia of
-    what it has already summed. Masses and centers are the same.
+    Args:
+        shapes: what the body consists of; their volumes are counted twice where they overlap.
+        exact: False follows dflex, on which the published single-task results were computed: it rotates inertias with an element-wise
+            product (R * I * R^T instead of R I R^T), so that a capsule along z has inertia about y only, and drops the products of
+            inertia of what it has already summed. Masses and centers are the same.
     """
     total, com, inertia = 0.0, np.zeros(3), np.zeros((3, 3))
     for shape in shapes:

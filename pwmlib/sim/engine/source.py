@@ -7,28 +7,15 @@ thread is an environment). The trajectory of a control step, kept for the backwa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from . import rigid_bodies as rb
 from .model import Model
-from .prelude import BACKWARD_FRAME, FORWARD_FRAME, PRELUDE
-from .rigid_bodies import (
-    POSE,
-    contact_depth,
-    contact_wrench,
-    factorise,
-    forward_kinematics,
-    inertial_wrenches,
-    integrate,
-    joint_forces,
-    link_motion,
-    mass_matrix,
-    pose_of,
-    segment_wrenches,
-    solve,
-)
+from .prelude import FRAMES, PRELUDE
 from .rules import EXTENT, StepRules
-from .scalars import add, mul, vadd
-from .trace import Graph, Scalar, Store, emit, reverse
+from .scalars import Number, add, mul, vadd
+from .trace import Graph, Store, emit, reverse
 
 __all__ = ["CONTACT_COLUMNS", "SEGMENT_COLUMNS", "Layout", "kernel_sources"]
 
@@ -52,9 +39,9 @@ class Layout:
 
     @classmethod
     def of(cls, rules: StepRules) -> Layout:
+        """Sizes of these rules and their model."""
         m = rules.model
-        sizes = (m.nq, m.nd, rules.action_dim, rules.obs_dim, len(m.muscles), len(m.touched), len(m.mass_entries))
-        return cls(*sizes)
+        return cls(m.nq, m.nd, rules.action_dim, rules.obs_dim, len(m.muscles), len(m.touched), len(m.mass_entries))
 
     @property
     def state(self) -> int:
@@ -82,56 +69,57 @@ def _load(name: str, index: int) -> str:
     return f"AT({name},{index})" if name in _GLOBAL else f"{name}[{index}]"
 
 
-def _stores(target: str, values: list, *, accumulate: bool = False) -> list[Store]:
+def _stores(target: str, values: Sequence[Number], *, accumulate: bool = False) -> list[Store]:
     form = "AT({},{})" if target in _GLOBAL else "{}[{}]"
     return [Store(form.format(target, i), v, accumulate) for i, v in enumerate(values)]
 
 
-def _emit(graph: Graph, stages: list, prefix: str) -> str:
+def _emit(graph: Graph, stages: Sequence[Sequence[Store] | str], prefix: str) -> str:
     return "{\n" + emit(graph, stages, _load, prefix) + "\n}"
 
 
 def kernel_sources(rules: StepRules, *, width: int, cuda: bool) -> tuple[str, str]:
-    """C++ bodies of the forward and the backward kernel. width: environments per pack."""
+    """Write the C++ bodies of the forward and the backward kernel.
+
+    Args:
+        rules: what they compute.
+        width: environments per pack.
+        cuda: whether they are for a GPU.
+
+    Raises:
+        ValueError: `actuate` or `observe` gives another number of values than the model or obs_dim takes.
+    """
     layout = Layout.of(rules)
     size = {
         "NQ": layout.nq, "ND": layout.nd, "NA": layout.actions, "NO": layout.observations, "NM": layout.muscles,
-        "NB": layout.touched, "NH": layout.entries, "NS": layout.state, "W": width, "POSE": POSE, "EXTENT": f"{EXTENT}f",
+        "NB": layout.touched, "NH": layout.entries, "NS": layout.state, "W": width, "POSE": rb.POSE, "EXTENT": f"{EXTENT}f",
     }  # fmt: skip
     prelude = "".join(f"#define {name} {value}\n" for name, value in size.items()) + PRELUDE["cuda" if cuda else "cpu"]
     undo = "".join(f"#undef {name}\n" for name in size)
     parts = {**_forward_parts(rules), **_backward_parts(rules)}
     texts = []
-    for frame in (FORWARD_FRAME, BACKWARD_FRAME):
+    for frame in FRAMES:
         for name, text in parts.items():
             frame = frame.replace(f"@{name}@", text)
         texts.append(prelude + frame + undo)
     return texts[0], texts[1]
 
 
-def _wrenches_with_external(model: Model, inertial: list, external: list[Scalar]) -> list:
-    """Adds the loops' wrenches (6 numbers per touched link) to the inertial ones."""
-    total = list(inertial)
-    for slot, link in enumerate(model.touched):
-        moment, force = total[link]
-        e = external[6 * slot : 6 * slot + 6]
-        total[link] = (vadd(moment, e[:3]), vadd(force, e[3:]))
-    return total
-
-
 class _Substep:
     """The traced substep up to tau, shared by both kernels."""
 
     def __init__(self, model: Model):
-        self.model, self.graph = model, Graph()
-        g = self.graph
+        g = self.graph = Graph()
         self.q, self.qd, self.u = g.inputs("q", model.nq), g.inputs("qd", model.nd), g.inputs("u", model.nd)
         self.external = g.inputs("X", 6 * len(model.touched))
-        frames = forward_kinematics(model, self.q)
-        motion = link_motion(model, frames, self.qd)
-        self.poses = [x for i in model.touched for x in pose_of(frames, motion, i)]
-        wrenches = _wrenches_with_external(model, inertial_wrenches(model, frames, motion), self.external)
-        self.tau = joint_forces(model, frames, self.q, self.qd, wrenches, self.u)
+        frames = rb.forward_kinematics(model, self.q)
+        motion = rb.link_motion(model, frames, self.qd)
+        self.poses = [x for i in model.touched for x in rb.pose_of(frames, motion, i)]
+        wrenches = rb.inertial_wrenches(model, frames, motion)
+        for slot, link in enumerate(model.touched):  # what the loops over contacts and muscles have added up
+            e = self.external[6 * slot : 6 * slot + 6]
+            wrenches[link] = (vadd(wrenches[link][0], e[:3]), vadd(wrenches[link][1], e[3:]))
+        self.tau = rb.joint_forces(model, frames, self.q, self.qd, wrenches, self.u)
         values = g.inputs("L", len(model.mass_entries))
         self.factor = dict(zip(model.mass_entries, values, strict=True))
         self.dt = g.input("dt")
@@ -140,14 +128,14 @@ class _Substep:
 def _forward_parts(rules: StepRules) -> dict[str, str]:
     model = rules.model
     mass = Graph()
-    factor = factorise(model, mass_matrix(model, forward_kinematics(model, mass.inputs("q", model.nq))))
+    factor = rb.factorise(model, rb.mass_matrix(model, rb.forward_kinematics(model, mass.inputs("q", model.nq))))
     step = _Substep(model)
     g = step.graph
-    qdd = solve(model, step.factor, step.tau)
-    next_q, next_qd = integrate(model, step.q, step.qd, qdd, step.dt)
-    loops = (_contact_loop(False) if model.contacts else "") + (_muscle_loop(False) if model.muscles else "")
+    qdd = rb.solve(model, step.factor, step.tau)
+    next_q, next_qd = rb.integrate(model, step.q, step.qd, qdd, step.dt)
     outputs = _stores("qdd", [g.lift(x) for x in qdd]) + _stores("next_q", next_q) + _stores("next_qd", next_qd)
-    substep = [[*_stores("P", step.poses)], loops, outputs] if loops else [outputs]
+    loops = _loops(model, False)
+    substep = [_stores("P", step.poses), loops, outputs] if loops else [outputs]
     return {
         "MASS": _emit(mass, [_stores("L", [factor[e] for e in model.mass_entries])], "m"),
         "SUBSTEP": _emit(g, substep, "s"),
@@ -161,11 +149,11 @@ def _backward_parts(rules: StepRules) -> dict[str, str]:
     step = _Substep(model)
     g = step.graph
     qdd = g.inputs("qdd", model.nd)
-    end = integrate(model, step.q, step.qd, qdd, step.dt)
+    end = rb.integrate(model, step.q, step.qd, qdd, step.dt)
     seeds = g.inputs("gq", model.nq) + g.inputs("gd", model.nd)
     through = reverse(g, [*end[0], *end[1]], seeds, [*step.q, *step.qd, *qdd])
     g_qdd = through[model.nq + model.nd :]
-    g_tau = [g.lift(x) for x in solve(model, step.factor, g_qdd)]
+    g_tau = [g.lift(x) for x in rb.solve(model, step.factor, g_qdd)]
     g_external = reverse(g, step.tau, g_tau, step.external)
     g_poses = g.inputs("GP", len(step.poses))
     wrt = [*step.q, *step.qd, *step.u]
@@ -178,12 +166,12 @@ def _backward_parts(rules: StepRules) -> dict[str, str]:
         g_mass.append(-g.lift(both))
     outputs = _stores("gq", total[: model.nq]) + _stores("gd", total[model.nq :])
     outputs += _stores("gu", gradient[model.nq + model.nd :], accumulate=True) + _stores("gH", g_mass, accumulate=True)
-    loops = (_contact_loop(True) if model.contacts else "") + (_muscle_loop(True) if model.muscles else "")
+    loops = _loops(model, True)
     stages = [_stores("P", step.poses) + _stores("GX", g_external), loops, outputs] if loops else [outputs]
 
     mass = Graph()
     q = mass.inputs("q", model.nq)
-    entries = mass_matrix(model, forward_kinematics(model, q))
+    entries = rb.mass_matrix(model, rb.forward_kinematics(model, q))
     seeds = mass.inputs("gH", len(model.mass_entries))
     g_q = reverse(mass, [mass.lift(entries[e]) for e in model.mass_entries], seeds, q)
     return {
@@ -194,12 +182,16 @@ def _backward_parts(rules: StepRules) -> dict[str, str]:
     }
 
 
+def _loops(model: Model, backward: bool) -> str:
+    return (_contact_loop(backward) if model.contacts else "") + (_muscle_loop(backward) if model.muscles else "")
+
+
 def _contact_loop(backward: bool) -> str:
-    """for each contact: X += wrench; backward also GP += its adjoint. Skipped where no environment of the pack touches the ground."""
+    """For each contact: X += wrench; backward also GP += its adjoint. Skipped where no environment of the pack touches the ground."""
     g = Graph()
-    pose, c = g.inputs("p", POSE), g.inputs("c", CONTACT_COLUMNS)
-    depth = contact_depth(pose, c[:3], c[3])
-    wrench = contact_wrench(pose, c[:3], *c[3:])
+    pose, c = g.inputs("p", rb.POSE), g.inputs("c", CONTACT_COLUMNS)
+    depth = rb.contact_depth(pose, c[:3], c[3])
+    wrench = rb.contact_wrench(pose, c[:3], *c[3:])
     stores = _stores("x", wrench, accumulate=True)
     if backward:
         stores += _stores("gp", reverse(g, wrench, g.inputs("gx", 6), pose), accumulate=True)
@@ -210,16 +202,16 @@ def _contact_loop(backward: bool) -> str:
 
 
 def _muscle_loop(backward: bool) -> str:
-    """for each segment: X += wrenches on its two links; backward also the adjoints of both poses and of the activation."""
+    """For each segment: X += wrenches on its two links; backward also the adjoints of both poses and of the activation."""
     g = Graph()
-    pose_a, pose_b, c = g.inputs("pa", POSE), g.inputs("pb", POSE), g.inputs("c", SEGMENT_COLUMNS)
+    pose_a, pose_b, c = g.inputs("pa", rb.POSE), g.inputs("pb", rb.POSE), g.inputs("c", SEGMENT_COLUMNS)
     activation = g.input("activation")
-    on_a, on_b = segment_wrenches(pose_a, pose_b, c[:3], c[3:6], activation * c[6])
+    on_a, on_b = rb.segment_wrenches(pose_a, pose_b, c[:3], c[3:6], activation * c[6])
     stores = _stores("xa", on_a, accumulate=True) + _stores("xb", on_b, accumulate=True)
     if backward:
         seeds = g.inputs("gxa", 6) + g.inputs("gxb", 6)
         adjoint = reverse(g, [*on_a, *on_b], seeds, [*pose_a, *pose_b, activation])
-        stores += _stores("gpa", adjoint[:POSE], accumulate=True) + _stores("gpb", adjoint[POSE:-1], accumulate=True)
+        stores += _stores("gpa", adjoint[: rb.POSE], accumulate=True) + _stores("gpb", adjoint[rb.POSE : -1], accumulate=True)
         stores.append(Store("gactivation[muscle]", adjoint[-1], True))
     body = emit(g, [stores], _load, "s")
     pointers = "const F*pa=P+POSE*a,*pb=P+POSE*b;F*xa=X+6*a,*xb=X+6*b;"

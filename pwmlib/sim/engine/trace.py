@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, SupportsFloat
 
 __all__ = ["Graph", "Scalar", "Store", "constant_of", "emit", "reverse"]
 
-_BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-_UNARY = {"sqrt": "SQRT", "sin": "SIN", "cos": "COS", "floor": "FLOOR", "exp": "EXP", "tanh": "TANH"}
+_FORMS = {
+    "add": "{}+{}", "sub": "{}-{}", "mul": "{}*{}", "div": "{}/{}", "neg": "-{}", "select": "SELECT({},{},{})", "sqrt": "SQRT({})",
+    "sin": "SIN({})", "cos": "COS({})", "floor": "FLOOR({})", "exp": "EXP({})", "tanh": "TANH({})",
+}  # fmt: skip
+"""Operation -> its C; constants and inputs have none."""
 
 
 class Graph:
@@ -47,16 +50,20 @@ class Graph:
         """The first `count` elements of the kernel array `name`."""
         return [self.input(name, i) for i in range(count)]
 
-    def lift(self, x: Scalar | float) -> Scalar:
-        """x itself, or the constant node of a float."""
+    def lift(self, x: Scalar | SupportsFloat) -> Scalar:
+        """Node of x: itself, or the constant of a float."""
         return x if isinstance(x, Scalar) else self.node("constant", float(x))
 
 
-def constant_of(x: Scalar | float) -> float | None:
+def constant_of(x: Scalar | SupportsFloat) -> float | None:
     """The value of a constant, None for what is known only at run time."""
     if not isinstance(x, Scalar):
         return float(x)
     return x.graph.operands[x.index][0] if x.graph.operations[x.index] == "constant" else None
+
+
+def _unary(operation: str) -> Callable[[Scalar], Scalar]:
+    return lambda x: x.graph.node(operation, x.index)
 
 
 class Scalar:
@@ -67,12 +74,16 @@ class Scalar:
     def __init__(self, graph: Graph, index: int):
         self.graph, self.index = graph, index
 
+    sqrt, sin, cos, floor, exp, tanh = map(_unary, ("sqrt", "sin", "cos", "floor", "exp", "tanh"))
+
     def __add__(self, other: Scalar | float) -> Scalar:
         a, b = constant_of(self), constant_of(other)
         if b == 0.0:
             return self
-        if a == 0.0 or (a is not None and b is not None):
-            return self.graph.lift(other if a == 0.0 else a + b)
+        if a == 0.0:
+            return self.graph.lift(other)
+        if a is not None and b is not None:
+            return self.graph.lift(a + b)
         return self.graph.node("add", *sorted((self.index, self.graph.lift(other).index)))
 
     def __sub__(self, other: Scalar | float) -> Scalar:
@@ -99,12 +110,10 @@ class Scalar:
         return self.graph.node("mul", *sorted((self.index, other.index)))
 
     def __truediv__(self, other: Scalar | float) -> Scalar:
-        a, b = constant_of(self), constant_of(other)
-        if a == 0.0:
+        b = constant_of(other)
+        if constant_of(self) == 0.0:
             return self
-        if b is not None:
-            return self * (1.0 / b)
-        return self.graph.node("div", self.index, self.graph.lift(other).index)
+        return self * (1.0 / b) if b is not None else self.graph.node("div", self.index, self.graph.lift(other).index)
 
     def __neg__(self) -> Scalar:
         value = constant_of(self)
@@ -117,11 +126,7 @@ class Scalar:
             return self.graph.node("sub", operands[1], operands[0])
         return self.graph.node("neg", self.index)
 
-    def __radd__(self, other: float) -> Scalar:
-        return self + other
-
-    def __rmul__(self, other: float) -> Scalar:
-        return self * other
+    __radd__, __rmul__ = __add__, __mul__
 
     def __rsub__(self, other: float) -> Scalar:
         return self.graph.lift(other) - self
@@ -129,23 +134,16 @@ class Scalar:
     def __rtruediv__(self, other: float) -> Scalar:
         return self.graph.lift(other) / self
 
-    def sqrt(self) -> Scalar:
-        return self.graph.node("sqrt", self.index)
-
-    def sin(self) -> Scalar:
-        return self.graph.node("sin", self.index)
-
-    def cos(self) -> Scalar:
-        return self.graph.node("cos", self.index)
-
-    def exp(self) -> Scalar:
-        return self.graph.node("exp", self.index)
-
-    def tanh(self) -> Scalar:
-        return self.graph.node("tanh", self.index)
-
     def __abs__(self) -> Scalar:
         return self.select_negative(-self, self)
+
+    def select_negative(self, negative: Scalar | SupportsFloat, otherwise: Scalar | SupportsFloat) -> Scalar:
+        """Trace `negative if self < 0 else otherwise`."""
+        a, b = self.graph.lift(negative), self.graph.lift(otherwise)
+        value = constant_of(self)
+        if value is not None:
+            return a if value < 0 else b
+        return a if a.index == b.index else self.graph.node("select", self.index, a.index, b.index)
 
     def _refuse(self, *_: object) -> NoReturn:
         raise TypeError(
@@ -153,21 +151,29 @@ class Scalar:
             "use select_negative, clip or abs, see pwmlib.sim.engine.scalars"
         )
 
-    __bool__ = __float__ = __int__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _refuse
-    __hash__ = None
-
-    def floor(self) -> Scalar:
-        return self.graph.node("floor", self.index)
-
-    def select_negative(self, negative: Scalar | float, otherwise: Scalar | float) -> Scalar:
-        a, b = self.graph.lift(negative), self.graph.lift(otherwise)
-        value = constant_of(self)
-        if value is not None:
-            return a if value < 0 else b
-        return a if a.index == b.index else self.graph.node("select", self.index, a.index, b.index)
+    __bool__ = __float__ = __int__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __hash__ = _refuse
 
 
-def reverse(graph: Graph, outputs: Sequence, seeds: Sequence, wrt: Sequence[Scalar]) -> list[Scalar]:
+_ADJOINTS: dict[str, tuple[Callable[[Scalar, Scalar, Sequence[Scalar]], Scalar | float], ...]] = {
+    "add": (lambda a, y, x: a, lambda a, y, x: a),
+    "sub": (lambda a, y, x: a, lambda a, y, x: -a),
+    "neg": (lambda a, y, x: -a,),
+    "mul": (lambda a, y, x: a * x[1], lambda a, y, x: a * x[0]),
+    "square": (lambda a, y, x: (a + a) * x[0],),
+    "div": (lambda a, y, x: a / x[1], lambda a, y, x: -(a / x[1] * y)),
+    "sqrt": (lambda a, y, x: (a * 0.5) / y,),
+    "sin": (lambda a, y, x: a * x[0].cos(),),
+    "cos": (lambda a, y, x: -(a * x[0].sin()),),
+    "exp": (lambda a, y, x: a * y,),
+    "tanh": (lambda a, y, x: a * (1.0 - y * y),),
+    "select": (lambda a, y, x: 0.0, lambda a, y, x: x[0].select_negative(a, 0.0), lambda a, y, x: x[0].select_negative(0.0, a)),
+}
+"""Operation y of x -> the adjoint of each operand, from the adjoint a of y; floor has none."""
+
+
+def reverse(
+    graph: Graph, outputs: Sequence[Scalar | SupportsFloat], seeds: Sequence[Scalar | float], wrt: Sequence[Scalar]
+) -> list[Scalar]:
     """Adjoints of `wrt`: the sum over outputs of seed times d output / d wrt, as new nodes of the same graph.
 
     Outputs may be floats (their seeds are dropped). Differentiation stops at `wrt`.
@@ -175,7 +181,7 @@ def reverse(graph: Graph, outputs: Sequence, seeds: Sequence, wrt: Sequence[Scal
     zero = graph.lift(0.0)
     adjoint: dict[int, Scalar] = {}
     for output, seed in zip(outputs, seeds, strict=True):
-        if constant_of(output) is None:
+        if isinstance(output, Scalar) and constant_of(output) is None:
             adjoint[output.index] = adjoint.get(output.index, zero) + seed
     wanted = {x.index for x in wrt}
     top = max(adjoint, default=-1)
@@ -183,50 +189,20 @@ def reverse(graph: Graph, outputs: Sequence, seeds: Sequence, wrt: Sequence[Scal
     for i in range(top + 1):
         if i in wanted:
             depends[i] = True
-        elif graph.operations[i] not in ("constant", "input"):
+        elif graph.operations[i] in _FORMS:
             depends[i] = any(depends[j] for j in graph.operands[i])
-
-    def accumulate(index: int, value: Scalar) -> None:
-        if depends[index] and constant_of(value) != 0.0:
-            adjoint[index] = adjoint.get(index, zero) + value
 
     for i in range(top, -1, -1):
         if i in wanted or i not in adjoint or not depends[i]:
             continue
         a, operation, operands = adjoint.pop(i), graph.operations[i], graph.operands[i]
-        if operation in ("constant", "input"):
-            continue
-        x, this = [Scalar(graph, j) for j in operands], Scalar(graph, i)
-        if operation == "add":
-            accumulate(operands[0], a)
-            accumulate(operands[1], a)
-        elif operation == "sub":
-            accumulate(operands[0], a)
-            accumulate(operands[1], -a)
-        elif operation == "neg":
-            accumulate(operands[0], -a)
-        elif operation == "mul" and operands[0] == operands[1]:
-            accumulate(operands[0], (a + a) * x[0])
-        elif operation == "mul":
-            accumulate(operands[0], a * x[1])
-            accumulate(operands[1], a * x[0])
-        elif operation == "div":
-            quotient = a / x[1]
-            accumulate(operands[0], quotient)
-            accumulate(operands[1], -(quotient * this))
-        elif operation == "sqrt":
-            accumulate(operands[0], (a * 0.5) / this)
-        elif operation == "sin":
-            accumulate(operands[0], a * x[0].cos())
-        elif operation == "cos":
-            accumulate(operands[0], -(a * x[0].sin()))
-        elif operation == "exp":
-            accumulate(operands[0], a * this)
-        elif operation == "tanh":
-            accumulate(operands[0], a * (1.0 - this * this))
-        elif operation == "select":
-            accumulate(operands[1], x[0].select_negative(a, zero))
-            accumulate(operands[2], x[0].select_negative(zero, a))
+        if operation == "mul" and operands[0] == operands[1]:
+            operation = "square"
+        x, y = [Scalar(graph, j) for j in operands], Scalar(graph, i)
+        for operand, of in zip(operands, _ADJOINTS.get(operation, ()), strict=False):
+            value = of(a, y, x)
+            if depends[operand] and constant_of(value) != 0.0:
+                adjoint[operand] = adjoint.get(operand, zero) + value
     return [adjoint.get(x.index, zero) for x in wrt]
 
 
@@ -235,7 +211,7 @@ class Store:
     """One output of emitted code: `target = value;` or, with add, `target += value;`."""
 
     target: str
-    value: Scalar | float
+    value: Scalar | SupportsFloat
     add: bool = False
 
 
@@ -258,23 +234,14 @@ def emit(graph: Graph, stages: Iterable[Sequence[Store] | str], load: Callable[[
             if i in needed or i in names:
                 continue
             needed.add(i)
-            if graph.operations[i] not in ("constant", "input"):
+            if graph.operations[i] in _FORMS:
                 pending.extend(graph.operands[i])
         for i in sorted(needed):
             operation, operands = graph.operations[i], graph.operands[i]
             if operation == "constant":
                 names[i] = _literal(operands[0])
                 continue
-            if operation == "input":
-                text = load(*operands)
-            elif operation in _BINARY:
-                text = f"{names[operands[0]]}{_BINARY[operation]}{names[operands[1]]}"
-            elif operation == "neg":
-                text = f"-{names[operands[0]]}"
-            elif operation == "select":
-                text = "SELECT({},{},{})".format(*(names[j] for j in operands))
-            else:
-                text = f"{_UNARY[operation]}({names[operands[0]]})"
+            text = load(*operands) if operation == "input" else _FORMS[operation].format(*(names[j] for j in operands))
             names[i] = f"{prefix}{i}"
             lines.append(f"const F {names[i]}={text};")
         for s in stores:
@@ -283,5 +250,5 @@ def emit(graph: Graph, stages: Iterable[Sequence[Store] | str], load: Callable[[
     return "\n".join(lines)
 
 
-def _literal(value: float) -> str:
-    return f"F({value:.9e}f)"
+def _literal(value: SupportsFloat) -> str:
+    return f"F({float(value):.9e}f)"

@@ -5,6 +5,7 @@ Sizes are inferred from the tensors' shapes. The Q-ensemble and policy prior of 
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pwmlib.data.checkpoints import write_atomic
 from pwmlib.data.fingerprints import described, file_sha256
 from pwmlib.data.torch_files import ForeignFileError, read_torch_file
 from pwmlib.model.twohot import TwoHot
@@ -22,8 +24,10 @@ from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.optimizer.actor_critic import Actor, Critics
 from pwmlib.tasks import MT30, MT80
 
-__all__ = ["ReleasedAgent", "load_released"]
+__all__ = ["ReleasedAgent", "load_released", "save_released"]
 
+_STATISTICS = ("obs_mean", "obs_std", "reward_mean", "reward_std")
+"""Of the data; the published models have none, files of `save_released` may."""
 _IGNORED = ("_pi.", "_Qs.", "_target_Qs", "_detach_Qs", "_action_masks", "log_std_min", "log_std_dif")
 
 
@@ -34,9 +38,9 @@ class ReleasedAgent:
     world_model: WorldModel
     actor: Actor | None
     critics: Critics | None
-    """Both only in PWM's agent files."""
+    """Actor and critics are only in PWM's agent files."""
     sha256: str
-    """Of the file."""
+    """The checksum of the file."""
 
 
 def load_released(path: str | Path) -> ReleasedAgent:
@@ -97,7 +101,37 @@ def _world_model(path: str | Path, tensors: Mapping[str, Tensor]) -> WorldModel:
         )  # fmt: skip
         return WorldModel(obs_dim, action_dim, tasks=tasks, action_dims=dims, config=config)
 
-    return _filled(path, build, renamed, own=("action_mask", "obs_mean", "obs_std", "reward_mean", "reward_std"))
+    return _filled(path, build, renamed, own=("action_mask", *(name for name in _STATISTICS if name not in renamed)))
+
+
+def save_released(path: str | Path, model: WorldModel) -> None:
+    """Write a world model in the layout of TD-MPC2's published checkpoints (the older one), for `load_released`.
+
+    A model that standardises its data has four more entries than the published ones, `_obs_mean`, `_obs_std`, `_reward_mean` and
+    `_reward_std`.
+
+    Args:
+        path: the file.
+        model: a model with the published architecture: LayerNorm, Mish, SimNorm over groups of 8, no residual, no termination head.
+
+    Raises:
+        ValueError: the layout has no place for something that the model has.
+    """
+    config, sizes = model.config, ("latent_dim", "encoder_hidden", "dynamics_hidden", "reward_hidden", "task_dim")
+    two_hot = config.two_hot and TwoHot(bins=config.two_hot.bins)
+    held = WorldModelConfig(**{name: getattr(config, name) for name in sizes}, two_hot=two_hot)
+    if config != held or not config.task_dim:
+        raise ValueError(f"save_released: the published layout holds {held} and needs a task_dim above 0, got {config}")
+    standardised = any(bool((getattr(model, name) != float(name.endswith("std"))).any()) for name in _STATISTICS)
+    state = {}
+    for name, value in model.state_dict().items():
+        if name != "action_mask" and (standardised or name not in _STATISTICS):
+            for ours, theirs in (("task_embedding.", "task_emb."), ("reward_head.", "reward."), ("encoder.", "encoder.state.")):
+                name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
+            state[f"_{name}"] = value.detach().cpu()
+    content = io.BytesIO()
+    torch.save({"model": state}, content)
+    write_atomic(path, content.getvalue())
 
 
 def _widths(tensors: Mapping[str, Tensor], layer: str) -> list[int]:
