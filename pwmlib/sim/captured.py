@@ -66,14 +66,16 @@ def capture_rollout(
     Raises:
         ValueError: the environment is not on a GPU, though the rollout is to be captured.
     """
-    rollout: Callable[..., tuple[Tensor, ...]] = _Rollout(env, policy)
+    rollout: nn.Module = _Rollout(env, policy)
     device = env.simulator.device
     if captured and device.type != "cuda":
         raise ValueError(f"capture_rollout needs an environment on a CUDA device, this one is on {device}; captured=False runs eagerly")
     if captured:
         noise = torch.zeros(horizon, env.count, env.action_dim, device=device)
         state = env.state.detach().clone()
-        rollout = torch.cuda.make_graphed_callables(rollout, (state, env.simulator.observe(state), noise))
+        graphed = torch.cuda.make_graphed_callables(rollout, (state, env.simulator.observe(state), noise))
+        assert isinstance(graphed, nn.Module)  # the rollout itself, whose forward launches a graph
+        rollout = graphed
 
     def roll(state: Tensor, obs: Tensor, noise: Tensor) -> RolloutStep:
         if len(noise) != horizon:

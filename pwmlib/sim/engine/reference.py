@@ -119,7 +119,7 @@ def total_momentum(model: Model, q: Vector, qd: Vector) -> tuple[Tensor, Tensor]
         if body.mass == 0:
             continue
         r = torch.stack([stack_columns(row, rows) for row in frames.rotations[i]], -2)
-        position, w, v = (stack_columns(x, rows) for x in (frames.positions[i], motion.angular[i], motion.linear[i]))
+        position, w, v = (stack_columns(x, rows) for x in (frames.positions[i], motion[i].angular, motion[i].linear))
         com = position + r @ torch.tensor(body.com, dtype=rows.dtype)
         p = body.mass * (v + torch.linalg.cross(w, com))
         inertia = r @ torch.tensor(body.inertia, dtype=rows.dtype) @ r.mT

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .model import Model
 from .scalars import (
@@ -65,14 +66,13 @@ class Frames:
     height: Number
 
 
-@dataclass
-class Motion:
-    """Velocity (w, v) and bias acceleration of every link, about o."""
+class Motion(NamedTuple):
+    """Velocity (w, v) and bias acceleration of a link, about o."""
 
-    angular: list[Vector]
-    linear: list[Vector]
-    bias_angular: list[Vector]
-    bias_linear: list[Vector]
+    angular: Vector
+    linear: Vector
+    bias_angular: Vector
+    bias_linear: Vector
 
 
 def forward_kinematics(model: Model, q: Vector) -> Frames:
@@ -85,64 +85,54 @@ def forward_kinematics(model: Model, q: Vector) -> Frames:
         joint, parent, at = link.joint, model.parents[i], model.q_start[i]
         above, origin = (rotations[parent], positions[parent]) if parent >= 0 else (identity(), [0.0, 0.0, 0.0])
         frame, place = matmul(above, model.joint_rotations[i]), vadd(origin, matvec(above, joint.position))
+        turned = frame
         if joint.kind == "free":
-            rotations.append(quaternion_matrix(q[at + 3 : at + 7]))
-            positions.append([0.0, 0.0, 0.0])
-            height = q[at + 1]
-            unit = identity()
+            turned, place, height, unit = quaternion_matrix(q[at + 3 : at + 7]), [0.0, 0.0, 0.0], q[at + 1], identity()
             axes += [(unit[k], [0.0] * 3) for k in range(3)] + [([0.0] * 3, unit[k]) for k in range(3)]
         elif joint.kind == "hinge":
             axis = matvec(frame, model.axes[i])
-            rotations.append(matmul(frame, rotation(model.axes[i], q[at])))
-            positions.append(place)
+            turned = matmul(frame, rotation(model.axes[i], q[at]))
             axes.append((axis, cross(place, axis)))
         elif joint.kind == "slide":
             axis = matvec(frame, model.axes[i])
-            level = parent < 0 and axis[1] == 0.0
-            rotations.append(frame)
-            positions.append(place if level else vadd(place, scale(axis, q[at])))
+            if parent >= 0 or axis[1] != 0.0:
+                place = vadd(place, scale(axis, q[at]))
             axes.append(([0.0] * 3, axis))
         elif joint.kind == "ball":
-            rotations.append(matmul(frame, quaternion_matrix(q[at : at + 4])))
-            positions.append(place)
+            turned = matmul(frame, quaternion_matrix(q[at : at + 4]))
             axes += [(axis, cross(place, axis)) for axis in transpose(frame)]
-        else:
-            rotations.append(frame)
-            positions.append(place)
+        rotations.append(turned)
+        positions.append(place)
     return Frames(rotations, positions, axes, height)
 
 
-def link_motion(model: Model, frames: Frames, qd: Vector) -> Motion:
+def link_motion(model: Model, frames: Frames, qd: Vector) -> list[Motion]:
     """Velocities and bias accelerations of all links. qd: nd scalars."""
-    motion = Motion([], [], [], [])
+    zero = [0.0] * 3
+    motion: list[Motion] = []
     for i, link in enumerate(model.links):
-        p = model.parents[i]
-        zero = [0.0] * 3
-        w, v, aw, av = (
-            (motion.angular[p], motion.linear[p], motion.bias_angular[p], motion.bias_linear[p]) if p >= 0 else (zero, zero, zero, zero)
-        )
+        w, v, aw, av = motion[model.parents[i]] if model.parents[i] >= 0 else (zero, zero, zero, zero)
         own_w, own_v = zero, zero
         for d in range(model.qd_start[i], model.qd_start[i + 1]):
             own_w, own_v = vadd(own_w, scale(frames.axes[d][0], qd[d])), vadd(own_v, scale(frames.axes[d][1], qd[d]))
         w, v = vadd(w, own_w), vadd(v, own_v)
         if link.joint.kind != "free":
             aw, av = vadd(aw, cross(w, own_w)), vadd(av, vadd(cross(w, own_v), cross(v, own_w)))
-        for values, value in zip((motion.angular, motion.linear, motion.bias_angular, motion.bias_linear), (w, v, aw, av), strict=True):
-            values.append(value)
+        motion.append(Motion(w, v, aw, av))
     return motion
 
 
-def inertial_wrenches(model: Model, frames: Frames, motion: Motion) -> list[Wrench]:
+def inertial_wrenches(model: Model, frames: Frames, motion: Sequence[Motion]) -> list[Wrench]:
     """What each link needs to follow its bias acceleration against gravity."""
     wrenches: list[Wrench] = []
     for i, body in enumerate(model.masses):
         if body.mass == 0:
             wrenches.append(([0.0] * 3, [0.0] * 3))
             continue
-        r, w, aw = frames.rotations[i], motion.angular[i], motion.bias_angular[i]
+        r, (w, v, aw, av) = frames.rotations[i], motion[i]
         c = vadd(frames.positions[i], matvec(r, body.com.tolist()))
-        velocity = vadd(motion.linear[i], cross(w, c))
-        acceleration = vadd(vadd(motion.bias_linear[i], cross(aw, c)), cross(w, velocity))
+        velocity = vadd(v, cross(w, c))
+        acceleration = vadd(vadd(av, cross(aw, c)), cross(w, velocity))
         force = scale([acceleration[0], add(acceleration[1], model.gravity), acceleration[2]], body.mass)
         local_w, local_aw = matvec(transpose(r), w), matvec(transpose(r), aw)
         momentum = matvec(body.inertia.tolist(), local_w)
@@ -151,11 +141,11 @@ def inertial_wrenches(model: Model, frames: Frames, motion: Motion) -> list[Wren
     return wrenches
 
 
-def pose_of(frames: Frames, motion: Motion, i: int) -> list[Number]:
+def pose_of(frames: Frames, motion: Sequence[Motion], i: int) -> list[Number]:
     """The POSE numbers of link i."""
     flat = [x for row in frames.rotations[i] for x in row]
     height = add(frames.positions[i][1], frames.height)
-    return [*flat, *frames.positions[i], *motion.angular[i], *motion.linear[i], height]
+    return [*flat, *frames.positions[i], *motion[i].angular, *motion[i].linear, height]
 
 
 def contact_depth(pose: Vector, point: Vector, radius: Number) -> Number:
