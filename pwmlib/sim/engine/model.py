@@ -81,7 +81,7 @@ class Material:
     mu: float = 0.9
 
     def scaled(self, stiffness: float) -> Material:
-        """The same with ke and kd multiplied by `stiffness`.
+        """Multiply ke and kd by `stiffness`.
 
         Raises:
             ValueError: stiffness is not positive and finite.
@@ -255,7 +255,7 @@ class Model:
         return [(d, e) for d in range(self.nd) for e in sorted([*self.ancestors[d], d])]
 
     def with_links(self, names: Iterable[str], **joint: Any) -> Model:
-        """A copy in which the joints of the named links have other values.
+        """Copy the model with other values in the joints of the named links.
 
         Raises:
             ValueError: a name is none of a link.
