@@ -114,9 +114,10 @@ class Muscle:
 
 @dataclass(frozen=True)
 class Model:
-    """Tables of one robot. `exact_inertia=False` computes inertias as dflex does (see `mass_properties`).
+    """Tables of one robot.
 
-    Raises ValueError, naming the link, for a robot that does not hang together, has no joint or moves no mass.
+    Raises:
+        ValueError: the robot does not hang together, has no joint that moves, or moves no mass; the error names the link.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Model:
     muscles: tuple[Muscle, ...] = ()
     gravity: float = 9.81
     exact_inertia: bool = True
+    """False computes inertias as dflex does, see `mass_properties`."""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()

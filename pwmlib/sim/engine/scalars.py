@@ -75,7 +75,7 @@ def _elementary(name: str) -> Callable[[Number], Number]:
     def function(x: Number) -> Number:
         return of_other(x) if isinstance(x, Scalar | torch.Tensor) else of_float(x)
 
-    function.__name__, function.__doc__ = name, f"Compute {name}(x), of an angle in radians."
+    function.__name__, function.__doc__ = name, f"Compute {name}(x); angles are in radians."
     return function
 
 
