@@ -14,7 +14,7 @@ __all__ = ["RolloutStep", "capture_rollout"]
 
 
 class RolloutStep(NamedTuple):
-    """What a rollout of H steps in E environments gives; time first."""
+    """What a rollout of H steps in E environments gives; the first axis is time."""
 
     rewards: Tensor
     """[H, E]."""
@@ -52,7 +52,7 @@ class _Rollout(nn.Module):
 def capture_rollout(
     env: DifferentiableEnv, policy: nn.Module, *, horizon: int, captured: bool = True
 ) -> Callable[[Tensor, Tensor, Tensor], RolloutStep]:
-    """A function (state, obs, noise [H, E, action_dim]) -> `RolloutStep`, differentiable in the policy's parameters.
+    """Make a function (state, obs, noise [H, E, action_dim]) -> `RolloutStep` that is differentiable in the policy's parameters.
 
     On a GPU the H forward and H backward kernels, and the policy between them, are two CUDA graphs. The recording itself takes a few
     warm-up steps, which advance the environment's counters.

@@ -115,7 +115,7 @@ class DifferentiableEnv(_World):
         return self._obs
 
     def step(self, action: Tensor) -> Step:
-        """One control step of 1/60 s with automatic reset. action: [count, action_dim], clipped to [-1, 1].
+        """Take one control step of 1/60 s with automatic reset; action: [count, action_dim], clipped to [-1, 1].
 
         Raises:
             ValueError: an action is not finite; not on a GPU, which would have to be waited for: there its episode ends.
@@ -128,7 +128,7 @@ class DifferentiableEnv(_World):
         return step
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the environments are: states, observations and counters."""
+        """Say where the environments are: states, observations and counters."""
         counters = {name: x.clone() for name, x in self.simulator.counters.items()}
         return {"state": self.state.detach(), "obs": self._obs.detach(), "counters": counters}
 
@@ -153,15 +153,15 @@ class EnvDynamics(_World):
     """
 
     def reset(self) -> Tensor:
-        """Start states from the environment's reset distribution, [count, state_dim]."""
+        """Draw start states [count, state_dim] from the environment's reset distribution."""
         return self.simulator.start()[0]
 
     def observe(self, state: Tensor) -> Tensor:
-        """Observations, [..., obs_dim]."""
+        """Observe states [..., state_dim], with zeros for the last action; [..., obs_dim]."""
         return self.simulator.observe(state)
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
-        """Next states [batch, state_dim] after one control step; action: [batch, action_dim]."""
+        """Take one control step from states [batch, state_dim] with actions [batch, action_dim]."""
         if len(state) == self.count:
             return self.simulator.step(state, action).state
         parts = []
@@ -173,7 +173,7 @@ class EnvDynamics(_World):
         return torch.cat(parts)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        """Rewards of transitions, [...]."""
+        """Give the rewards of transitions, [...]."""
         lost = exploded(next_state)
         state, action, next_state = (torch.where(lost[..., None], torch.zeros_like(x), x) for x in (state, action, next_state))
         columns = from_columns(action.clamp(-1, 1))
@@ -181,7 +181,7 @@ class EnvDynamics(_World):
         return torch.where(lost, torch.zeros_like(reward), reward)
 
     def done(self, next_state: Tensor) -> Tensor:
-        """Whether an episode terminates in this state, bool [...]."""
+        """Tell in which states an episode terminates, bool [...]."""
         return ended(self.rules, next_state)
 
     def _split(self, state: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -44,7 +44,7 @@ ENVS = {
 
 
 def env_spec(name: str | EnvSpec, **changes: int | None) -> EnvSpec:
-    """The specification of an environment, with some numbers changed.
+    """Find the specification of an environment and change some of its numbers.
 
     Args:
         name: one of `ENVS`, or a specification of your own.

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from pwmlib.sim.engine.model import Model
 from pwmlib.sim.engine.rigid_bodies import forward_kinematics
-from pwmlib.sim.engine.scalars import Matrix, from_columns
+from pwmlib.sim.engine.scalars import from_columns, stack_columns
 from pwmlib.sim.engine.shapes import Box, Capsule, Shape
 
 __all__ = ["Camera", "render", "render_frames", "save_animation", "shape_points"]
 
 
 def shape_points(model: Model, states: Tensor) -> list[tuple[Shape, np.ndarray]]:
-    """World positions of every shape: (shape, points [T, n, 3]); capsules have their 2 ends, spheres 1 point, boxes 8 corners.
+    """Place every shape in the world: (shape, points [T, n, 3]); capsules have 2 ends, spheres 1 point, boxes 8 corners.
 
     states: [T, nq + nd] or [T, nq].
     """
@@ -41,9 +41,9 @@ def shape_points(model: Model, states: Tensor) -> list[tuple[Shape, np.ndarray]]
 def _places(model: Model, states: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
     """(rotation [T, 3, 3], position [T, 3]) of every link in the world."""
     q = from_columns(states[:, : model.nq].detach().double().cpu())
-    frames, origin = forward_kinematics(model, q), _origin(model, q)
+    frames, origin, like = forward_kinematics(model, q), _origin(model, q), q[0][:, None]
     return [
-        (_stack(rotation, len(states)), origin + _stack([position], len(states))[:, 0])
+        (torch.stack([stack_columns(row, like) for row in rotation], 1).numpy(), origin + stack_columns(position, like).numpy())
         for rotation, position in zip(frames.rotations, frames.positions, strict=True)
     ]
 
@@ -51,11 +51,6 @@ def _places(model: Model, states: Tensor) -> list[tuple[np.ndarray, np.ndarray]]
 def _placed(place: tuple[np.ndarray, np.ndarray], points: np.ndarray) -> np.ndarray:
     """Points [n, 3] of a link in the world, [T, n, 3]."""
     return np.einsum("tij,nj->tni", place[0], points) + place[1][:, None]
-
-
-def _stack(rows: Matrix, count: int) -> np.ndarray:
-    """[T, rows, columns] of generic scalars."""
-    return np.stack([np.stack([np.broadcast_to(np.asarray(x, float), (count,)) for x in row], -1) for row in rows], -2)
 
 
 def _origin(model: Model, q: list[Tensor]) -> np.ndarray:
@@ -189,7 +184,7 @@ def _scene(
 
 
 def render(model: Model, states: Tensor, *, stride: int = 2, dt: float = 1 / 60, **camera: Unpack[Camera]) -> FuncAnimation:
-    """An animated figure that follows the robot; in a notebook show it with `HTML(animation.to_jshtml())`.
+    """Animate a figure that follows the robot; in a notebook show it with `HTML(animation.to_jshtml())`.
 
     Args:
         model: the robot.
@@ -206,7 +201,7 @@ def render(model: Model, states: Tensor, *, stride: int = 2, dt: float = 1 / 60,
 
 
 def render_frames(model: Model, states: Tensor, *, stride: int = 2, dt: float = 1 / 60, **camera: Unpack[Camera]) -> np.ndarray:
-    """The same as images: uint8, [frames, height, width, 3]."""
+    """Draw the same as images: uint8, [frames, height, width, 3]."""
     scene = _scene(model, states[::stride], dt=dt * stride, **camera)
     images = []
     for t in range(len(scene.times)):

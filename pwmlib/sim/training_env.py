@@ -25,7 +25,7 @@ class TrainingEnv(DifferentiableEnv):
     _run: Tensor | None = None
 
     def reset(self, *, seed: int | None = None, spread: bool = False) -> Tensor:
-        """As of `DifferentiableEnv`; what the episodes before had earned is forgotten."""
+        """Reset as `DifferentiableEnv` does, and forget what the episodes before had earned."""
         obs = super().reset(seed=seed, spread=spread)
         self._run = torch.zeros(self.count, device=obs.device)
         """Undiscounted reward of the present episodes so far."""
@@ -35,7 +35,7 @@ class TrainingEnv(DifferentiableEnv):
         return obs
 
     def step(self, action: Tensor) -> Step:
-        """As of `DifferentiableEnv`.
+        """Step as `DifferentiableEnv` does.
 
         Raises:
             RuntimeError: there was no reset before.
@@ -52,7 +52,7 @@ class TrainingEnv(DifferentiableEnv):
         return step
 
     def training_return(self) -> float | None:
-        """Mean return of the whole episodes that ended since the last call; None where none did."""
+        """Average the returns of the whole episodes that ended since the last call; None where none did."""
         if self._run is None:
             return None
         total, number = self._ended.tolist()
@@ -60,7 +60,7 @@ class TrainingEnv(DifferentiableEnv):
         return total / number if number else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the environments are, and what the present episodes have earned."""
+        """Say where the environments are, and what the present episodes have earned."""
         returns = {} if self._run is None else {"run": self._run, "whole": self._whole, "ended": self._ended.clone()}
         return {**super().state_dict(), "returns": returns}
 
@@ -77,7 +77,7 @@ def evaluate_policy(
     policy: Callable[[Tensor, None], Tensor], name: str | EnvSpec, *, episodes: int = 64, seed: int = 10_000, stiffness: float = 1.0,
     device: str | torch.device | None = None,
 ) -> Tensor:  # fmt: skip
-    """Undiscounted returns of deterministic episodes in other environments than those of training, [episodes].
+    """Measure the undiscounted returns of deterministic episodes in other environments than those of training, [episodes].
 
     Args:
         policy: (obs [episodes, obs_dim], None) -> action [episodes, action_dim].

@@ -35,7 +35,7 @@ class CartpoleSwingup:
         self.force, self.rail, self.dt, self.substeps = 10.0, 1.8, 0.02, 4
 
     def reset(self, batch: int, generator: torch.Generator | None = None, *, start: str | None = None) -> Tensor:
-        """Start states, shape [batch, 5]. "hanging": dm_control's reset; "broad": any place, any angle, moderate speeds."""
+        """Draw start states [batch, 5]. "hanging": dm_control's reset; "broad": any place, any angle, moderate speeds."""
         device = generator.device if generator is not None else torch.device("cpu")
         normal = torch.randn(batch, 3, generator=generator, device=device)
         uniform = torch.rand(batch, 2, generator=generator, device=device) * 2 - 1
@@ -48,7 +48,7 @@ class CartpoleSwingup:
         return torch.stack([x, theta.cos(), theta.sin(), x_dot, theta_dot], -1)
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
-        """States [..., 5] after one step; action: [..., 1]."""
+        """Take one step from states [..., 5] with actions [..., 1]."""
         x, cos, sin, v, w = state.unbind(-1)
         force = self.force * action[..., 0]
         m, total, half, h = self.pole_mass, self.cart_mass + self.pole_mass, self.half_length, self.dt / self.substeps
@@ -67,7 +67,7 @@ class CartpoleSwingup:
         return torch.stack([x, cos, sin, v, w], -1)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        """dm_control's swing-up reward of the state reached, twice (two control steps): in [0, 2]."""
+        """Give dm_control's swing-up reward of the state reached twice (two control steps); it is in [0, 2], shape [...]."""
         x, cos, _, _, w = next_state.unbind(-1)
         upright = (cos + 1) / 2
         centred = (1 + _gaussian(x, margin=2.0)) / 2
@@ -76,5 +76,5 @@ class CartpoleSwingup:
         return 2.0 * upright * small_control * small_velocity * centred
 
     def done(self, next_state: Tensor) -> None:
-        """None: no episode terminates."""
+        """Give None, since no episode terminates."""
         return None

@@ -15,7 +15,7 @@ _UPRIGHT = math.cos(math.radians(8.0))
 
 
 def check_start(world: object, start: str, *known: str) -> str:
-    """The name of a distribution of start states.
+    """Give back the name of a distribution of start states if the world has it.
 
     Raises:
         ValueError: it is none of those that the world has.
@@ -49,7 +49,7 @@ class PendulumSwingup:
         self.torque, self.dt, self.substeps = 1.0, 0.04, 4
 
     def reset(self, batch: int, generator: torch.Generator | None = None, *, start: str | None = None) -> Tensor:
-        """Start states, shape [batch, 3].
+        """Draw start states [batch, 3].
 
         "suite": any angle at rest (dm_control's reset); "hanging": near the bottom; "broad": any angle, speeds up to 8 rad/s.
         """
@@ -61,7 +61,7 @@ class PendulumSwingup:
         return torch.stack([theta.cos(), theta.sin(), speed], -1)
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
-        """States [..., 3] after one step; action: [..., 1]."""
+        """Take one step from states [..., 3] with actions [..., 1]."""
         cos, sin, w = state.unbind(-1)
         torque = self.torque * action[..., 0]
         inertia, h = self.mass * self.length**2, self.dt / self.substeps
@@ -72,11 +72,11 @@ class PendulumSwingup:
         return torch.stack([cos, sin, w], -1)
 
     def true_reward(self, next_state: Tensor) -> Tensor:
-        """2 within 8 degrees of upright, else 0; shape [...]."""
+        """Give 2 within 8 degrees of upright and 0 elsewhere, shape [...]."""
         return 2.0 * (next_state[..., 0] >= _UPRIGHT).to(next_state.dtype)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        """The reward of `reward_shape` in the state reached, in [0, 2]; shape [...]."""
+        """Give the reward of `reward_shape` in the state reached; it is in [0, 2], shape [...]."""
         cos = next_state[..., 0]
         if self.reward_shape == "true":
             return self.true_reward(next_state)
@@ -85,5 +85,5 @@ class PendulumSwingup:
         return 2.0 * torch.sigmoid((cos - _UPRIGHT) / self.smoothing)
 
     def done(self, next_state: Tensor) -> None:
-        """None: no episode terminates."""
+        """Give None, since no episode terminates."""
         return None

@@ -11,13 +11,13 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from pwmlib.sim.engine.buffers import Buffer, Part, one_device, stack_columns
+from pwmlib.sim.engine.buffers import Buffer, Part, one_device
 
 from .build import CUDA_BLOCK, Kernels, build_kernels
 from .model import Material
 from .prelude import CONFIG
 from .rules import StepRules
-from .scalars import from_columns
+from .scalars import from_columns, stack_columns
 from .source import CONTACT_COLUMNS, SEGMENT_COLUMNS
 
 __all__ = ["Simulator", "Step"]
@@ -37,7 +37,7 @@ class Step(NamedTuple):
     final_obs: Tensor
     """Observation before any reset, [E, obs_dim]: what a value bootstraps from."""
     reward: Tensor
-    """[E]."""
+    """Of each environment, [E]."""
     terminated: Tensor
     """Bool [E]: the episode failed (its value is 0), or its state exploded."""
     truncated: Tensor
@@ -140,11 +140,11 @@ class Simulator:
 
     @property
     def bytes_per_step(self) -> int:
-        """Memory that one differentiable control step keeps until its backward pass."""
+        """How many bytes one differentiable control step keeps until its backward pass."""
         return self.packs * self._items * self.kernels.width * 4
 
     def step(self, state: Tensor, action: Tensor) -> Step:
-        """One control step.
+        """Take one control step in all environments.
 
         Gradients of state, obs, final_obs and reward flow to state and action; they are cut where the episode ended. A non-finite
         gradient of an environment is set to zero and counted in `counters["dropped"]`.
@@ -169,7 +169,7 @@ class Simulator:
         return Step(next_state, obs, final_obs, reward, *flags.unbind(0))
 
     def start(self) -> tuple[Tensor, Tensor]:
-        """Fresh states from the reset pool, [E, nq + nd], and their observations; episodes begin anew."""
+        """Begin all episodes anew, with states [E, nq + nd] from the reset pool and their observations."""
         rows = (torch.arange(self.count, device=self.device) + self.count * self.counters["resets"].long()) % len(self.pool)
         self.counters["resets"] += 1
         self.counters["steps"].zero_()
@@ -189,7 +189,7 @@ class Simulator:
         self.counters["resets"].zero_()
 
     def observe(self, state: Tensor, action: Tensor | None = None) -> Tensor:
-        """Observations of any states in plain torch, [..., obs_dim]; action: the last one, zeros by default."""
+        """Observe any states in plain torch, [..., obs_dim]; action: the last one, zeros by default."""
         action = state.new_zeros(*state.shape[:-1], self.action_dim) if action is None else action
         nq = self.rules.model.nq
         columns = self.rules.observe(from_columns(state[..., :nq]), from_columns(state[..., nq:]), from_columns(action))

@@ -50,7 +50,7 @@ _BUILT: dict[str, Kernels] = {}
 
 
 def build_kernels(rules: StepRules, device: torch.device) -> Kernels:
-    """Kernels for a device (with its index, if it is a GPU); compiled once per text and machine, then read from Warp's kernel cache.
+    """Build the kernels for a device (with its index, if it is a GPU), or read them from Warp's cache: they are compiled once a machine.
 
     A cached file that cannot be loaded is deleted and compiled again.
     """

@@ -118,7 +118,7 @@ class _Reader:
         return self.mj.mj_id2name(self.m, getattr(self.mj.mjtObj, f"mjOBJ_{kind}"), i) or f"{kind.lower()}_{i}"
 
     def refuse(self, what: str, kind: str = "", i: int = 0) -> UnsupportedMJCF:
-        """The error that says what is wrong, of the i-th element of a kind."""
+        """Make the error that says what is wrong with the i-th element of a kind."""
         where = f"{kind.lower()} {self.name(kind, i)!r}: " if kind else ""
         return UnsupportedMJCF(f"load_mjcf: {self.path}: {where}{what}")
 
@@ -278,7 +278,7 @@ class _Reader:
         return found
 
     def start(self, model: Model) -> np.ndarray:
-        """MuJoCo's reference pose as q."""
+        """Write MuJoCo's reference pose as q."""
         q, m = np.zeros(model.nq), self.m
         for j, name in self.link_of_joint.items():
             i, at = model.index[name], int(m.jnt_qposadr[j])

@@ -81,7 +81,7 @@ class Material:
     mu: float = 0.9
 
     def scaled(self, stiffness: float) -> Material:
-        """The same with ke and kd multiplied by `stiffness`.
+        """Multiply ke and kd by `stiffness`.
 
         Raises:
             ValueError: stiffness is not positive and finite.
@@ -114,9 +114,10 @@ class Muscle:
 
 @dataclass(frozen=True)
 class Model:
-    """Tables of one robot. `exact_inertia=False` computes inertias as dflex does (see `mass_properties`).
+    """Tables of one robot.
 
-    Raises ValueError, naming the link, for a robot that does not hang together, has no joint or moves no mass.
+    Raises:
+        ValueError: the robot does not hang together, has no joint that moves, or moves no mass; the error names the link.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Model:
     muscles: tuple[Muscle, ...] = ()
     gravity: float = 9.81
     exact_inertia: bool = True
+    """False computes inertias as dflex does, see `mass_properties`."""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -255,7 +257,7 @@ class Model:
         return [(d, e) for d in range(self.nd) for e in sorted([*self.ancestors[d], d])]
 
     def with_links(self, names: Iterable[str], **joint: Any) -> Model:
-        """A copy in which the joints of the named links have other values.
+        """Copy the model with other values in the joints of the named links.
 
         Raises:
             ValueError: a name is none of a link.

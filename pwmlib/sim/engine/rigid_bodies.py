@@ -58,7 +58,7 @@ _TINY = 1e-12
 
 @dataclass
 class Frames:
-    """rotations [link][3][3], positions [link][3] relative to o, axes [dof] = (angular, linear about o), height of o above the ground."""
+    """Poses: rotations [link][3][3], positions [link][3] relative to o, axes [dof] = (angular, linear about o), o's height above ground."""
 
     rotations: list[Matrix]
     positions: list[Vector]
@@ -76,7 +76,7 @@ class Motion(NamedTuple):
 
 
 def forward_kinematics(model: Model, q: Vector) -> Frames:
-    """Poses of all links and the joint axes. q: nq scalars."""
+    """Compute the poses of all links and the joint axes from q, nq scalars."""
     rotations: list[Matrix] = []
     positions: list[Vector] = []
     axes: list[tuple[Vector, Vector]] = []
@@ -107,7 +107,7 @@ def forward_kinematics(model: Model, q: Vector) -> Frames:
 
 
 def link_motion(model: Model, frames: Frames, qd: Vector) -> list[Motion]:
-    """Velocities and bias accelerations of all links. qd: nd scalars."""
+    """Compute velocities and bias accelerations of all links from qd, nd scalars."""
     zero = [0.0] * 3
     motion: list[Motion] = []
     for i, link in enumerate(model.links):
@@ -123,7 +123,7 @@ def link_motion(model: Model, frames: Frames, qd: Vector) -> list[Motion]:
 
 
 def inertial_wrenches(model: Model, frames: Frames, motion: Sequence[Motion]) -> list[Wrench]:
-    """What each link needs to follow its bias acceleration against gravity."""
+    """Compute what each link needs to follow its bias acceleration against gravity."""
     wrenches: list[Wrench] = []
     for i, body in enumerate(model.masses):
         if body.mass == 0:
@@ -142,19 +142,19 @@ def inertial_wrenches(model: Model, frames: Frames, motion: Sequence[Motion]) ->
 
 
 def pose_of(frames: Frames, motion: Sequence[Motion], i: int) -> list[Number]:
-    """The POSE numbers of link i."""
+    """List the POSE numbers of link i."""
     flat = [x for row in frames.rotations[i] for x in row]
     height = add(frames.positions[i][1], frames.height)
     return [*flat, *frames.positions[i], *motion[i].angular, *motion[i].linear, height]
 
 
 def contact_depth(pose: Vector, point: Vector, radius: Number) -> Number:
-    """Height of the ball's lowest point above the ground [m]; negative when it touches."""
+    """Measure the ball's lowest point above the ground [m]; it is negative when it touches."""
     return sub(add(pose[18], dot(pose[3:6], point)), radius)
 
 
 def contact_wrench(pose: Vector, point: Vector, radius: Number, ke: Number, kd: Number, kf: Number, mu: Number) -> list[Number]:
-    """What the link needs against the ground, as 6 scalars (the reaction with its sign turned, like an inertial wrench).
+    """Compute what the link needs against the ground, as 6 scalars (the reaction with its sign turned, like an inertial wrench).
 
     Normal: -(ke depth + kd min(u_y, 0) (-depth)); friction opposes the tangential velocity u_t of the lowest point with magnitude
     min(kf |u_t|, mu ke |depth|). Continuous in depth; the normal is the ground's.
@@ -173,7 +173,7 @@ def contact_wrench(pose: Vector, point: Vector, radius: Number, ke: Number, kd: 
 
 
 def segment_wrenches(pose_a: Vector, pose_b: Vector, point_a: Vector, point_b: Vector, tension: Number) -> tuple[list, list]:
-    """Wrenches (6 scalars each, signs as in `contact_wrench`) of a muscle segment that pulls its two ends together."""
+    """Compute the wrenches (6 scalars each, signs as in `contact_wrench`) of a muscle segment that pulls its two ends together."""
     x = vadd(pose_a[9:12], matvec([pose_a[0:3], pose_a[3:6], pose_a[6:9]], point_a))
     y = vadd(pose_b[9:12], matvec([pose_b[0:3], pose_b[3:6], pose_b[6:9]], point_b))
     along = vsub(y, x)
@@ -183,7 +183,7 @@ def segment_wrenches(pose_a: Vector, pose_b: Vector, point_a: Vector, point_b: V
 
 
 def joint_forces(model: Model, frames: Frames, q: Vector, qd: Vector, wrenches: Sequence[Wrench], actuation: Vector) -> list[Number]:
-    """tau: generalised forces, nd scalars. actuation: nd scalars added to it."""
+    """Project the wrenches on the joints and add springs, dampers, limits and actuation (nd scalars): tau, nd scalars."""
     moments, forces = [m for m, _ in wrenches], [f for _, f in wrenches]
     tau: list[Number] = [0.0] * model.nd
     for i in range(len(model.links) - 1, -1, -1):
@@ -210,7 +210,7 @@ def joint_forces(model: Model, frames: Frames, q: Vector, qd: Vector, wrenches: 
 
 
 def mass_matrix(model: Model, frames: Frames) -> dict[tuple[int, int], Number]:
-    """Composite-rigid-body H with armature, for the entries of `model.mass_entries`."""
+    """Compute the composite-rigid-body H with armature, for the entries of `model.mass_entries`."""
     mass, first, second = [], [], []
     for i, body in enumerate(model.masses):
         c = vadd(frames.positions[i], matvec(frames.rotations[i], body.com.tolist())) if body.mass else [0.0] * 3
@@ -238,7 +238,7 @@ def mass_matrix(model: Model, frames: Frames) -> dict[tuple[int, int], Number]:
 
 
 def factorise(model: Model, entries: Mapping[tuple[int, int], Number]) -> dict[tuple[int, int], Number]:
-    """L of H = L^T L without fill-in (Featherstone's sparsity); the diagonal holds 1 / L_dd."""
+    """Factorise H = L^T L without fill-in (Featherstone's sparsity); L's diagonal holds 1 / L_dd."""
     factor = dict(entries)
     for k in range(model.nd - 1, -1, -1):
         inverse = div(1.0, sqrt(factor[k, k]))
@@ -266,7 +266,7 @@ def solve(model: Model, factor: Mapping[tuple[int, int], Number], b: Vector) -> 
 
 
 def integrate(model: Model, q: Vector, qd: Vector, qdd: Vector, dt: Number) -> tuple[list[Number], list[Number]]:
-    """One step of symplectic Euler: (q', qd'). Quaternions: r + dt/2 (w, 0) r, normalised."""
+    """Take a step of symplectic Euler to (q', qd'); quaternions become r + dt/2 (w, 0) r, normalised."""
     new_q, new_qd = list(q), [add(v, mul(a, dt)) for v, a in zip(qd, qdd, strict=True)]
     for i, link in enumerate(model.links):
         at, d = model.q_start[i], model.qd_start[i]

@@ -18,16 +18,16 @@ UP: Quaternion = (-math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5))
 
 
 def xyzw(wxyz: np.ndarray) -> Quaternion:
-    """MuJoCo's quaternion in the engine's order."""
+    """Put MuJoCo's quaternion in the engine's order."""
     w, x, y, z = wxyz.tolist()
     return x, y, z, w
 
 
 def rotation_matrix(quaternion: Quaternion) -> np.ndarray:
-    """The matrix [3, 3] of a quaternion."""
+    """Write a quaternion as a matrix [3, 3]."""
     return np.array(quaternion_matrix(quaternion), float)
 
 
 def rotate(quaternion: Quaternion, v: np.ndarray) -> np.ndarray:
-    """A vector [3], rotated."""
+    """Rotate a vector [3]."""
     return rotation_matrix(quaternion) @ v
