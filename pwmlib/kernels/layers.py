@@ -143,23 +143,14 @@ def _softmax_groups(y, group):
 
 
 @inline
-def _softmax_eights(y):
-    """`_softmax_groups` for groups of 8, whose loops the compiler can unroll."""
-    for start in range(0, y.size, 8):
-        top = y[start]
-        for k in range(1, 8):
-            top = y[start + k] if y[start + k] > top else top
-        for k in range(8):
-            y[start + k] -= top
-    for j in range(y.size):
-        y[j] = exp(y[j])
-    for start in range(0, y.size, 8):
-        total = f32(0.0)
-        for k in range(8):
-            total += y[start + k]
-        scale = f32(1.0) / total
-        for k in range(8):
-            y[start + k] *= scale
+def _softmax_groups_backward(g, y, group):
+    """Turn g, the gradient of the softmax y of consecutive groups, into that of its input, in place."""
+    for start in range(0, g.size, group):
+        dot = f32(0.0)
+        for j in range(start, start + group):
+            dot += g[j] * y[j]
+        for j in range(start, start + group):
+            g[j] = y[j] * (g[j] - dot)
 
 
 @jit
@@ -173,8 +164,8 @@ def norm_simnorm(x, weight, bias, moments, y, eps, group):
         mean, inverse = _moments(xi, eps)
         moments[i, 0], moments[i, 1] = mean, inverse
         _affine(xi, mean, inverse, w, b, xi)
-        if group == 8:
-            _softmax_eights(xi)
+        if group == 8:  # a constant, so that the compiler unrolls the loops
+            _softmax_groups(xi, 8)
         else:
             _softmax_groups(xi, group)
         store(xi, y[i])
@@ -191,18 +182,8 @@ def norm_simnorm_backward(g, x, y, weight, moments, gx, gw, gb, group):
         load(y[i], yi)
         load(g[i], gi)
         if group == 8:
-            for start in range(0, n, 8):
-                dot = f32(0.0)
-                for k in range(8):
-                    dot += gi[start + k] * yi[start + k]
-                for k in range(8):
-                    gi[start + k] = yi[start + k] * (gi[start + k] - dot)
+            _softmax_groups_backward(gi, yi, 8)
         else:
-            for start in range(0, n, group):
-                dot = f32(0.0)
-                for j in range(start, start + group):
-                    dot += gi[j] * yi[j]
-                for j in range(start, start + group):
-                    gi[j] = yi[j] * (gi[j] - dot)
+            _softmax_groups_backward(gi, yi, group)
         _affine_backward(gi, xi, moments[i, 0], moments[i, 1], weight[m], gw[m], gb[m])
         store(gi, gx[i])
