@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
@@ -19,10 +20,12 @@ from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.optimizer.imagination import imagine
 from pwmlib.optimizer.online_episodes import policy_actor
-from pwmlib.tasks import Task, make
+from pwmlib.tasks import STRATIFIED, Task, make, task
 from pwmlib.tasks.video import DECISION_MS, Camera, filmed, save_gif
 
-__all__ = ["Watched", "imagined_rewards", "mosaic", "strips", "watch"]
+from .shipped_model import SHIPPED, Artefacts
+
+__all__ = ["Watched", "film_shipped", "imagined_rewards", "learned", "mosaic", "strips", "watch"]
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def mosaic(watched: Sequence[Watched], *, columns: int, frames: int) -> list[np.
     Args:
         watched: the episodes; all with frames of one size.
         columns: of the mosaic; the last row is filled up with white.
-        frames: how many; a shorter episode stays at its end.
+        frames: how many; a shorter episode begins again.
 
     Returns:
         The mosaic's frames, uint8 [height, width, 3] each.
@@ -140,7 +143,7 @@ def mosaic(watched: Sequence[Watched], *, columns: int, frames: int) -> list[np.
     for i in range(frames):
         tiles = []
         for w in watched:
-            image = Image.fromarray(w.frames[min(i, len(w.frames) - 1)])
+            image = Image.fromarray(w.frames[i % len(w.frames)])
             draw = ImageDraw.Draw(image)
             draw.rectangle((0, height - 13, width, height), fill="white")
             draw.text((3, height - 12), w.task.name, fill="black")
@@ -148,3 +151,23 @@ def mosaic(watched: Sequence[Watched], *, columns: int, frames: int) -> list[np.
         tiles += [blank] * (-len(tiles) % columns)
         made.append(np.concatenate([np.concatenate(tiles[k : k + columns], 1) for k in range(0, len(tiles), columns)], 0))
     return made
+
+
+def learned(table: pd.DataFrame) -> list[str]:
+    """Name the tasks whose first policy reached 70 % of the data's 90th percentile and, in MetaWorld, ended most episodes in success.
+
+    Args:
+        table: results as of `MultitaskExperiment.results`.
+    """
+    first = table[table["train_seed"] == 0].set_index("task")
+    reached = (first["mean_return"] >= 0.7 * first["data_p90"]) & ((first["suite"] == "dm_control") | (first["success"] >= 0.6))
+    return [t.name for t in STRATIFIED if reached.get(t.name, False)]
+
+
+def film_shipped(path: Path, names: Sequence[str], *, columns: int = 4) -> Path:
+    """Film the first shipped policy of each of these tasks, side by side in one animated GIF."""
+    shipped, every = Artefacts(SHIPPED), 4
+    model, policies = shipped.world_model(), shipped.policies()
+    views = {name: FrozenWorldModel(model, shipped.index(task(name))) for name in names}
+    seen = [watch(task(name), 0, policies[name][0], view, every=every, size=(120, 90)) for name, view in views.items()]
+    return save_gif(path, mosaic(seen, columns=columns, frames=60), frame_ms=DECISION_MS * every)

@@ -1,11 +1,12 @@
 """Policies at work: frames, real rewards, and what the model imagines along the episode."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from companion.mt80.pictures import Watched, imagined_rewards, mosaic, strips, watch
+from companion.mt80.pictures import Watched, imagined_rewards, learned, mosaic, strips, watch
 from pwmlib.data.store import record
 from pwmlib.evaluation.scores import EVALUATION_SEED
 from pwmlib.model.frozen import FrozenWorldModel
@@ -60,4 +61,11 @@ def test_strips_and_mosaics_hold_every_policy():
     assert len(figure.axes) == 4 and "score 9, mean reward 1.00, imagined 1.00" in figure.axes[0].get_title(loc="left")
     frames = mosaic([*seen, seen[0]], columns=2, frames=6)
     assert len(frames) == 6 and frames[0].shape == (96, 128, 3) and (frames[0][48:, 64:] == 255).all()
-    assert (frames[5][:30, :64] == seen[0].frames[3][:30]).all(), "a shorter episode stays at its end"
+    assert (frames[5][:30, :64] == seen[0].frames[1][:30]).all(), "a shorter episode begins again"
+
+
+def test_what_counts_as_learned():
+    rows = [("walker-walk", "dm_control", 70, 0.0), ("cheetah-run", "dm_control", 69, 0.0), ("mw-push", "metaworld", 90, 0.4)]
+    rows.append(("mw-reach", "metaworld", 90, 0.6))
+    table = pd.DataFrame(rows, columns=["task", "suite", "mean_return", "success"]).assign(data_p90=100, train_seed=0)
+    assert set(learned(table)) == {"walker-walk", "mw-reach"}
