@@ -14,7 +14,7 @@ import torch
 
 from companion.running import stamp
 from companion.running.job import Job
-from companion.running.jobs import devices, run_jobs
+from companion.running.jobs import JobsFailedError, devices, run_jobs, values_of
 from companion.running.paths import OutputFolderError, writable_folder
 from companion.running.ray import _even_share
 from companion.running.runs import Run, resolve_device, train
@@ -171,6 +171,14 @@ def test_jobs_survive_each_other(engine, died, monkeypatch):
     assert [r.value for r in results] == [2, None, None, 8, None if engine == "local" else 2**31]
     assert results[1].error == "ValueError: on purpose" and died in results[2].error
     assert engine == "ray" or results[4].error.startswith("MemoryError")
+
+
+def test_jobs_that_must_all_succeed_give_their_values_or_name_what_failed():
+    first, second = (Job(f"good {x}", succeed, {"x": x}) for x in (2, 3))
+    bad = Job("bad", fail, {})
+    assert values_of([first, second], description="doubling", workers=1, progress=False) == [succeed(2), succeed(3)]
+    with pytest.raises(JobsFailedError, match=r"1 of 2 jobs failed in stage 'doubling': bad: \w+: .*The others are finished; run again"):
+        values_of([first, bad], description="doubling", workers=1, progress=False)
 
 
 def half_sent():
