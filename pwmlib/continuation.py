@@ -18,6 +18,8 @@ class Continued:
     """
 
     kept: Sequence[str] = ()
+    dispensable: Sequence[str] = ()
+    """Those that the state of a run that is over may lack: without them the policy can act, but nothing can be learned."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a bit-identical continuation needs but what the learner was made of."""
@@ -26,6 +28,8 @@ class Continued:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
         for name in self.kept:
+            if name in self.dispensable and name not in state:
+                continue
             part = getattr(self, name)
             if isinstance(part, torch.Generator):
                 part.set_state(state[name].cpu())
@@ -34,7 +38,7 @@ class Continued:
             elif hasattr(part, "load_state_dict"):
                 part.load_state_dict(state[name])
             else:
-                setattr(self, name, state[name])
+                setattr(self, name, state[name].to(part.device) if isinstance(part, torch.Tensor) else state[name])
 
 
 def _state(part: Any) -> Any:

@@ -33,7 +33,7 @@ _IGNORED = ("_pi.", "_Qs.", "_target_Qs", "_detach_Qs", "_action_masks", "log_st
 
 @dataclass(frozen=True)
 class ReleasedAgent:
-    """What a published file holds."""
+    """It is what a published file holds."""
 
     world_model: WorldModel
     actor: Actor | None
@@ -149,7 +149,7 @@ def _actor(path: str | Path, tensors: Mapping[str, Tensor]) -> Actor:
     sizes = _widths(tensors, name)
     if not sizes or "logstd" not in tensors:
         raise ForeignFileError(f"{path}: its actor has no mu_net of consecutive layers, or no logstd. Tensors: {described(tensors)}")
-    state = {"log_std": tensors["logstd"]}
+    state: dict[str, Tensor | None] = {"log_std": tensors["logstd"]}
     for layer, i in enumerate(linear):
         for kind in ("weight", "bias"):
             state[f"mean.{layer}.{kind}"] = tensors.get(f"mu_net.{i}.{kind}")

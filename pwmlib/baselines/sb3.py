@@ -210,12 +210,8 @@ class SB3Learner:
         for name, value in state["held"].items():
             setattr(m, name, np.array(value))
         c = state["counters"]
-        m.num_timesteps, m._n_updates, self.step, self._begun = (
-            int(c["num_timesteps"]),
-            int(c["n_updates"]),
-            int(c["step"]),
-            bool(c["begun"]),
-        )
+        m.num_timesteps, m._n_updates = int(c["num_timesteps"]), int(c["n_updates"])
+        self.step, self._begun = int(c["step"]), bool(c["begun"])
         if not self._begun:
             self.normalised.seed(self.seed)  # the reset that begins the first update uses it up
         self.env.load_state_dict(state["env"])

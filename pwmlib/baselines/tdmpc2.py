@@ -8,6 +8,7 @@ Method and coefficients are those of the code published with that paper (October
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from pwmlib.continuation import Continued
 from pwmlib.errors import check_finite, restored_on_failure
 from pwmlib.model.layers import MLPEnsemble, linear_layers, mlp, training_mode
-from pwmlib.model.training import SliceSource
+from pwmlib.model.training import SliceSource, gradient_step
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WorldModel
 from pwmlib.settings import Count, Fraction, NonNegative, Positive, Real, SettingError, Several, settings
@@ -147,11 +148,9 @@ class TDMPC2Trainer(Continued):
         self.model, self.data, self.discounts = model, data, discounts.to(model.obs_mean.device)
         encoder = [] if model.encoder is None else list(model.encoder.parameters())
         rest = [p for p in (*model.parameters(), *self.agent.q.parameters()) if not any(p is e for e in encoder)]
-        self.parameters = [*rest, *encoder]
         groups = [{"params": rest, "lr": c.lr}, {"params": encoder, "lr": c.lr * c.encoder_lr_scale}]
         self.optimiser = torch.optim.Adam(groups, fused=True)
-        self.prior_parameters = list(self.agent.prior.parameters())
-        self.prior_optimiser = torch.optim.Adam(self.prior_parameters, lr=c.lr, eps=1e-5, fused=True)
+        self.prior_optimiser = torch.optim.Adam(self.agent.prior.parameters(), lr=c.lr, eps=1e-5, fused=True)
         self.rng, self.generator = np.random.default_rng(seed), torch.Generator(self.discounts.device).manual_seed(seed)
         self.scale = torch.ones((), device=self.discounts.device)
         """Running 5 % to 95 % range of the values, by which the prior's objective is divided."""
@@ -164,25 +163,17 @@ class TDMPC2Trainer(Continued):
             with training_mode(agent.model, True):
                 terms, latents, task, counted = self._model_losses()
             loss = sum((getattr(c, f"{name}_coef") * term for name, term in terms.items()), torch.zeros(()))
-            norm = self._set_gradients(loss, self.parameters)
-            check_finite(self.step + 1, loss=loss, gradient_norm=norm)
-            self.optimiser.step()
+            step = partial(gradient_step, lr=None, max_norm=c.grad_norm, update=self.step + 1)
+            norm = step(self.optimiser, loss, name="joint")
             prior_loss, scale = self._prior_loss(latents.detach(), task, counted)
-            check_finite(self.step + 1, prior_loss=prior_loss, prior_gradient_norm=self._set_gradients(prior_loss, self.prior_parameters))
-        self.prior_optimiser.step()
+            step(self.prior_optimiser, prior_loss, name="prior")
         with torch.no_grad():
             for slow, fast in zip(agent.target_q.parameters(), agent.q.parameters(), strict=True):
                 slow.lerp_(fast, c.tau)
         self.scale = scale
         self.step += 1
         logged = {f"{name}_loss": float(term.detach()) for name, term in terms.items()}
-        return {**logged, "prior_loss": float(prior_loss.detach()), "grad_norm": float(norm), "value_scale": float(scale)}
-
-    def _set_gradients(self, loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-        """Put the gradient of the loss into these parameters, clipped. Returns its norm before that."""
-        for p, g in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
-            p.grad = None if g is None else g.contiguous()  # fused Adam reads memory in the parameter's order
-        return torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_norm)
+        return {**logged, "prior_loss": float(prior_loss.detach()), "grad_norm": norm, "value_scale": float(scale)}
 
     def _model_losses(self) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor | float]:
         """Losses of a batch of slices; the latents of the rollout [H + 1, batch, ...]; the tasks; which latents count [H + 1, batch]."""
@@ -207,8 +198,8 @@ class TDMPC2Trainer(Continued):
         values = agent.values(latents[:-1], action, task, dropout=self.generator)
         parts = {
             "consistency": (latents[1:] - following).square().mean(-1),
-            "reward": self._cross_entropy(model.reward_logits(latents[:-1], action, task), reward),
-            "value": self._cross_entropy(values, targets.expand(c.members, -1, -1)).mean(0),
+            "reward": agent.two_hot.cross_entropy(model.reward_logits(latents[:-1], action, task), reward),
+            "value": agent.two_hot.cross_entropy(values, targets.expand(c.members, -1, -1)).mean(0),
         }
         if model.termination_head is not None:
             if terminated is None:
@@ -232,10 +223,6 @@ class TDMPC2Trainer(Continued):
         scale = torch.lerp(self.scale, (high - low).clamp(min=1.0), c.tau)
         weight = c.rho ** torch.arange(len(latents), device=value.device, dtype=value.dtype)
         return -(weight * (counted * (value / scale + c.entropy_coef * entropy)).mean(-1)).mean(), scale
-
-    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Two-hot cross-entropy: [..., H, batch, bins], [..., H, batch] -> [..., H, batch]."""
-        return self.agent.two_hot.cross_entropy(logits, target)
 
     def _noise(self, z: Tensor) -> Tensor:
         return torch.randn(*z.shape[:-1], self.agent.model.action_dim, generator=self.generator, device=z.device)

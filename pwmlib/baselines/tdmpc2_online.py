@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from pwmlib.continuation import Continued
 from pwmlib.data.replay import Replay
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.settings import Count, Fraction, Whole, settings
@@ -48,8 +48,10 @@ class OnlineTDMPC2Config:
     """Of an evaluation with planning."""
 
 
-class OnlineTDMPC2:
+class OnlineTDMPC2(Continued):
     """In the learner `actor` is the policy prior, `planner` acts as the paper does; `state_dict` continues it bit-identically."""
+
+    kept, dispensable = ("trainer", "replay", "env", "generator", "step", "begun", "search"), ("replay",)
 
     def __init__(self, env: DifferentiableEnv, config: OnlineTDMPC2Config | None = None, *, seed: int = 0):
         c = self.config = config or OnlineTDMPC2Config()
@@ -123,20 +125,3 @@ class OnlineTDMPC2:
         self.replay.add(obs, action, step.reward, step.final_obs, step.terminated, step.truncated)
         self.search.forget(step.terminated | step.truncated)
         return step.reward.mean()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that a bit-identical continuation needs."""
-        search = {"mean": self.search.mean, "generator": self.search.generator.get_state()}
-        own = {"generator": self.generator.get_state(), "step": self.step, "begun": self.begun, "search": search}
-        return {"trainer": self.trainer.state_dict(), "replay": self.replay.state_dict(), "env": self.env.state_dict(), **own}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there; without a "replay" (of a run that is over) the policy can act, but nothing can be learned."""
-        self.trainer.load_state_dict(state["trainer"])
-        if "replay" in state:
-            self.replay.load_state_dict(state["replay"])
-        self.env.load_state_dict(state["env"])
-        self.generator.set_state(state["generator"])
-        self.search.mean = state["search"]["mean"].to(self.search.device)
-        self.search.generator.set_state(state["search"]["generator"])
-        self.step, self.begun = int(state["step"]), bool(state["begun"])

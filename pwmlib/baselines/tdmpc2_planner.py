@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pwmlib.continuation import Continued
 from pwmlib.settings import Count, Positive, SettingError, settings
 
 from .tdmpc2 import TDMPC2
@@ -54,12 +55,14 @@ class TDMPC2Planner:
         return self.search(z)[0][0, : self.action_dim].clamp(-1, 1).cpu().numpy()
 
 
-class PlanSearch:
+class PlanSearch(Continued):
     """It is MPPI from `count` states at once, each with its own plan, which goes on where the last decision's ended.
 
     Called with latents [count, latent_dim]; returns the first action of one elite plan, drawn by the elites' weights, and the standard
     deviation of first actions, [count, action_dim] each.
     """
+
+    kept = ("mean", "generator")
 
     def __init__(self, agent: TDMPC2, task: int, count: int, discount: float, config: TDMPC2PlannerConfig | None = None, *, seed: int = 0):
         self.agent, self.count, self.discount = agent, count, discount

@@ -33,16 +33,14 @@ class SliceSampler:
         self.obs_dim, self.action_dim = sizes or padded_sizes(self.tasks)
         # Plain views of the memory maps: indexing np.memmap itself takes several times as long.
         self._arrays = [[np.asarray(a) for a in shards] for shards in arrays]
-        self._ends = [np.cumsum([len(a) for a in shards]) for shards in self._arrays]
 
     def add(self, task_index: int, rows: np.ndarray) -> None:
         """Append episodes [n, decisions + 1, width] of a task (online collection)."""
         self._arrays[task_index].append(rows)
-        self._ends[task_index] = np.cumsum([len(a) for a in self._arrays[task_index]])
 
     def clear(self, task_index: int) -> None:
         """Forget a task's episodes."""
-        self._arrays[task_index], self._ends[task_index] = [], np.array([])
+        self._arrays[task_index] = []
 
     def slices(
         self, batch: int, horizon: int, rng: np.random.Generator, *, only: int | None = None
@@ -89,7 +87,8 @@ class SliceSampler:
 
     def _gather(self, task_index: int, count: int, length: int, rng: np.random.Generator) -> np.ndarray:
         """`count` random slices, shape [length, count, width]."""
-        ends, shards = self._ends[task_index], self._arrays[task_index]
+        shards = self._arrays[task_index]
+        ends = np.cumsum([len(a) for a in shards])
         episode = rng.integers(ends[-1], size=count)
         shard = np.searchsorted(ends, episode, side="right")
         lengths = np.array([a.shape[1] for a in shards])

@@ -31,13 +31,13 @@ class SliceSource(Protocol):
         ...
 
 
-def gradient_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, lr: float, max_norm: float, update: int, name: str) -> float:
+def gradient_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, lr: float | None, max_norm: float, update: int, name: str) -> float:
     """Differentiate a loss, clip the gradient and take one step of an optimiser.
 
     Args:
         optimiser: its parameters are those that the loss is differentiated by.
         loss: a scalar.
-        lr: the learning rate of this step, for each group of parameters times its "scale" where it has one.
+        lr: the learning rate of this step, for each group of parameters times its "scale" where it has one; None: it stays.
         max_norm: what the gradient's norm is clipped to.
         update: the learner's update, for the error.
         name: whose loss it is, for the error.
@@ -55,7 +55,7 @@ def gradient_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, lr: float, 
     for p, g in zip(parameters, gradients, strict=True):
         p.grad = None if g is None else g.contiguous()  # fused Adam reads memory in the parameter's order
     torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    for group in optimiser.param_groups:
+    for group in optimiser.param_groups if lr is not None else ():
         group["lr"] = lr * group.get("scale", 1.0)
     optimiser.step()
     return float(norm)

@@ -101,7 +101,7 @@ class OnlinePWM(Continued):
     given: a replay of another learner, which the world model is pre-trained on (`pretraining_updates`) and goes on to learn from.
     """
 
-    kept = ("learner", "trainer", "replay")
+    kept, dispensable = ("learner", "trainer", "replay"), ("replay",)
 
     def __init__(self, env: DifferentiableEnv, config: OnlinePWMConfig | None = None, *, seed: int = 0, given: Replay | None = None):
         self.config, self.env = config or OnlinePWMConfig(), env
@@ -166,9 +166,6 @@ class OnlinePWM(Continued):
         self.model.set_statistics(*self.config.training.standardisation(*self.replay.statistics()))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from there; without a "replay" (of a run that is over) the policy can act, but nothing can be learned."""
-        if "replay" in state:
-            self.replay.load_state_dict(state["replay"])
-        self.trainer.load_state_dict(state["trainer"])
+        """Continue from `state_dict`."""
+        super().load_state_dict(state)
         self.world.refresh()
-        self.learner.load_state_dict(state["learner"])

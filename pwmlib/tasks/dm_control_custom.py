@@ -22,7 +22,6 @@ class BackwardsWalker(walker.PlanarWalker):
     """Stand, and move backwards at `move_speed`."""
 
     def get_reward(self, physics) -> float:
-        """Return the reward of a control step, in [0, 1]."""
         standing = (3 * reached(physics.torso_height(), 1.2, 0.6) + (1 + physics.torso_upright()) / 2) / 4
         speed = self._move_speed
         moving = reached(-physics.horizontal_velocity(), speed, speed / 2, at_margin=0.5, sigmoid="linear")
@@ -33,7 +32,6 @@ class BackwardsCheetah(cheetah.Cheetah):
     """Run backwards at 8 m/s."""
 
     def get_reward(self, physics) -> float:
-        """Return the reward of a control step, in [0, 1]."""
         return reached(-physics.speed(), 8, 8, at_margin=0, sigmoid="linear")
 
 
@@ -45,7 +43,6 @@ class OneLegCheetah(cheetah.Cheetah):
         super().__init__(random=random)
 
     def get_reward(self, physics) -> float:
-        """Return the reward of a control step, in [0, 1]."""
         height = physics.named.data.xpos[[self._raised, "torso"], "z"]
         up = (3 * reached(height[0], 1.2, 0.6) + 2 * reached(height[1], 1.2, 0.6)) / 5
         return up * (5 * reached(physics.speed(), 6, 6, at_margin=0, sigmoid="linear") + 1) / 6
@@ -55,7 +52,6 @@ class JumpingCheetah(cheetah.Cheetah):
     """Lift torso and both feet, at a horizontal speed below 0.5 m/s."""
 
     def get_reward(self, physics) -> float:
-        """Return the reward of a control step, in [0, 1]."""
         torso, *feet = physics.named.data.xpos[["torso", "bfoot", "ffoot"], "z"]
         still = float(rewards.tolerance(physics.speed(), (-0.5, 0.5), 0.5, sigmoid="linear", value_at_margin=0))
         return float(np.mean([(5 * reached((torso + foot) / 2, 1.2, 0.6) + still) / 6 for foot in feet]))
@@ -65,7 +61,6 @@ class BackwardsHopper(hopper.Hopper):
     """Hop backwards at 1 m/s, half the speed of the forward task."""
 
     def get_reward(self, physics) -> float:
-        """Return the reward of a control step, in [0, 1]."""
         standing = float(rewards.tolerance(physics.height(), (0.6, 2)))
         return standing * reached(-physics.speed(), 1, 0.5, at_margin=0.5, sigmoid="linear")
 
@@ -74,7 +69,6 @@ class SpinningPendulum(pendulum.SwingUp):
     """Turn at 9 rad/s or more, either way."""
 
     def get_reward(self, physics) -> float:
-        """Return the reward of a control step, in [0, 1]."""
         return reached(np.abs(physics.angular_velocity()).item(), 9, 4.5, at_margin=0.5, sigmoid="linear")
 
 
@@ -82,7 +76,6 @@ class SpinningBall(ball_in_cup.BallInCup):
     """Swing the ball around the cup: out of it, far from it and fast. Nine episodes in ten begin with the ball inside."""
 
     def initialize_episode(self, physics) -> None:
-        """Draw where the ball begins."""
         anywhere = self.random.uniform() < 0.1
         while True:
             physics.named.data.qpos["ball_x"] = self.random.uniform(-0.2, 0.2)
@@ -93,7 +86,6 @@ class SpinningBall(ball_in_cup.BallInCup):
         super(ball_in_cup.BallInCup, self).initialize_episode(physics)
 
     def get_reward(self, physics) -> float:
-        """Return the reward of a control step, in [0, 1]."""
         distance = float(np.linalg.norm(physics.ball_to_target()))
         speed = float(np.linalg.norm(physics.named.data.qvel[["ball_x", "ball_z"]]))
         far = reached(distance, 0.5, 0.25, at_margin=0.5, sigmoid="linear")

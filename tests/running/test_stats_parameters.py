@@ -228,5 +228,5 @@ def test_wrong_parameters_of_the_ablations_are_one_paragraph():
 def test_small_robots_stay_on_the_cpu_and_paper_asks_for_a_gpu(scale, monkeypatch):
     monkeypatch.setattr("companion.running.notebook.resolve_device", lambda name: f"asked for {name}")
     params = SingleTaskParameters.validate_cell({**SINGLE, "scale": scale, "device": "by_scale"})
-    assert params.device_name() == ("asked for auto" if scale == "paper" else "asked for cpu")
-    assert SingleTaskParameters.validate_cell({**SINGLE, "scale": scale, "device": "meta"}).device_name() == "asked for meta"
+    assert params.runner(False)["device"] == ("asked for auto" if scale == "paper" else "asked for cpu")
+    assert SingleTaskParameters.validate_cell({**SINGLE, "scale": scale, "device": "meta"}).runner(False)["device"] == "asked for meta"
