@@ -23,6 +23,8 @@ __all__ = [
 ]  # fmt: skip
 
 Number: TypeAlias = "float | Scalar | torch.Tensor"
+_Operand: TypeAlias = Any
+"""The other one of two numbers: that a traced scalar and a tensor never meet is more than the type of a number can say."""
 Vector: TypeAlias = "Sequence[Number]"
 Matrix: TypeAlias = "Sequence[Sequence[Number]]"
 
@@ -31,26 +33,21 @@ def _is(x: Number, value: float) -> bool:
     return not isinstance(x, torch.Tensor) and constant_of(x) == value
 
 
-def _any(x: Number) -> Any:
-    """An operand without its type: a traced scalar and a tensor never meet, which the type of a number cannot say."""
-    return x
-
-
-def add(a: Number, b: Number) -> Number:
+def add(a: Number, b: _Operand) -> Number:
     """Add a and b; an exact 0 leaves the other operand untouched."""
     if _is(a, 0.0):
         return b
-    return a if _is(b, 0.0) else a + _any(b)
+    return a if _is(b, 0.0) else a + b
 
 
-def sub(a: Number, b: Number) -> Number:
+def sub(a: Number, b: _Operand) -> Number:
     """Subtract b from a."""
     if _is(b, 0.0):
         return a
-    return -b if _is(a, 0.0) else a - _any(b)
+    return -b if _is(a, 0.0) else a - b
 
 
-def mul(a: Number, b: Number) -> Number:
+def mul(a: Number, b: _Operand) -> Number:
     """Multiply a and b; an exact 0 gives the float 0.0, an exact 1 the other operand."""
     if _is(a, 0.0) or _is(b, 0.0):
         return 0.0
@@ -60,12 +57,12 @@ def mul(a: Number, b: Number) -> Number:
         return a
     if _is(a, -1.0):
         return -b
-    return -a if _is(b, -1.0) else a * _any(b)
+    return -a if _is(b, -1.0) else a * b
 
 
-def div(a: Number, b: Number) -> Number:
+def div(a: Number, b: _Operand) -> Number:
     """Divide a by b."""
-    return 0.0 if _is(a, 0.0) else a / _any(b)
+    return 0.0 if _is(a, 0.0) else a / b
 
 
 def _elementary(name: str) -> Callable[[Number], Number]:

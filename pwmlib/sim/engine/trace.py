@@ -241,7 +241,7 @@ def emit(graph: Graph, stages: Iterable[Sequence[Store] | str], load: Callable[[
             if operation == "constant":
                 names[i] = _literal(operands[0])
                 continue
-            text = load(*operands) if operation == "input" else _FORMS[operation].format(*(names[j] for j in operands))
+            text = load(*operands) if operation == "input" else _FORMS[operation].format(*map(names.get, operands))
             names[i] = f"{prefix}{i}"
             lines.append(f"const F {names[i]}={text};")
         for s in stores:
