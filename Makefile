@@ -6,7 +6,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 EXECUTED := $(NOTEBOOKS:notebooks/%.ipynb=executed/%.ipynb)
 SCALE ?= quick
 # Anything a notebook's result depends on: a change makes it run again (finished runs inside are still skipped).
-SOURCES := $(shell find pwmlib companion -name '*.py' -o -name '*.toml' -o -path '*/kernels/*') $(wildcard data/results/*/*.csv data/published/*.csv)
+SOURCES := $(shell find pwmlib companion -name '*.py' -o -name '*.toml' -o -name '*.csv' -o -path '*/kernels/*') $(wildcard data/results/*/*.csv data/published/*.csv)
 
 export OMP_WAIT_POLICY = passive
 export PYTHONWARNINGS = ignore::UserWarning

@@ -34,7 +34,7 @@ from companion.mt80.shipped_model import SHIPPED, Artefacts
 from companion.mt80.stages import MultitaskExperiment
 from companion.running.parameters import override
 from companion.single_task.experiment import curves_table
-from companion.single_task.runner import SingleTaskSettings, run_single_task
+from companion.single_task.runner import SingleTaskRun, SingleTaskSettings
 from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config
@@ -111,7 +111,7 @@ def single_task(algorithm: str, folder: Path) -> pd.DataFrame:
         offline=OfflinePWMConfig(model=replace(MODEL, termination=True), pretraining_updates=20, policy=policy), replay=shac, envs=4,
         eval_episodes=4, evaluate_every=10, checkpoint_every=3,
     )  # fmt: skip
-    return curves_table([run_single_task(algorithm, "hopper", 0, settings, folder / "runs")])
+    return curves_table([SingleTaskRun(algorithm, "hopper", 0, settings, folder / "runs").train()])
 
 
 def ball_wall(folder: Path) -> pd.DataFrame:

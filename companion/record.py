@@ -10,6 +10,7 @@ python -m companion.record hopper_shac       SHAC on Hopper at laptop scale, 5 s
 python -m companion.record ablation_batch    a question of notebook 04 at laptop scale, 2 or 3 seeds; likewise ablation_stiffness, ...
 python -m companion.record extraction        Fig. 8b on two tasks of dm_control, 3 seeds
 python -m companion.record figures           draw them, and the table of notebook 03 at scale quick
+python -m companion.record policies          figures/policies.gif: shipped policies of tasks that were learned, filmed
 python -m companion.record tables            docs/tables.md: single-task runs and ablations
 """
 
@@ -38,7 +39,7 @@ from companion.mt80.stages import MultitaskExperiment
 from companion.running.job import Job
 from companion.running.jobs import JobsFailedError, default_workers, values_of
 from companion.running.paths import PROJECT, writable_folder
-from companion.running.results import save_table
+from companion.running.results import results_table, save_table
 from companion.single_task.experiment import SingleTaskExperiment
 from companion.single_task.runner import Algorithm, SingleTaskSettings
 from companion.single_task.scales import settings_for
@@ -177,7 +178,9 @@ EXPERIMENTS: dict[str, tuple[str, Callable[[int, Path], Tables]]] = {
 def main() -> None:
     """Run one experiment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", metavar="experiment", choices=[*EXPERIMENTS, "figures", "tables"], help="one of those above")
+    parser.add_argument(
+        "experiment", metavar="experiment", choices=[*EXPERIMENTS, "figures", "policies", "tables"], help="one of those above"
+    )
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--runs-dir", default="runs/recorded")
     arguments = parser.parse_args()
@@ -186,6 +189,11 @@ def main() -> None:
         from companion.paper.recorded_figures import draw_recorded
 
         return draw_recorded()
+    if name == "policies":
+        from companion.mt80.pictures import film_shipped, learned
+
+        path = film_shipped(PROJECT / "figures" / "policies.gif", learned(results_table("multitask_80"))[:12])
+        return print(f"written: {path.relative_to(PROJECT)}")
     if name == "tables":
         from companion.paper.tables import TABLES, tables_page
 

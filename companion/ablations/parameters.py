@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from companion.mt80.scales import MULTITASK_SCALES, MultitaskScale
-from companion.running.jobs import Engine, default_workers
 from companion.running.notebook import Names, Robots, all_of
 from companion.running.parameters import override, parse_list
 from companion.single_task.experiment import SingleTaskExperiment
@@ -34,8 +33,6 @@ class AblationParameters(Robots):
     train_seeds: int | None = Field(
         None, ge=1, le=100, description="the number of training seeds of each variation; None means 1 at scale quick, else 3"
     )
-    engine: Engine = Field("local", description="where jobs run: local or ray")
-    workers: int | None = Field(None, ge=1, le=1024, description="the number of processes; None means one per core")
 
     @field_validator("ablations")
     @classmethod
@@ -72,10 +69,7 @@ class AblationParameters(Robots):
             runs_dir=self.runs_folder() / "extraction",
             data_dir=self.runs_folder() / "extraction" / "episodes",
             train_seeds=self.train_seeds or ABLATION_SCALES[self.scale].train_seeds,
-            device=self.device_name(),
-            workers=self.workers or default_workers(),
-            engine=self.engine,
-            progress=progress,
+            **self.runner(progress),
         )
 
     def experiments(self, name: str, *, progress: bool = True) -> dict[str, SingleTaskExperiment]:
@@ -86,8 +80,5 @@ class AblationParameters(Robots):
             self.train_seeds or ABLATION_SCALES[self.scale].train_seeds,
             self.runs_folder(),
             changes=self._changes(),
-            device=self.device_name(),
-            workers=self.workers or default_workers(),
-            engine=self.engine,
-            progress=progress,
+            **self.runner(progress),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from fractions import Fraction
@@ -13,8 +12,8 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import BeforeValidator
 
-from companion.running.jobs import Engine
 from companion.running.parameters import override
+from companion.running.paths import read_toml, shown
 from companion.single_task.experiment import SingleTaskExperiment, curves_table, results_table, train_together
 from companion.single_task.runner import Algorithm, SingleTaskSettings
 from companion.single_task.scales import settings_for
@@ -59,13 +58,13 @@ def read_ablations(path: Path) -> dict[str, Ablation]:
     Raises:
         AblationError: Names the file, the question, and what is unknown, missing or wrong.
     """
-    found, content = {}, tomllib.loads(path.read_text())
+    found, content = {}, read_toml(path, AblationError)
     for name, question in content["questions"].items():
         try:
             variations = [_variation(content["changes"], given) for given in question.pop("variations", [])]
             found[name] = Ablation(**question, variations=variations)
         except (SettingError, TypeError) as error:
-            raise AblationError(f"{path.name}: question {name!r}: {error}") from None
+            raise AblationError(f"{shown(path)}: question {name!r}: {error}") from None
     return found
 
 
@@ -83,30 +82,39 @@ ABLATIONS = read_ablations(Path(__file__).with_name("questions.toml"))
 
 
 def ablation_experiments(
-    name: str, scale: str, train_seeds: int, runs_dir: Path, *, changes: dict[str, Any] | None = None, device: str = "cpu",
-    workers: int = 2, engine: Engine = "local", progress: bool = True,
-) -> dict[str, SingleTaskExperiment]:  # fmt: skip
-    """One experiment a variation, by its label. changes: settings of the scale replaced in all of them."""
+    name: str, scale: str, train_seeds: int, runs_dir: Path, *, changes: dict[str, Any] | None = None, **runner: Any
+) -> dict[str, SingleTaskExperiment]:
+    """Make the experiments of a question, one a variation.
+
+    Args:
+        name: A key of `ABLATIONS`.
+        scale: A key of `SINGLE_TASK_SCALES`.
+        train_seeds: Seeds of each variation.
+        runs_dir: The folder of runs.
+        changes: Settings of the scale that are replaced in all of them.
+        runner: Where they are computed: device, workers, engine and progress of `SingleTaskExperiment`.
+
+    Returns:
+        Label of the variation -> experiment.
+    """
     if name not in ABLATIONS:
         raise ValueError(f"no ablation {name!r}; known: {', '.join(ABLATIONS)}")
     ablation = ABLATIONS[name]
     common = override(settings_for(scale, ablation.task), changes or {})
-    runner = {"device": device, "workers": workers, "engine": engine, "progress": progress}
-    return {
-        v.label: SingleTaskExperiment(
-            tasks=(ablation.task,), algorithms=(v.algorithm,), settings={ablation.task: _settings(common, v)},
-            train_seeds=train_seeds, runs_dir=runs_dir, stiffness=v.stiffness, **runner,
-        )
-        for v in ablation.variations
-    }  # fmt: skip
+    made = {}
+    for v in ablation.variations:
+        sizes = {ablation.task: _settings(common, v)}
+        how = {"stiffness": v.stiffness, **runner}
+        made[v.label] = SingleTaskExperiment((ablation.task,), (v.algorithm,), sizes, train_seeds, runs_dir, **how)
+    return made
 
 
 def _settings(common: SingleTaskSettings, variation: Variation) -> SingleTaskSettings:
     """The settings of one variation."""
-    settings = override(common, variation.overrides)
+    sizes = override(common, variation.overrides)
     where = {"pwm": "pwm.actor_critic", "pwm_offline": "offline.policy"}.get(variation.algorithm, variation.algorithm)
     updates = f"{where}.updates"
-    return override(settings, {updates: max(1, round(variation.longer * attrgetter(updates)(settings)))})
+    return override(sizes, {updates: max(1, round(variation.longer * attrgetter(updates)(sizes)))})
 
 
 def run_ablation(name: str, experiments: dict[str, SingleTaskExperiment]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from companion.running.notebook import Common
 from companion.running.parameters import override
@@ -21,7 +21,9 @@ class BallWallParameters(Common):
     """notebooks/00_ball_wall.ipynb."""
 
     notebook = "00_ball_wall"
-    seeds: int | None = Field(None, ge=1, le=1000, description="the number of seeds, at least 2; None means the scale's number")
+    seeds: int | None = Field(
+        None, ge=2, le=1000, description="the number of seeds, at least 2 for an interval over them; None means the scale's number"
+    )
     start: float = Field(-math.pi, ge=-math.pi, le=math.pi, description="where gradient descent starts, rad in [-pi, pi]")
     lr: float = Field(0.01, gt=0, le=1, description="the step size of gradient descent, in (0, 1]")
     wall: float = Field(5.0, description="the wall's place, m, in (0, 1000]")
@@ -31,13 +33,6 @@ class BallWallParameters(Common):
     gravity: float = Field(9.81, description="gravity, m/s^2, in (0, 1000]")
     time: float = Field(2.0, description="when the ball's place counts, s, in (0, 1000]")
     contact_time: Literal["corrected", "released"] = Field("corrected", description="Eq. 11 corrected, or as released")
-
-    @field_validator("seeds")
-    @classmethod
-    def _more_than_one(cls, value: int) -> int:
-        if value == 1:
-            raise ValueError("an interval over seeds needs at least 2")
-        return value
 
     def world(self) -> BallWall:
         """Make the world of these parameters."""

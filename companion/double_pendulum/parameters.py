@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pandas as pd
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from companion.double_pendulum.study import Study, run_study
 from companion.double_pendulum.training import DOUBLE_PENDULUM_SCALES, DoublePendulumScale
@@ -23,20 +23,13 @@ class DoublePendulumParameters(OnTheCPU):
 
     notebook = "01_double_pendulum"
     horizons: int | None = Field(
-        None, ge=1, le=200, description="the longest horizon of the sweep, at least 2; None means the scale's number"
+        None, ge=2, le=200, description="the longest horizon of the sweep, at least 2 for a curve; None means the scale's number"
     )
     samples: int | None = Field(
-        None, ge=1, le=100_000, description="N, Monte-Carlo samples of a gradient, at least 2; None means the scale's number"
+        None, ge=2, le=100_000, description="N, Monte-Carlo samples of a gradient, at least 2 for a variance; None means the scale's number"
     )
     shac_seeds: int | None = Field(None, ge=1, le=100, description="the number of SHAC runs; None means the scale's number")
     workers: int | None = Field(None, ge=1, le=1024, description="the number of processes; None means one per core")
-
-    @field_validator("horizons", "samples")
-    @classmethod
-    def _more_than_one(cls, value: int) -> int:
-        if value == 1:
-            raise ValueError("a variance and a curve need at least 2")
-        return value
 
     @model_validator(mode="after")
     def _overrides_exist(self) -> DoublePendulumParameters:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from companion.running.runs import Run, single_thread, train
 from companion.running.scales import read_scales
+from companion.running.together import Together
 from pwmlib.data import SliceSampler
 from pwmlib.data.checkpoints import load_state, save_state, write_atomic
 from pwmlib.evaluation.predictions import held_out_fit
@@ -73,30 +74,20 @@ class _Sizes:
     action_dim: int = 1
 
 
-class _RecordedSHAC:
-    """SHAC with everything that it sees, as one resumable learner."""
+class _Stream:
+    """Everything that a learner sees and does, [steps, environments, 14]."""
 
-    def __init__(self, scale: DoublePendulumScale, seed: int):
-        self.stream: list[Tensor] = []
-        env = DifferentiableEnv(ENV, scale.envs, seed=seed)
-        self.learner = SHAC(env, scale.shac, seed=seed, spread=False, record=self._record)
+    def __init__(self) -> None:
+        self.rolls: list[Tensor] = []
 
-    def _record(self, roll: Rollout) -> None:
-        self.stream.append(torch.cat([roll.states, roll.reached, roll.actions, roll.rewards[..., None]], -1))
+    def record(self, roll: Rollout) -> None:
+        self.rolls.append(torch.cat([roll.states, roll.reached, roll.actions, roll.rewards[..., None]], -1))
 
-    @property
-    def step(self) -> int:
-        return self.learner.step
+    def state_dict(self) -> Tensor:
+        return torch.cat(self.rolls) if self.rolls else torch.zeros(0)
 
-    def update(self) -> dict[str, float]:
-        return self.learner.update()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"learner": self.learner.state_dict(), "stream": torch.cat(self.stream) if self.stream else torch.zeros(0)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.learner.load_state_dict(state["learner"])
-        self.stream = [state["stream"]] if len(state["stream"]) else []
+    def load_state_dict(self, state: Tensor) -> None:
+        self.rolls = [state] if len(state) else []
 
 
 def replay_rows(stream: Tensor, *, length: int, most: int = 8000) -> np.ndarray:
@@ -116,13 +107,14 @@ def shac_job(scale: DoublePendulumScale, seed: int, runs_dir: str) -> dict[str, 
     run = Run(runs_dir, "shac", f"seed{seed}", {"scale": [scale.shac, scale.envs], "seed": seed})
 
     def work(run: Run) -> dict[str, Any]:
-        learner = _RecordedSHAC(scale, seed)
-        train(run, learner, scale.shac.updates, checkpoint_every=scale.checkpoint_every, log_every=10)
-        rows = replay_rows(torch.cat(learner.stream), length=ENVS[ENV].episode_length)
+        stream, env = _Stream(), DifferentiableEnv(ENV, scale.envs, seed=seed)
+        shac = SHAC(env, scale.shac, seed=seed, spread=False, record=stream.record)
+        train(run, Together(learner=shac, stream=stream), scale.shac.updates, checkpoint_every=scale.checkpoint_every, log_every=10)
+        rows = replay_rows(torch.cat(stream.rolls), length=ENVS[ENV].episode_length)
         buffer = io.BytesIO()
         np.save(buffer, rows)
         write_atomic(run.folder / "replay.npy", buffer.getbuffer())
-        returns = evaluate_policy(learner.learner.actor, ENV)
+        returns = evaluate_policy(shac.actor, ENV)
         return {"seed": seed, "return": float(returns.mean()), "episodes": len(rows), "folder": str(run.folder)}
 
     with single_thread():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,32 +82,31 @@ def _replay(t: Task, plan: DataPlan, folder: str) -> list[Episode]:
 
 
 def behaviour_quantiles(index: pd.DataFrame, *, each_task: bool = False) -> pd.DataFrame:
-    """Per suite (each_task: per task) and behaviour: tasks, episodes, mean, 10th, 50th and 90th percentile of the returns, and the shares
-    that end in success and that touch it. index: one line an episode, as of `EpisodeStore.index`."""
+    """Summarise the data by suite (each_task: by task) and behaviour.
+
+    Args:
+        index: One line an episode, as of `EpisodeStore.index`.
+        each_task: Whether tasks stand apart.
+
+    Returns:
+        Columns tasks (of a suite), episodes, mean, p10, p50, p90 of the returns, and the shares success and touched.
+    """
     suites = {name: find_task(name).suite for name in index["task"].unique()}
-    keys = ["suite", *(["task"] if each_task else []), "behaviour"]
-    rows = []
-    for group, episodes in index.assign(suite=index["task"].map(suites)).groupby(keys, sort=False):
-        counts = {} if each_task else {"tasks": episodes["task"].nunique()}
-        counts |= {"episodes": len(episodes), "mean": episodes["return"].mean()}
-        quantiles = dict(zip(("p10", "p50", "p90"), episodes["return"].quantile([0.1, 0.5, 0.9]), strict=True))
-        shares = {name: episodes[name].astype(float).mean() for name in ("success", "touched")}
-        rows.append({**dict(zip(keys, group, strict=True)), **counts, **quantiles, **shares})
-    return pd.DataFrame(rows)
+    flags = {name: index[name].astype(float) for name in ("success", "touched")}
+    groups = index.assign(suite=index["task"].map(suites), **flags).groupby(
+        ["suite", *(["task"] if each_task else []), "behaviour"], sort=False
+    )
+    tasks = {} if each_task else {"tasks": ("task", "nunique")}
+    numbers = {"episodes": ("return", "size"), "mean": ("return", "mean"), **_percentiles("p")}
+    return groups.agg(**tasks, **numbers, success=("success", "mean"), touched=("touched", "mean")).reset_index()
 
 
 def data_quantiles(index: pd.DataFrame) -> pd.DataFrame:
-    """Per task: number of episodes, 10th, 50th and 90th percentile of their returns, and the share that ends in success."""
-    rows = []
-    for name, group in index.groupby("task", sort=False):
-        quantiles = group["return"].quantile([0.1, 0.5, 0.9]).to_numpy()
-        labels = ("data_p10", "data_p50", "data_p90")
-        rows.append(
-            {
-                "task": name,
-                "episodes": len(group),
-                **dict(zip(labels, quantiles, strict=True)),
-                "data_success": group["success"].astype(float).mean(),
-            }
-        )
-    return pd.DataFrame(rows)
+    """Summarise the data by task: number of episodes, percentiles of their returns, and the share that ends in success."""
+    groups = index.assign(data_success=index["success"].astype(float)).groupby("task", sort=False)
+    return groups.agg(episodes=("return", "size"), **_percentiles("data_p"), data_success=("data_success", "mean")).reset_index()
+
+
+def _percentiles(prefix: str) -> dict[str, tuple[str, Callable[[pd.Series], float]]]:
+    """Three aggregations of the returns, by name."""
+    return {f"{prefix}{percent}": ("return", partial(pd.Series.quantile, q=percent / 100)) for percent in (10, 50, 90)}

@@ -11,6 +11,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from companion.reporting.colours import METHODS, colours_of
+from companion.reporting.drawings import whisker
 from companion.reporting.statistics import Aggregate, aggregate
 from companion.reporting.style import WIDTH
 
@@ -61,8 +62,7 @@ def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     for i, (name, a) in enumerate(aggregates.items()):
         right.bar(i, a.value, color="#0072B2" if name.startswith("PWM") else "0.6", width=0.6)
-        if a.low is not None:
-            right.errorbar(i, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=4, lw=1.2)
+        whisker(right, i, a.value, a.low, a.high)
     right.set_xticks(range(len(aggregates)), [name.replace(" ", "\n") for name in aggregates], fontsize=8)
     resampled = next(iter(aggregates.values())).resampled
     right.set(ylim=(0, 1.02), ylabel="normalised score", title="IQM, 95 % interval\n" + resampled.split(",")[0])
@@ -120,8 +120,7 @@ def compared_scores(table: pd.DataFrame, title: str) -> Figure:
         part = part.assign(train_seed=part.groupby("task").cumcount(), score=part["score"] / 100)
         a = aggregate(part)["iqm"]
         right.bar(i, a.value, color=colour, width=0.6)
-        if a.low is not None:
-            right.errorbar(i, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=4, lw=1.2)
+        whisker(right, i, a.value, a.low, a.high)
     runs = [table[table["method"] == m].groupby("task").size().max() for m in methods]
     labels = [f"{fill(m, 12)}\n({n} run{'s' if n > 1 else ''})" for m, n in zip(methods, runs, strict=True)]
     right.set_xticks(range(len(methods)), labels, fontsize=7)
@@ -136,12 +135,11 @@ def aggregate_bars(ours: Mapping[str, Aggregate], published: pd.DataFrame) -> Fi
     names = []
     for i, (name, a) in enumerate(ours.items()):
         ax.bar(i, a.value, color=OURS if name.startswith("PWM") else "0.6", width=0.6)
-        if a.low is not None:
-            ax.errorbar(i, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=4, lw=1.2)
+        whisker(ax, i, a.value, a.low, a.high)
         names.append(f"{name},\nours")
     for i, row in enumerate(published.itertuples(), len(ours)):
         ax.bar(i, row.iqm, facecolor="none", edgecolor=PUBLISHED.get(row.method, ("", "0.4"))[1], lw=1.5, width=0.6)
-        ax.errorbar(i, row.iqm, [[row.iqm - row.lo], [row.hi - row.iqm]], color="black", capsize=4, lw=1.2)
+        whisker(ax, i, row.iqm, row.lo, row.hi)
         names.append(row.method.replace(", ", ",\n"))
     ax.set_xticks(range(len(names)), names, fontsize=8)
     ax.set(ylim=(0, 1.02), ylabel="IQM of normalised scores")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from companion.running.runs import Run, resolve_device, train
 from pwmlib.data import make_behaviour
@@ -22,7 +23,7 @@ from pwmlib.tasks import task as find_task
 
 from .experiment import ExperimentRuns
 
-__all__ = ["collection_job", "gate_job", "policy_job", "random_job", "shipped_policy_job", "stacked_job"]
+__all__ = ["collection_job", "gate_job", "policy_job", "random_job", "shipped_policy_job", "stacked_job", "trained_policy"]
 
 COLLECTION_SEED = 1000
 """Seeds of policies that collect start here, apart from those of the policies that are judged."""
@@ -121,10 +122,24 @@ def policy_job(experiment: ExperimentRuns, index: int, seed: int) -> dict[str, A
     return experiment.policy_run(index, seed).execute(work)
 
 
+def trained_policy(experiment: ExperimentRuns, index: int, seed: int, stack: Sequence[tuple[int, int]] | None) -> Actor:
+    """Read the policy that `policy_job` extracted, or `stacked_job` together with others; stack: those, or None."""
+    scale, model = experiment.scale, experiment.load_world_model()
+    view = FrozenWorldModel(model, experiment.model_index(index))
+    if stack is None:
+        saved = experiment.policy_run(index, seed).load_checkpoint()
+        learner = PWM(view, None, scale.policy)
+        learner.load_state_dict(saved)
+        return learner.actor
+    members = [Member(experiment.model_index(i), s, lambda batch, generator: torch.empty(0)) for i, s in stack]
+    together = StackedPolicies(model, members, scale.policy)
+    together.load_state_dict(stacked_run(experiment, stack).load_checkpoint()["stack"])
+    return together.actors[stack.index((index, seed))]
+
+
 def stacked_job(experiment: ExperimentRuns, members: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
     """What `policy_job` does, for many (task index, seed) at once on one device; one resumable run. Returns their lines."""
     scale = experiment.scale
-    params = [experiment.policy_run(i, seed).params for i, seed in members]
 
     def work(run: Run) -> list[dict[str, Any]]:
         device = resolve_device(experiment.device)
@@ -138,7 +153,13 @@ def stacked_job(experiment: ExperimentRuns, members: Sequence[tuple[int, int]]) 
         train(run, learner, scale.policy.updates, evaluate=learner.evaluate, **every)
         return learner.lines()
 
-    return Run(experiment.runs_dir, "policies_stacked", f"{len(members)}-policies", params).execute(work)
+    return stacked_run(experiment, members).execute(work)
+
+
+def stacked_run(experiment: ExperimentRuns, members: Sequence[tuple[int, int]]) -> Run:
+    """Name the run of `stacked_job`."""
+    params = [experiment.policy_run(i, seed).params for i, seed in members]
+    return Run(experiment.runs_dir, "policies_stacked", f"{len(members)}-policies", params)
 
 
 class _Evaluated:

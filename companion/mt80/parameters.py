@@ -17,9 +17,11 @@ from pwmlib.model.training import Variant
 from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.settings import SettingError
 from pwmlib.tasks import STRATIFIED, Task, select_tasks
+from pwmlib.tasks.video import RendererMissingError
 
 from .fine_tuning import FineTuning, divisible
 from .peers import Comparison, MultitaskPeers
+from .pictures import Watched
 from .published_model import DIFFERENCES, PublishedModel
 from .scales import FINE_TUNED, MultitaskScale, joint_training, multitask_scale
 from .shipped_model import SHIPPED, Artefacts
@@ -56,9 +58,10 @@ class MultitaskParameters(Common):
         [], description="what PWM is compared with here: any of tdmpc2, one_policy, horizon; tdmpc2 and horizon need the episodes"
     )
     fine_tune: Names = Field([], description="names of tasks on which policies learn online at the end; empty means the scale's choice")
+    watch: Names = Field([], description="names of tasks whose first policies are shown at work; empty means the first four of the run")
     compared_tasks: int = Field(12, ge=1, le=80, description="how many of the tasks, in the stratified order, are compared")
 
-    @field_validator("task_names", "fine_tune")
+    @field_validator("task_names", "fine_tune", "watch")
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:
         if value:
@@ -68,9 +71,11 @@ class MultitaskParameters(Common):
     @model_validator(mode="after")
     def _runnable(self) -> MultitaskParameters:
         self.scaled()
-        unselected = [name for name in self.fine_tune if name not in {t.name for t in self.selected()}]
-        if unselected:
-            raise SettingError("fine_tune", self.fine_tune, f"{unselected[0]} is not among the tasks of this run")
+        selected = {t.name for t in self.selected()}
+        for field in ("fine_tune", "watch"):
+            unselected = [name for name in getattr(self, field) if name not in selected]
+            if unselected:
+                raise SettingError(field, getattr(self, field), f"{unselected[0]} is not among the tasks of this run")
         if self.fine_tune and not divisible(self.scaled().model):
             said = "a world model that is residual or has spectral norms cannot be fine-tuned by task"
             raise SettingError("fine_tune", self.fine_tune, said)
@@ -122,6 +127,15 @@ class MultitaskParameters(Common):
     def selected(self) -> tuple[Task, ...]:
         """Select the tasks of this run."""
         return select_tasks(self.tasks, self.task_names)
+
+    def watched(self, experiment: MultitaskExperiment) -> list[Watched]:
+        """Film the first policy of each task in `watch`; [] with a printed sentence where MuJoCo cannot render."""
+        names = self.watch or [t.name for t in experiment.tasks[:4]]
+        try:
+            return [experiment.watch(i) for i, t in enumerate(experiment.tasks) if t.name in names]
+        except RendererMissingError as error:
+            print(error)
+            return []
 
     def peers(self, experiment: MultitaskExperiment) -> MultitaskPeers:
         """The comparisons on the first `compared_tasks` of the stratified order that are in the experiment."""

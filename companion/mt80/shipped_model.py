@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from companion.running.runs import plain
 from companion.running.stamp import environment_stamp
 from pwmlib.data import EpisodeStore, SliceSampler
 from pwmlib.data.checkpoints import CheckpointError, check_file, checksums, load_state, read_json, save_state, write_atomic, write_json
-from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.optimizer.actor_critic import Actor
+from pwmlib.settings import SettingError
 from pwmlib.tasks import Task, task
 
 __all__ = ["SHIPPED", "Artefacts", "ship", "ship_policies"]
@@ -76,12 +76,10 @@ class Artefacts:
     def world_model(self) -> WorldModel:
         """Load the trained world model."""
         state = load_state(self._file("world_model.safetensors"))
-        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in state["config"].items()}
-        two_hot = TwoHot(**settings.pop("two_hot")) if settings["two_hot"] else None
-        unknown = set(settings) - {f.name for f in fields(WorldModelConfig)}
-        if unknown:
-            raise CheckpointError(f"{self.folder}: settings {sorted(unknown)} that this version does not know")
-        config = WorldModelConfig(**{k: v for k, v in settings.items() if k != "two_hot"}, two_hot=two_hot)
+        try:
+            config = WorldModelConfig(**state["config"])
+        except (TypeError, SettingError) as error:
+            raise CheckpointError(f"{self.folder}: settings that this version does not know: {error}") from None
         dims = [t.action_dim for t in self.tasks]
         model = WorldModel(state["obs_dim"], state["action_dim"], tasks=len(dims), action_dims=dims, config=config)
         model.load_state_dict(state["weights"])

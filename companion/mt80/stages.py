@@ -21,6 +21,7 @@ from pwmlib.data import EpisodeStore, SliceSampler
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.data.published_chunks import import_chunks, task_set
 from pwmlib.evaluation.predictions import held_out_fit
+from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer
 from pwmlib.model.world_model import WorldModel
 from pwmlib.settings import settings
@@ -28,7 +29,8 @@ from pwmlib.settings import settings
 from .cost import cost_line
 from .episodes import behaviour_quantiles, data_quantiles, generation_job, generation_run
 from .experiment import ExperimentRuns, StageFailedError
-from .jobs import collection_job, gate_job, policy_job, random_job, shipped_policy_job, stacked_job
+from .jobs import collection_job, gate_job, policy_job, random_job, shipped_policy_job, stacked_job, trained_policy
+from .pictures import Watched, watch
 from .scales import joint_training
 
 __all__ = ["MultitaskExperiment"]
@@ -151,13 +153,29 @@ class MultitaskExperiment(ExperimentRuns):
         self.train_world_model()
         each = [(i, seed) for i in (range(len(self.tasks)) if only is None else only) for seed in range(self.train_seeds)]
         note_plan(self.runs_dir, "policies", [self.policy_run(i, seed) for i, seed in each])
-        if self.stacked or (self.stacked is None and resolve_device(self.device).type == "cuda"):
+        if self._together:
             return pd.DataFrame([row for part in _parts(each, STACK) for row in stacked_job(self._for_job(), part)])
         jobs = [
             Job(f"{self.tasks[i].name} seed {seed}", policy_job, {"experiment": self._for_job(), "index": i, "seed": seed})
             for i, seed in each
         ]
         return pd.DataFrame(self._run(jobs, "policies"))
+
+    @property
+    def _together(self) -> bool:
+        """Whether policies are extracted together."""
+        return self.stacked or (self.stacked is None and resolve_device(self.device).type == "cuda")
+
+    def watch(self, index: int, seed: int = 0) -> Watched:
+        """Film a task's policy in the real task, once `extract_policies` has extracted those of all tasks.
+
+        Raises:
+            RendererMissingError: MuJoCo finds nothing to render with.
+        """
+        parts = _parts([(i, s) for i in range(len(self.tasks)) for s in range(self.train_seeds)], STACK)
+        stack = next(part for part in parts if (index, seed) in part) if self._together else None
+        actor = trained_policy(self, index, seed, stack)
+        return watch(self.tasks[index], 0, actor, FrozenWorldModel(self.load_world_model(), self.model_index(index)))
 
     def results(self) -> pd.DataFrame:
         """The table of the experiment: each policy's score beside random behaviour, the data, planning, and the model's belief."""

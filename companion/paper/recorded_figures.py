@@ -65,22 +65,6 @@ def simulator_overview(shac: pd.DataFrame, speed: pd.DataFrame) -> Figure:
     return figure
 
 
-def _fine_tuning(anew: pd.DataFrame, extracted: pd.DataFrame, results: pd.DataFrame) -> Figure:
-    return mt80.fine_tuning_curves(pd.concat([anew, extracted]), results)
-
-
-def _aggregates(table: pd.DataFrame) -> Figure:
-    return mt80.aggregate_bars(multitask_aggregates(table), published_aggregates())
-
-
-def _four_tasks(table: pd.DataFrame) -> Figure:
-    return mt80.multitask_scores(table, multitask_aggregates(table))
-
-
-def _compared(number: str) -> Callable[[pd.DataFrame], Figure]:
-    return partial(mt80.compared_scores, title=f"Fig. {number}, in our numbers")
-
-
 def ablation_figure(name: str) -> str:
     """The name of its file: that of the paper's figure, where the ablation is one."""
     number = re.fullmatch(r"Fig\. (\d+)(\w?)", ABLATIONS[name].figure)
@@ -98,16 +82,22 @@ DRAWN: dict[str, Recorded] = {
     "double_pendulum_switches": Recorded("none: what units and formula do to Fig. 3", ["double_pendulum"], gradient_switches),
     "double_pendulum_fidelity": Recorded("none: bias of the gradients of Fig. 3", ["double_pendulum_fidelity"], gradient_fidelity_curves),
     "double_pendulum_growth": Recorded("none: why Fig. 3 looks as it does", ["double_pendulum_growth"], disturbance_growth),
-    "multitask_tdmpc2": Recorded("Fig. 6", ["multitask_tdmpc2"], _compared("6")),
-    "multitask_one_policy": Recorded("Fig. 18", ["multitask_one_policy"], _compared("18")),
-    "multitask_horizon": Recorded("Fig. 14", ["multitask_horizon"], _compared("14")),
+    "multitask_tdmpc2": Recorded("Fig. 6", ["multitask_tdmpc2"], partial(mt80.compared_scores, title="Fig. 6, in our numbers")),
+    "multitask_one_policy": Recorded("Fig. 18", ["multitask_one_policy"], partial(mt80.compared_scores, title="Fig. 18, in our numbers")),
+    "multitask_horizon": Recorded("Fig. 14", ["multitask_horizon"], partial(mt80.compared_scores, title="Fig. 14, in our numbers")),
     "multitask_fine_tuning": Recorded(
-        "none: App. C.4 from the shipped world model", ["fine_tuning", "fine_tuning_extracted", "multitask_80"], _fine_tuning
+        "none: App. C.4 from the shipped world model",
+        ["fine_tuning", "fine_tuning_extracted", "multitask_80"],
+        lambda anew, extracted, results: mt80.fine_tuning_curves(pd.concat([anew, extracted]), results),
     ),
     "online": Recorded("none: App. C.4 on single tasks", ["online"], mt80.online_curves),
-    "fig06_multitask_80_tasks": Recorded("Fig. 6, left", ["multitask_80"], _aggregates),
+    "fig06_multitask_80_tasks": Recorded(
+        "Fig. 6, left", ["multitask_80"], lambda t: mt80.aggregate_bars(multitask_aggregates(t), published_aggregates())
+    ),
     "fig15_multitask_80_tasks": Recorded("Fig. 15, 16", ["multitask_80"], lambda t: mt80.many_task_scores(t, published_scores())),
-    "multitask_quick": Recorded("four tasks of Fig. 15, small", ["multitask_quick"], _four_tasks),
+    "multitask_quick": Recorded(
+        "four tasks of Fig. 15, small", ["multitask_quick"], lambda t: mt80.multitask_scores(t, multitask_aggregates(t))
+    ),
     "fig08b_extraction": Recorded("Fig. 8b", ["extraction"], extraction_curves),
 }
 for _name, _ablation in ABLATIONS.items():

@@ -6,7 +6,6 @@ for every combination of its lists' entries: what an entry has is a word too, or
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from itertools import product
@@ -17,7 +16,7 @@ from typing import Any, Literal, get_args
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
-from companion.running.paths import shown
+from companion.running.paths import read_toml, shown
 from companion.running.results import TableNotRecordedError, provenance, results_table
 from pwmlib.errors import ExplainedError
 
@@ -119,11 +118,7 @@ def _explained(call: Mapping[str, Any], read, place: str) -> Cell | None:
 
 def read_claims(path: Path) -> tuple[str, list[Claim]]:
     """The section and its claims. Raises ClaimError, which names the file, the claim, and the key that is missing, unknown or wrong."""
-    file = shown(path)
-    try:
-        content = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise ClaimError(f"{file}: not a TOML file ({error})") from None
+    file, content = shown(path), read_toml(path, ClaimError)
     if set(content) - {"words"} != {"section", "claim"}:
         raise ClaimError(f"{file}: expected section, [words] and [[claim]], found {', '.join(content)}")
     known = {field.name for field in fields(Claim)}

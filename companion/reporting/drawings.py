@@ -16,7 +16,7 @@ from scipy.stats import trim_mean
 from .colours import colours_of
 from .released import aligned, iqm_curve
 
-__all__ = ["bars", "bars_figure", "iqm_curves", "message_panel", "score_pairs"]
+__all__ = ["bars", "bars_figure", "iqm_curves", "message_panel", "score_pairs", "whisker"]
 
 
 def bars(ax: Axes, table: pd.DataFrame, *, width: int = 14, fontsize: int = 8) -> None:
@@ -33,15 +33,19 @@ def bars(ax: Axes, table: pd.DataFrame, *, width: int = 14, fontsize: int = 8) -
     for place, row in zip(places, table.itertuples(), strict=True):
         colour, hollow = colours[row.label], getattr(row, "hollow", False)
         ax.bar(place, row.value, width=0.64 / together, facecolor="none" if hollow else colour, edgecolor=colour, lw=1.5)
-        if np.isfinite([row.low, row.high]).all():
-            # A percentile interval of few runs need not hold the aggregate itself.
-            ends = [[max(0.0, row.value - row.low)], [max(0.0, row.high - row.value)]]
-            ax.errorbar(place, row.value, ends, color="black", capsize=3, lw=1.2)
+        whisker(ax, place, row.value, row.low, row.high, capsize=3)
     slanted = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"} if len(ticks) > 6 else {}
     names = [textwrap.fill(str(name), 24 if slanted else width) for name in ticks]
     ax.set_xticks(range(len(ticks)), names, fontsize=fontsize, **slanted)
     ax.set_xlim(-0.55, len(ticks) - 0.45)
     ax.grid(axis="y", alpha=0.3)
+
+
+def whisker(ax: Axes, place: float, value: float, low: float | None, high: float | None, *, capsize: int = 4, lw: float = 1.2) -> None:
+    """Draw the interval of a bar, where it has one."""
+    if low is not None and high is not None and np.isfinite([low, high]).all():
+        # A percentile interval of few runs need not hold the aggregate itself.
+        ax.errorbar(place, value, [[max(0.0, value - low)], [max(0.0, high - value)]], color="black", capsize=capsize, lw=lw)
 
 
 ACROSS = 3

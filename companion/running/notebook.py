@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pandas as pd
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
+from companion.running.jobs import Engine, default_workers
 from companion.running.runs import resolve_device
 
 from .parameters import NotebookParameters, parse_list
@@ -100,15 +101,19 @@ class Robots(Common):
         "by_scale", description="'by_scale' (the CPU; at scale paper a GPU where there is one), 'auto', 'cpu' or a torch device"
     )
 
+    engine: Engine = Field("local", description="where jobs run: local or ray")
+    workers: int | None = Field(None, ge=1, le=1024, description="the number of processes; None means one per core")
+
     @field_validator("device")
     @classmethod
     def _usable(cls, value: str) -> str:
         return value if value == "by_scale" else super()._usable(value)
 
-    def device_name(self) -> str:
-        """Say what torch calls the device."""
+    def runner(self, progress: bool) -> dict[str, Any]:
+        """Say where runs are computed, as experiments take it; the device as torch calls it."""
         by_scale = "auto" if self.scale == "paper" else "cpu"
-        return str(resolve_device(by_scale if self.device == "by_scale" else self.device))
+        device = str(resolve_device(by_scale if self.device == "by_scale" else self.device))
+        return {"device": device, "workers": self.workers or default_workers(), "engine": self.engine, "progress": progress}
 
 
 def folded(title: str, table: pd.DataFrame) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from pwmlib.errors import ExplainedError
 
-__all__ = ["PROJECT", "OutputFolderError", "resolve", "shown", "writable_folder"]
+__all__ = ["PROJECT", "OutputFolderError", "read_toml", "resolve", "shown", "writable_folder"]
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The repository root in an editable install (what `make` sets up)."""
@@ -27,6 +29,14 @@ def resolve(path: str | Path) -> Path:
 def shown(path: Path) -> str:
     """The path as messages have it: inside the repository from its root."""
     return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
+
+
+def read_toml(path: Path, refused: type[Exception]) -> dict[str, Any]:
+    """Read a table that people write. Raises `refused`, which names the file, where it is not TOML."""
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise refused(f"{shown(path)}: not a TOML file ({error})") from None
 
 
 def writable_folder(path: str | Path, parameter: str) -> Path:

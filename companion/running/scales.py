@@ -6,7 +6,6 @@ default and "None" for none. An optional part exists in the columns in which one
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from pwmlib.errors import ExplainedError
 from pwmlib.settings import SettingError
 
 from .parameters import override
-from .paths import shown
+from .paths import read_toml, shown
 
 __all__ = ["ScaleError", "read_scales"]
 
@@ -37,11 +36,7 @@ def read_scales(path: Path, kind: type[T], *, parameters: bool = False) -> dict[
     Raises:
         ScaleError: Names the file, the setting, and what is allowed there.
     """
-    file = shown(path)
-    try:
-        content = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise ScaleError(f"{file}: not a TOML file ({error})") from None
+    file, content = shown(path), read_toml(path, ScaleError)
     columns = content.pop("columns", None)
     if not columns or not isinstance(columns, list):
         raise ScaleError(f"{file}: columns={columns!r} is not allowed: must be a list of the scales' names")

@@ -1,8 +1,6 @@
-"""What single-task runs are about to spend, said before they start."""
+"""What a single-task run is about to spend."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -11,7 +9,7 @@ from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.optimizer.online_robots import OnlinePWMConfig
 from pwmlib.sim.registry import env_spec
 
-__all__ = ["core_seconds", "cost_line", "model_weights"]
+__all__ = ["core_seconds", "duration", "model_weights"]
 
 ROBOT = {"hopper": 1.0, "ant": 1.3, "anymal": 1.5, "humanoid": 3.0, "snu_like": 6.0}
 """Cost of what is done with a robot, relative to Hopper's."""
@@ -67,21 +65,7 @@ def core_seconds(algorithm: Algorithm, task: str, settings: SingleTaskSettings) 
     return settings.sac.updates * settings.sac.steps * (0.01 * robot + 0.012 * settings.sac.gradient_steps)
 
 
-def cost_line(
-    tasks: Sequence[str], algorithms: Sequence[Algorithm], seeds: int, settings: Mapping[str, SingleTaskSettings], *, workers: int,
-    device: str,
-) -> str:  # fmt: skip
-    """What is to be run at most and about how long it takes, with the dearest learner where it is most of it."""
-    each = {a: seeds * sum(core_seconds(a, task, settings[task]) for task in tasks) for a in algorithms}
-    total, dearest = sum(each.values()), max(each, key=each.get)
-    runs = f"{len(tasks)} task(s) x {len(algorithms)} algorithm(s) x {seeds} seed(s)"
-    processes = f"{workers} process{'es' if workers > 1 else ''}"
-    told = f"To do at most: {runs}; about {_time(total / max(1, workers))} on {processes}, without a GPU"
-    if len(each) > 1 and each[dearest] > total / 2:
-        told += f" ({each[dearest] / total:.0%} of it {dearest})"
-    return f"{told}. On a GPU, which was asked for here, no run of these sizes has been timed." if device.startswith("cuda") else f"{told}."
-
-
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Minutes, hours or days, as text."""
     minutes = seconds / 60
     return f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:,.0f} h" if minutes < 60 * 96 else f"{minutes / 60 / 24:,.0f} days"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +15,11 @@ from companion.running.job import Job
 from companion.running.jobs import Engine, devices, run_jobs
 from companion.running.runs import digest
 from companion.running.sweep import note_plan
-from companion.single_task.runner import Algorithm, SingleTaskSettings, load_policy, run_single_task, single_task_run
+from companion.single_task.runner import Algorithm, SingleTaskRun, SingleTaskSettings
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.settings import NUMBER, Count, settings
 
-from .cost import cost_line
+from .cost import core_seconds, duration
 
 __all__ = ["SingleTaskExperiment", "curves_table", "results_table", "train_together"]
 
@@ -38,25 +40,22 @@ class SingleTaskExperiment:
     engine: Engine = "local"
     progress: bool = True
 
-    def runs(self) -> list[dict[str, object]]:
-        """List the arguments of each run."""
-        return [
-            {
-                "algorithm": a,
-                "task": t,
-                "seed": s,
-                "settings": self.settings[t],
-                "stiffness": self.stiffness,
-                "runs_dir": str(self.runs_dir),
-            }
-            for t in self.tasks
-            for a in self.algorithms
-            for s in range(self.train_seeds)
-        ]
+    def runs(self) -> list[SingleTaskRun]:
+        """List every run."""
+        each = product(self.tasks, self.algorithms, range(self.train_seeds))
+        return [SingleTaskRun(a, t, s, self.settings[t], str(self.runs_dir), self.stiffness) for t, a, s in each]
 
     def cost(self) -> str:
-        """Say what all runs cost."""
-        return cost_line(self.tasks, self.algorithms, self.train_seeds, self.settings, workers=self.workers, device=self.device)
+        """Say what is to be run at most and about how long it takes, with the dearest learner where it is most of it."""
+        each = {a: self.train_seeds * sum(core_seconds(a, task, self.settings[task]) for task in self.tasks) for a in self.algorithms}
+        total, dearest = sum(each.values()), max(each, key=each.get)
+        runs = f"{len(self.tasks)} task(s) x {len(self.algorithms)} algorithm(s) x {self.train_seeds} seed(s)"
+        processes = f"{self.workers} process{'es' if self.workers > 1 else ''}"
+        told = f"To do at most: {runs}; about {duration(total / self.workers)} on {processes}, without a GPU"
+        if len(each) > 1 and each[dearest] > total / 2:
+            told += f" ({each[dearest] / total:.0%} of it {dearest})"
+        on_a_gpu = ". On a GPU, which was asked for here, no run of these sizes has been timed."
+        return told + (on_a_gpu if self.device.startswith("cuda") else ".")
 
     def save(self, name: str, table: pd.DataFrame) -> Path:
         """Write a table into the experiment's folder, named by what was run; returns its path."""
@@ -67,7 +66,7 @@ class SingleTaskExperiment:
 
     def policy(self, algorithm: Algorithm, task: str, seed: int):
         """The last policy of one of the runs, on the CPU: (observations, None) -> actions."""
-        return load_policy(algorithm, task, seed, self.settings[task], self.runs_dir, stiffness=self.stiffness)
+        return SingleTaskRun(algorithm, task, seed, self.settings[task], self.runs_dir, self.stiffness).policy()
 
     def train(self) -> list[dict[str, object]]:
         """All runs; a diverged one is among them with its reason, and one whose job crashed is listed as failed."""
@@ -88,24 +87,22 @@ def train_together(experiments: Sequence[SingleTaskExperiment]) -> list[list[dic
     They share the first one's folder, device, workers and engine. A run that stands in several is done once.
     """
     first = experiments[0]
-    each = [run for e in experiments for run in e.runs()]
-    runs = {single_task_run(**arguments).folder: arguments for arguments in each}
-    note_plan(first.runs_dir, "single tasks", [single_task_run(**arguments) for arguments in runs.values()])
+    runs = {run.run.folder: run for e in experiments for run in e.runs()}
+    note_plan(first.runs_dir, "single tasks", [run.run for run in runs.values()])
     each_its_own = devices(first.device, len(runs), engine=first.engine)
     jobs = [
-        Job(f"{a['task']} {a['algorithm']} seed {a['seed']}", run_single_task, {**a, "device": device})
-        for a, device in zip(runs.values(), each_its_own, strict=True)
+        Job(run.name, SingleTaskRun.train, {"self": replace(run, device=device)})
+        for run, device in zip(runs.values(), each_its_own, strict=True)
     ]
     gpus = "even" if first.device.startswith("cuda") else 0.0
     done = run_jobs(jobs, workers=first.workers, progress=first.progress, description="runs", engine=first.engine, gpus=gpus)
-    lines = dict(zip(runs, (r.value or _failed(a, r.error) for a, r in zip(runs.values(), done, strict=True)), strict=True))
-    return [[lines[single_task_run(**arguments).folder] for arguments in e.runs()] for e in experiments]
+    lines = {folder: r.value or _failed(run, r.error) for (folder, run), r in zip(runs.items(), done, strict=True)}
+    return [[lines[run.run.folder] for run in e.runs()] for e in experiments]
 
 
-def _failed(run: dict[str, object], error: str | None) -> dict[str, object]:
+def _failed(run: SingleTaskRun, error: str | None) -> dict[str, object]:
     nothing = {"last": float("nan"), "best": float("nan"), "updates": 0, "curve": []}
-    head = {"task": run["task"], "algorithm": run["algorithm"], "train_seed": run["seed"], "stiffness": run["stiffness"]}
-    return {**head, "status": "failed", "reason": error, **nothing}
+    return {**run.head(), "status": "failed", "reason": error, **nothing}
 
 
 def results_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
@@ -122,7 +119,7 @@ def results_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
 
 def curves_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
     """One line an evaluation: task, algorithm, train_seed, updates (of the policy), gradient_steps (of all networks), env_steps, wall_s,
-    cpu_s, mean_return, training_return and more; see `run_single_task`."""
+    cpu_s, mean_return, training_return and more; see `SingleTaskRun.train`."""
     cost, scores = ("gradient_steps", "env_steps", "wall_s", "cpu_s"), ("mean_return", "training_return", "std_over_episodes")
     columns = (*cost, *scores, "gradient_cosine", "gradient_batch_cosine", "gradient_norm_ratio", "reward_rmse")
     return pd.DataFrame(

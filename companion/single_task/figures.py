@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from companion.reporting.colours import colours_of
+from companion.reporting.drawings import whisker
 from companion.reporting.statistics import aggregate, performance_profile
 from pwmlib.sim.env import DifferentiableEnv
 from pwmlib.sim.render import render_frames
@@ -130,8 +131,7 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
             a = aggregate(part, score=point)["iqm"]
             colour = _COLOURS[NAMES[name]]
             left.bar(i + shift, a.value, width=0.38, facecolor=colour if solid else "none", edgecolor=colour, lw=1.5)
-            if a.low is not None:
-                left.errorbar(i + shift, a.value, [[a.value - a.low], [a.high - a.value]], color="black", capsize=3, lw=1)
+            whisker(left, i + shift, a.value, a.low, a.high, capsize=3, lw=1)
         for point, line in (("last", "-"), ("best", ":")):
             profile = performance_profile(part, np.linspace(0, 1.5, 61), score=point)
             right.plot(profile["threshold"], profile["fraction"], line, color=_COLOURS[NAMES[name]])

@@ -6,7 +6,6 @@ from typing import get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from companion.running.jobs import Engine, default_workers
 from companion.running.notebook import Names, Robots, all_of
 from companion.running.parameters import override
 from companion.single_task.runner import Algorithm, SingleTaskSettings
@@ -28,8 +27,6 @@ class SingleTaskParameters(Robots):
         None, ge=1, le=100, description="the number of training seeds of each; None means 2 at scale quick, 3 at laptop, else 5"
     )
     stiffness: float = Field(1.0, gt=0, le=1000, description="factor on the stiffness and damping of contacts (Fig. 7a), in (0, 1000]")
-    engine: Engine = Field("local", description="where jobs run: local or ray")
-    workers: int | None = Field(None, ge=1, le=1024, description="the number of processes; None means one per core")
 
     @field_validator("tasks")
     @classmethod
@@ -61,8 +58,5 @@ class SingleTaskParameters(Robots):
             train_seeds=self.train_seeds or chosen.train_seeds,
             runs_dir=self.runs_folder(),
             stiffness=self.stiffness,
-            device=self.device_name(),
-            workers=self.workers or default_workers(),
-            engine=self.engine,
-            progress=progress,
+            **self.runner(progress),
         )

@@ -72,6 +72,10 @@ class Watched:
     def _count(self, optimiser: object, args: object, kwargs: object) -> None:
         self.gradient_steps += 1
 
+    def cost(self) -> dict[str, float]:
+        """What was spent so far, as `Spent` names it."""
+        return {"gradient_steps": self.gradient_steps, "wall_s": self.wall, "cpu_s": self.cpu}
+
     def state_dict(self) -> dict[str, Any]:
         spent = {"wall": self.wall, "cpu": self.cpu, "gradient_steps": self.gradient_steps}
         return {"learner": self.learner.state_dict(), **spent}

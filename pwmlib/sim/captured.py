@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ __all__ = ["RolloutStep", "capture_rollout"]
 
 
 class RolloutStep(NamedTuple):
-    """What a rollout of H steps in E environments gives; time first."""
+    """What a rollout of H steps in E environments gives; the first axis is time."""
 
     rewards: Tensor
     """[H, E]."""
@@ -30,8 +31,6 @@ class RolloutStep(NamedTuple):
 
 
 class _Rollout(nn.Module):
-    """policy: observation [E, obs_dim] -> mean action [E, action_dim]; the action is tanh(mean + noise)."""
-
     def __init__(self, env: DifferentiableEnv, policy: nn.Module):
         super().__init__()
         self.policy, self.simulator = policy, env.simulator
@@ -50,11 +49,22 @@ class _Rollout(nn.Module):
         return torch.stack(rewards), torch.stack(seen), torch.stack(final), *flags, state, obs
 
 
-def capture_rollout(env: DifferentiableEnv, policy: nn.Module, *, horizon: int, captured: bool = True):
-    """A function (state, obs, noise [H, E, action_dim]) -> `RolloutStep`, differentiable in the policy's parameters.
+def capture_rollout(
+    env: DifferentiableEnv, policy: nn.Module, *, horizon: int, captured: bool = True
+) -> Callable[[Tensor, Tensor, Tensor], RolloutStep]:
+    """Make a function (state, obs, noise [H, E, action_dim]) -> `RolloutStep` that is differentiable in the policy's parameters.
 
     On a GPU the H forward and H backward kernels, and the policy between them, are two CUDA graphs. The recording itself takes a few
-    warm-up steps, which advance the environment's counters. captured=False: the same function without graphs (also on a CPU).
+    warm-up steps, which advance the environment's counters.
+
+    Args:
+        env: where the rollouts go.
+        policy: observation [E, obs_dim] -> mean action [E, action_dim]; the action is tanh(mean + noise).
+        horizon: H, control steps.
+        captured: False gives the same function without graphs, also on a CPU.
+
+    Raises:
+        ValueError: the environment is not on a GPU, though the rollout is to be captured.
     """
     rollout: nn.Module = _Rollout(env, policy)
     device = env.simulator.device
@@ -63,7 +73,9 @@ def capture_rollout(env: DifferentiableEnv, policy: nn.Module, *, horizon: int, 
     if captured:
         noise = torch.zeros(horizon, env.count, env.action_dim, device=device)
         state = env.state.detach().clone()
-        rollout = torch.cuda.make_graphed_callables(rollout, (state, env.simulator.observe(state), noise))
+        graphed = torch.cuda.make_graphed_callables(rollout, (state, env.simulator.observe(state), noise))
+        assert isinstance(graphed, nn.Module)  # the rollout itself, whose forward launches a graph
+        rollout = graphed
 
     def roll(state: Tensor, obs: Tensor, noise: Tensor) -> RolloutStep:
         if len(noise) != horizon:

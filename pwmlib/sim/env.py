@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -14,10 +14,54 @@ from pwmlib.sim.engine.scalars import from_columns
 
 from .registry import EnvSpec, env_spec
 
-__all__ = ["DifferentiableEnv", "EnvDynamics"]
+__all__ = ["DifferentiableEnv", "EnvDynamics", "WorldOptions"]
 
 
-class DifferentiableEnv:
+class WorldOptions(TypedDict, total=False):
+    """Keyword arguments that `DifferentiableEnv` and `EnvDynamics` share."""
+
+    variant: str
+    """"paper" (Table 2) or "released": constants and reward timing of the released environments; see each rules class."""
+    stiffness: float
+    """Multiplies the contact's ke and kd (Fig. 7a)."""
+    substeps: int | None
+    """Of a control step; fewer than `interval` lower that as well."""
+    interval: int | None
+    """Substeps between updates of the mass matrix; 1 is exact."""
+    seed: int
+    """Of the reset states."""
+    threads: int
+    """CPU threads that share the environments."""
+    device: str | torch.device | None
+    """torch's default device by default."""
+
+
+class _World:
+    """A robot on the simulator. A state that explodes ends with reward 0 and without a gradient; `simulator.counters` counts it."""
+
+    _resets = False
+
+    def __init__(
+        self, name: str | EnvSpec = "hopper", count: int | None = None, *, variant: str = "paper", stiffness: float = 1.0,
+        substeps: int | None = None, interval: int | None = None, seed: int = 0, threads: int = 1,
+        device: str | torch.device | None = None,
+    ):  # fmt: skip
+        self.spec = spec = env_spec(name, substeps=substeps, interval=interval, count=count)
+        self.rules = spec.rules(variant)
+        self.simulator = Simulator(
+            self.rules, spec.count, substeps=spec.substeps, interval=spec.interval, seed=seed, threads=threads, device=device,
+            episode_length=spec.episode_length if self._resets else 0, material=self.rules.model.material.scaled(stiffness),
+        )  # fmt: skip
+        self.count, self.state_dim = spec.count, self.simulator.state_dim
+        self.action_dim, self.obs_dim = self.rules.action_dim, self.rules.obs_dim
+
+    @property
+    def model(self) -> Model:
+        """The robot's tables."""
+        return self.rules.model
+
+
+class DifferentiableEnv(_World):
     """`count` copies of an environment in lock-step, differentiable from action to observation and reward.
 
         env = DifferentiableEnv("hopper", count=64)
@@ -26,47 +70,41 @@ class DifferentiableEnv:
         ...
         env.detach()                          # cuts the graph, e.g. after every 16 steps
 
-    variant: "paper" (Table 2) or "released" (constants and reward timing of the released environments; see each rules class).
-    stiffness: multiplies the contact's ke and kd (Fig. 7a). interval: substeps between updates of the mass matrix; 1 is exact.
-    name: one of `ENVS`, or an `EnvSpec` of your own. substeps: of a control step; fewer than `interval` lower that as well.
     A state that explodes ends its episode with reward 0 and without a gradient, and is counted in `simulator.counters["exploded"]`.
+
+    Args:
+        name: one of `ENVS`, or an `EnvSpec` of your own.
+        count: how many; the number that the paper trains with by default.
+        episode_length: control steps of an episode; the environment's own by default.
+        options: see `WorldOptions`.
+
+    Raises:
+        ValueError: an option is unknown or out of range.
     """
+
+    _resets = True
 
     def __init__(
         self,
         name: str | EnvSpec = "hopper",
         count: int | None = None,
         *,
-        variant: str = "paper",
-        stiffness: float = 1.0,
-        substeps: int | None = None,
-        interval: int | None = None,
         episode_length: int | None = None,
-        seed: int = 0,
-        threads: int = 1,
-        device: str | torch.device | None = None,
+        **options: Unpack[WorldOptions],
     ):
-        spec = env_spec(name, substeps=substeps, interval=interval, episode_length=episode_length, count=count)
+        spec = env_spec(name, episode_length=episode_length)
         if spec.episode_length < 1:
             raise ValueError(f"DifferentiableEnv: episode_length must be at least 1, got {spec.episode_length}")
-        self.spec, self.rules = spec, spec.rules(variant)
-        self.name = self.rules.model.name
-        self.simulator = Simulator(
-            self.rules, spec.count, substeps=spec.substeps, interval=spec.interval, episode_length=spec.episode_length,
-            material=self.rules.model.material.scaled(stiffness), seed=seed, threads=threads, device=device,
-        )  # fmt: skip
-        self.count, self.obs_dim, self.action_dim = spec.count, self.rules.obs_dim, self.rules.action_dim
+        super().__init__(spec, count, **options)
+        self.name = self.model.name
         self.state, self._obs = self.simulator.start()
 
-    @property
-    def model(self) -> Model:
-        """The robot's tables."""
-        return self.rules.model
-
     def reset(self, *, seed: int | None = None, spread: bool = False) -> Tensor:
-        """Begin new episodes everywhere; observations [count, obs_dim]. seed: draw the reset states anew.
+        """Begin new episodes everywhere; returns observations [count, obs_dim].
 
-        spread: let the episodes begin at different ages, so that they do not all reach their length in the same step.
+        Args:
+            seed: draw the reset states anew.
+            spread: let the episodes begin at different ages, so that they do not all reach their length in the same step.
         """
         if seed is not None:
             self.simulator.seed(seed)
@@ -77,9 +115,10 @@ class DifferentiableEnv:
         return self._obs
 
     def step(self, action: Tensor) -> Step:
-        """One control step of 1/60 s with automatic reset. action: [count, action_dim], clipped to [-1, 1].
+        """Take one control step of 1/60 s with automatic reset; action: [count, action_dim], clipped to [-1, 1].
 
-        Raises ValueError for an action that is not finite; not on a GPU, which would have to be waited for: there its episode ends.
+        Raises:
+            ValueError: an action is not finite; not on a GPU, which would have to be waited for: there its episode ends.
         """
         if not action.is_cuda and not torch.isfinite(action).all():
             where = tuple((~torch.isfinite(action)).nonzero()[0].tolist())
@@ -89,7 +128,7 @@ class DifferentiableEnv:
         return step
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the environments are: states, observations and counters."""
+        """Say where the environments are: states, observations and counters."""
         counters = {name: x.clone() for name, x in self.simulator.counters.items()}
         return {"state": self.state.detach(), "obs": self._obs.detach(), "counters": counters}
 
@@ -105,44 +144,24 @@ class DifferentiableEnv:
         return self._obs
 
 
-class EnvDynamics:
+class EnvDynamics(_World):
     """The environment's dynamics as `pwmlib.model.dynamics.Dynamics`: a state is (q, qd), nothing is ever reset.
 
     `advance` runs the kernels on `count` states at a time; any batch is cut and filled up to that. `reward`, `done` and `observe` are
     plain torch. A state that exploded (it is no finite number any more) is an end with reward 0 and without a gradient.
+    Arguments are those of `DifferentiableEnv`, but for the episode's length.
     """
 
-    def __init__(
-        self,
-        name: str | EnvSpec = "hopper",
-        count: int | None = None,
-        *,
-        variant: str = "paper",
-        stiffness: float = 1.0,
-        substeps: int | None = None,
-        interval: int | None = None,
-        seed: int = 0,
-        threads: int = 1,
-        device: str | torch.device | None = None,
-    ):
-        spec = env_spec(name, substeps=substeps, interval=interval, count=count)
-        self.rules = spec.rules(variant)
-        material = self.rules.model.material.scaled(stiffness)
-        self.simulator = Simulator(
-            self.rules, spec.count, substeps=spec.substeps, interval=spec.interval, material=material, seed=seed, threads=threads,
-            device=device,
-        )  # fmt: skip
-        self.count, self.state_dim, self.action_dim = spec.count, self.simulator.state_dim, self.rules.action_dim
-
     def reset(self) -> Tensor:
-        """Start states from the environment's reset distribution, [count, state_dim]."""
+        """Draw start states [count, state_dim] from the environment's reset distribution."""
         return self.simulator.start()[0]
 
     def observe(self, state: Tensor) -> Tensor:
-        """Observations, [..., obs_dim]."""
+        """Observe states [..., state_dim], with zeros for the last action; [..., obs_dim]."""
         return self.simulator.observe(state)
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
+        """Take one control step from states [batch, state_dim] with actions [batch, action_dim]."""
         if len(state) == self.count:
             return self.simulator.step(state, action).state
         parts = []
@@ -154,6 +173,7 @@ class EnvDynamics:
         return torch.cat(parts)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """Give the rewards of transitions, [...]."""
         lost = exploded(next_state)
         state, action, next_state = (torch.where(lost[..., None], torch.zeros_like(x), x) for x in (state, action, next_state))
         columns = from_columns(action.clamp(-1, 1))
@@ -161,6 +181,7 @@ class EnvDynamics:
         return torch.where(lost, torch.zeros_like(reward), reward)
 
     def done(self, next_state: Tensor) -> Tensor:
+        """Tell in which states an episode terminates, bool [...]."""
         return ended(self.rules, next_state)
 
     def _split(self, state: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -18,7 +18,7 @@ __all__ = ["GymEnv", "GymVectorEnv", "spaces"]
 
 
 def spaces(env: DifferentiableEnv) -> tuple[Box, Box]:
-    """Observation and action space of one environment."""
+    """Make observation and action space of one environment."""
     observation = Box(-np.inf, np.inf, (env.obs_dim,), np.float32)
     return observation, Box(-1.0, 1.0, (env.action_dim,), np.float32)
 
@@ -40,11 +40,12 @@ class GymVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """options["spread"]: begin the episodes at different ages."""
+        """Begin new episodes, at different ages where options["spread"] is true."""
         super().reset(seed=seed)
         return self.env.reset(seed=seed, spread=bool((options or {}).get("spread", False))).cpu().numpy(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Take one control step everywhere: observations, rewards, terminated, truncated, infos."""
         with torch.no_grad():
             step = self.env.step(torch.as_tensor(np.asarray(actions, np.float32), device=self.env.simulator.device))
         terminated, truncated = step.terminated.cpu().numpy(), step.truncated.cpu().numpy()
@@ -54,7 +55,7 @@ class GymVectorEnv(VectorEnv):
         return step.obs.cpu().numpy(), step.reward.double().cpu().numpy(), terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """One RGB image of each environment."""
+        """Draw each environment, an RGB image each."""
         return None if self.render_mode is None else tuple(render_frames(self.env.model, self.env.state, stride=1))
 
 
@@ -69,17 +70,19 @@ class GymEnv(gymnasium.Env):
         self.observation_space, self.action_space = spaces(self.env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin a new episode; there are no options."""
         super().reset(seed=seed)
         return self.env.reset(seed=seed)[0].cpu().numpy(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take one control step: observation, reward, terminated, truncated, infos."""
         with torch.no_grad():
             step = self.env.step(torch.as_tensor(np.asarray(action, np.float32)[None], device=self.env.simulator.device))
         ended = bool(step.terminated[0]), bool(step.truncated[0])
         return step.final_obs[0].cpu().numpy(), float(step.reward[0]), *ended, {}
 
     def render(self) -> np.ndarray | None:
-        """An RGB image."""
+        """Draw the environment as an RGB image."""
         return None if self.render_mode is None else render_frames(self.env.model, self.env.state, stride=1)[0]
 
 

@@ -18,14 +18,18 @@ __all__ = ["ENVS", "EnvSpec", "env_spec"]
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """One environment: `rules(variant)` builds model, observation and reward; substeps of a 1/60 s control step; substeps between
-    updates of the mass matrix; control steps of an episode; environments that the paper trains with at once."""
+    """One environment: a robot's rules and the numbers of its control step."""
 
     rules: Callable[[str], StepRules]
+    """Builds model, observation and reward of a variant."""
     substeps: int
+    """Of a control step of 1/60 s."""
     interval: int
+    """Substeps between updates of the mass matrix."""
     episode_length: int = 1000
+    """Control steps."""
     count: int = 64
+    """Environments that the paper trains with at once."""
 
 
 ENVS = {
@@ -39,15 +43,21 @@ ENVS = {
 """Name -> specification (App. D; the released double pendulum updates its mass matrix every 8 of 4 substeps, that is once a step)."""
 
 
-def env_spec(name: str | EnvSpec, **changes: object) -> EnvSpec:
-    """The specification of an environment, with some numbers changed; None leaves a number as it is.
+def env_spec(name: str | EnvSpec, **changes: int | None) -> EnvSpec:
+    """Find the specification of an environment and change some of its numbers.
 
-    Fewer substeps than lie between two updates of the mass matrix mean one update a step, unless an interval is given as well.
+    Args:
+        name: one of `ENVS`, or a specification of your own.
+        changes: numbers of `EnvSpec`; None leaves one as it is. Fewer substeps than lie between two updates of the mass matrix mean one
+            update a step, unless an interval is given as well.
+
+    Raises:
+        ValueError: no environment has this name.
     """
     if not isinstance(name, EnvSpec) and name not in ENVS:
         raise ValueError(f"unknown environment {name!r}; known: {sorted(ENVS)}")
     spec = name if isinstance(name, EnvSpec) else ENVS[name]
-    changes = {key: value for key, value in changes.items() if value is not None}
-    if "substeps" in changes:
-        changes.setdefault("interval", min(spec.interval, changes["substeps"]))
-    return replace(spec, **changes)
+    given = {key: value for key, value in changes.items() if value is not None}
+    if "substeps" in given:
+        given.setdefault("interval", min(spec.interval, given["substeps"]))
+    return replace(spec, **given)

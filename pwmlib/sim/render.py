@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -19,14 +20,14 @@ from torch import Tensor
 
 from pwmlib.sim.engine.model import Model
 from pwmlib.sim.engine.rigid_bodies import forward_kinematics
-from pwmlib.sim.engine.scalars import from_columns
-from pwmlib.sim.engine.shapes import Box, Capsule
+from pwmlib.sim.engine.scalars import from_columns, stack_columns
+from pwmlib.sim.engine.shapes import Box, Capsule, Shape
 
-__all__ = ["render", "render_frames", "save_animation", "shape_points"]
+__all__ = ["Camera", "render", "render_frames", "save_animation", "shape_points"]
 
 
-def shape_points(model: Model, states: Tensor) -> list[tuple[object, np.ndarray]]:
-    """World positions of every shape: (shape, points [T, n, 3]); capsules have their 2 ends, spheres 1 point, boxes 8 corners.
+def shape_points(model: Model, states: Tensor) -> list[tuple[Shape, np.ndarray]]:
+    """Place every shape in the world: (shape, points [T, n, 3]); capsules have 2 ends, spheres 1 point, boxes 8 corners.
 
     states: [T, nq + nd] or [T, nq].
     """
@@ -40,9 +41,9 @@ def shape_points(model: Model, states: Tensor) -> list[tuple[object, np.ndarray]
 def _places(model: Model, states: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
     """(rotation [T, 3, 3], position [T, 3]) of every link in the world."""
     q = from_columns(states[:, : model.nq].detach().double().cpu())
-    frames, origin = forward_kinematics(model, q), _origin(model, q)
+    frames, origin, like = forward_kinematics(model, q), _origin(model, q), q[0][:, None]
     return [
-        (_stack(rotation, len(states)), origin + _stack([position], len(states))[:, 0])
+        (torch.stack([stack_columns(row, like) for row in rotation], 1).numpy(), origin + stack_columns(position, like).numpy())
         for rotation, position in zip(frames.rotations, frames.positions, strict=True)
     ]
 
@@ -50,11 +51,6 @@ def _places(model: Model, states: Tensor) -> list[tuple[np.ndarray, np.ndarray]]
 def _placed(place: tuple[np.ndarray, np.ndarray], points: np.ndarray) -> np.ndarray:
     """Points [n, 3] of a link in the world, [T, n, 3]."""
     return np.einsum("tij,nj->tni", place[0], points) + place[1][:, None]
-
-
-def _stack(rows: list, count: int) -> np.ndarray:
-    """[T, rows, columns] of generic scalars."""
-    return np.stack([np.stack([np.broadcast_to(np.asarray(x, float), (count,)) for x in row], -1) for row in rows], -2)
 
 
 def _origin(model: Model, q: list[Tensor]) -> np.ndarray:
@@ -76,7 +72,8 @@ class _Scene:
     """Screen coordinates of all shapes and the artists that draw them."""
 
     figure: Figure
-    parts: list[tuple[object, np.ndarray, np.ndarray]]
+    canvas: FigureCanvasAgg
+    parts: list[tuple[Shape, np.ndarray, np.ndarray]]
     """(shape, screen points [T, n, 2], depth [T])"""
     muscles: np.ndarray
     """Screen ends of the muscle segments, [segments, T, 2, 2]."""
@@ -106,20 +103,34 @@ class _Scene:
             elif isinstance(shape, Capsule):
                 for colour, extra in ((edge, 1.2), (face, 0.0)):
                     width = 2 * shape.radius * points_per_metre + extra
-                    line = LineCollection([screen[t]], colors=[colour], linewidths=width, capstyle="round", zorder=zorder)
+                    line = LineCollection(list(screen[t : t + 1]), colors=[colour], linewidths=width, capstyle="round", zorder=zorder)
                     self.drawn.append(axes.add_collection(line))
             else:
                 circle = Circle(screen[t, 0], shape.radius, facecolor=face, edgecolor=edge, linewidth=0.6, zorder=zorder)
                 self.drawn.append(axes.add_patch(circle))
         if len(self.muscles):
-            lines = LineCollection(self.muscles[:, t], colors="#b3262c", linewidths=0.5, alpha=0.5, zorder=len(order) + 3)
+            lines = LineCollection(list(self.muscles[:, t]), colors="#b3262c", linewidths=0.5, alpha=0.5, zorder=len(order) + 3)
             self.drawn.append(axes.add_collection(lines))
         axes.set_title(f"{self.times[t]:.2f} s", fontsize=9, loc="right")
 
 
+class Camera(TypedDict, total=False):
+    """Keyword arguments that `render` and `render_frames` share."""
+
+    azimuth: float
+    """Degrees, 20 by default; 0 with an elevation of 0 looks along -z at the x-y plane."""
+    elevation: float
+    """Degrees, 8 by default."""
+    span: float | None
+    """Width of the picture [m], by default what shows the whole robot."""
+    size: tuple[float, float]
+    """Of the picture in inches of 100 dots, (6.4, 3.6) by default."""
+
+
 def _scene(
-    model: Model, states: Tensor, *, azimuth: float, elevation: float, span: float | None, size: tuple[float, float], dt: float
-) -> _Scene:
+    model: Model, states: Tensor, *, dt: float, azimuth: float = 20.0, elevation: float = 8.0, span: float | None = None,
+    size: tuple[float, float] = (6.4, 3.6),
+) -> _Scene:  # fmt: skip
     if states.dim() != 2 or states.shape[1] not in (model.nq, model.nq + model.nd) or len(states) == 0:
         raise ValueError(
             f"render: states has shape {tuple(states.shape)}, expected [T, {model.nq}] or [T, {model.nq + model.nd}] for {model.name!r}"
@@ -152,7 +163,7 @@ def _scene(
         wide = 2.3 * float(np.abs(everything[..., 0] - center[:, None]).max())
         span = max(1.75 * (highest - lowest) * size[0] / size[1], wide, 1.0)
     figure = Figure(figsize=size, dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     height = span * size[1] / size[0]
     bottom = lowest - 0.12 * height
@@ -164,42 +175,48 @@ def _scene(
     axes.set_yticks([])
     for side in ("top", "left", "right"):
         axes.spines[side].set_visible(False)
-    scene = _Scene(figure, parts, muscles, center, span, np.arange(len(states)) * dt, [])
+    scene = _Scene(figure, canvas, parts, muscles, center, span, np.arange(len(states)) * dt, [])
     axes.set_xlim(center[0] - span / 2, center[0] + span / 2)
-    figure.canvas.draw()
+    canvas.draw()
     window = axes.get_window_extent()
     axes.set_ylim(bottom, bottom + span * window.height / window.width)
     return scene
 
 
-def render(
-    model: Model, states: Tensor, *, azimuth: float = 20.0, elevation: float = 8.0, span: float | None = None,
-    size: tuple[float, float] = (6.4, 3.6), stride: int = 2, dt: float = 1 / 60,
-) -> FuncAnimation:  # fmt: skip
-    """An animated figure that follows the robot; in a notebook show it with `HTML(animation.to_jshtml())`.
+def render(model: Model, states: Tensor, *, stride: int = 2, dt: float = 1 / 60, **camera: Unpack[Camera]) -> FuncAnimation:
+    """Animate a figure that follows the robot; in a notebook show it with `HTML(animation.to_jshtml())`.
 
-    states: one state a control step, [T, nq + nd] (or [T, nq]). azimuth, elevation: camera in degrees; 0, 0 looks along -z at the x-y
-    plane. span: width of the picture [m], by default what shows the whole robot. stride: every how many steps a frame. dt [s]: one
-    control step.
+    Args:
+        model: the robot.
+        states: one state a control step, [T, nq + nd] or [T, nq].
+        stride: every how many steps a frame.
+        dt: control step [s].
+        camera: see `Camera`.
+
+    Raises:
+        ValueError: states have another shape, or are not finite.
     """
-    scene = _scene(model, states[::stride], azimuth=azimuth, elevation=elevation, span=span, size=size, dt=dt * stride)
+    scene = _scene(model, states[::stride], dt=dt * stride, **camera)
     return FuncAnimation(scene.figure, scene.draw, frames=len(scene.times), interval=1e3 * dt * stride, cache_frame_data=False)
 
 
-def render_frames(model: Model, states: Tensor, *, stride: int = 2, dt: float = 1 / 60, **options: object) -> np.ndarray:
-    """The same as images: uint8, [frames, height, width, 3]."""
-    settings = {"azimuth": 20.0, "elevation": 8.0, "span": None, "size": (6.4, 3.6)} | options
-    scene = _scene(model, states[::stride], dt=dt * stride, **settings)
+def render_frames(model: Model, states: Tensor, *, stride: int = 2, dt: float = 1 / 60, **camera: Unpack[Camera]) -> np.ndarray:
+    """Draw the same as images: uint8, [frames, height, width, 3]."""
+    scene = _scene(model, states[::stride], dt=dt * stride, **camera)
     images = []
     for t in range(len(scene.times)):
         scene.draw(t)
-        scene.figure.canvas.draw()
-        images.append(np.asarray(scene.figure.canvas.buffer_rgba())[..., :3].copy())
+        scene.canvas.draw()
+        images.append(np.asarray(scene.canvas.buffer_rgba())[..., :3].copy())
     return np.stack(images)
 
 
 def save_animation(animation: FuncAnimation, path: str | Path, *, fps: int = 30) -> Path:
-    """Write a .gif (always possible) or an .mp4 (needs ffmpeg on the machine)."""
+    """Write a .gif (always possible) or an .mp4 (needs ffmpeg on the machine); returns the path.
+
+    Raises:
+        ValueError: the path ends otherwise, or what writes it is not on this machine.
+    """
     path = Path(path)
     chosen = {".gif": "pillow", ".mp4": "ffmpeg"}.get(path.suffix)
     if chosen is None:

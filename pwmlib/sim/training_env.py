@@ -11,6 +11,7 @@ from torch import Tensor
 from pwmlib.sim.engine.bridge import Step
 
 from .env import DifferentiableEnv
+from .registry import EnvSpec
 
 __all__ = ["TrainingEnv", "evaluate_policy"]
 
@@ -24,6 +25,7 @@ class TrainingEnv(DifferentiableEnv):
     _run: Tensor | None = None
 
     def reset(self, *, seed: int | None = None, spread: bool = False) -> Tensor:
+        """Reset as `DifferentiableEnv` does, and forget what the episodes before had earned."""
         obs = super().reset(seed=seed, spread=spread)
         self._run = torch.zeros(self.count, device=obs.device)
         """Undiscounted reward of the present episodes so far."""
@@ -33,6 +35,12 @@ class TrainingEnv(DifferentiableEnv):
         return obs
 
     def step(self, action: Tensor) -> Step:
+        """Step as `DifferentiableEnv` does.
+
+        Raises:
+            RuntimeError: there was no reset before.
+            ValueError: an action is not finite.
+        """
         if self._run is None:
             raise RuntimeError("TrainingEnv: step before reset, so no episode has begun")
         step = super().step(action)
@@ -44,7 +52,7 @@ class TrainingEnv(DifferentiableEnv):
         return step
 
     def training_return(self) -> float | None:
-        """Mean return of the whole episodes that ended since the last call; None where none did."""
+        """Average the returns of the whole episodes that ended since the last call; None where none did."""
         if self._run is None:
             return None
         total, number = self._ended.tolist()
@@ -52,10 +60,12 @@ class TrainingEnv(DifferentiableEnv):
         return total / number if number else None
 
     def state_dict(self) -> dict[str, Any]:
+        """Say where the environments are, and what the present episodes have earned."""
         returns = {} if self._run is None else {"run": self._run, "whole": self._whole, "ended": self._ended.clone()}
         return {**super().state_dict(), "returns": returns}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where another environment of the same seed was."""
         super().load_state_dict(state)
         if state["returns"]:
             returns = (state["returns"][name].to(self.simulator.device, copy=True) for name in ("run", "whole", "ended"))
@@ -64,12 +74,18 @@ class TrainingEnv(DifferentiableEnv):
 
 @torch.no_grad()
 def evaluate_policy(
-    policy: Callable[[Tensor, None], Tensor], name: object, *, episodes: int = 64, seed: int = 10_000, stiffness: float = 1.0,
+    policy: Callable[[Tensor, None], Tensor], name: str | EnvSpec, *, episodes: int = 64, seed: int = 10_000, stiffness: float = 1.0,
     device: str | torch.device | None = None,
 ) -> Tensor:  # fmt: skip
-    """Undiscounted returns of deterministic episodes in other environments than those of training, [episodes].
+    """Measure the undiscounted returns of deterministic episodes in other environments than those of training, [episodes].
 
-    name: an environment's name or `EnvSpec`. stiffness: of the contacts, as the policy was trained with. device: where the policy is.
+    Args:
+        policy: (obs [episodes, obs_dim], None) -> action [episodes, action_dim].
+        name: an environment's name or specification.
+        episodes: how many.
+        seed: of their reset states.
+        stiffness: of the contacts, as the policy was trained with.
+        device: where the policy is.
     """
     env = DifferentiableEnv(name, episodes, seed=seed, stiffness=stiffness, device=device)
     obs, running, total = env.reset(), torch.ones(episodes, dtype=torch.bool), torch.zeros(episodes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ctypes.util import find_library
 
 from pwmlib.tasks.environment import Environment
 
@@ -14,7 +15,8 @@ __all__ = ["make"]
 def make(task: Task) -> Environment:
     """Make the environment of a task; raises SimulatorMissingError that names the pinned versions."""
     if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "disabled")  # nothing here renders; without a screen the default only warns
+        # MuJoCo reads it when it is imported; without a screen its default only warns.
+        os.environ.setdefault("MUJOCO_GL", "osmesa" if find_library("OSMesa") else "disabled")
     if task.suite == "metaworld":
         from .metaworld import MetaWorld as Suite
     else:

@@ -1,9 +1,9 @@
-"""A video of an episode in the real simulator, where MuJoCo finds something to render with."""
+"""Pictures and videos of episodes in the real simulator, where MuJoCo finds something to render with."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,12 @@ from pwmlib.errors import ExplainedError
 
 from .environment import Environment
 
-__all__ = ["RendererMissingError", "save_video"]
+__all__ = ["Camera", "RendererMissingError", "filmed", "save_gif", "save_video"]
+
+DECISION_MS = 40
+"""How long a decision is shown, of two control steps."""
+
+Act = Callable[[np.ndarray, int], np.ndarray]
 
 
 class RendererMissingError(ExplainedError):
@@ -21,50 +26,98 @@ class RendererMissingError(ExplainedError):
 
 def _missing(reason: str) -> RendererMissingError:
     return RendererMissingError(
-        f"MuJoCo cannot render here ({reason}). With a GPU driver set MUJOCO_GL=egl, with OSMesa installed MUJOCO_GL=osmesa, before "
-        "Python starts; everything but videos works without."
+        f"MuJoCo cannot render here ({reason}). Without a display, install OSMesa (Debian and Ubuntu: libosmesa6), which is then found by "
+        "itself, or with a GPU driver set MUJOCO_GL=egl before Python starts; everything but pictures and videos works without."
     )
 
 
-def save_video(
-    env: Environment, act: Callable[[np.ndarray, int], np.ndarray], path: str | Path, *, seed: int, size: tuple[int, int] = (320, 240),
-    every: int = 2,
-) -> Path:  # fmt: skip
-    """Run one episode and save it as an animated GIF.
+class Camera:
+    """Takes pictures of a task's simulator: called, it returns the present one, uint8 [height, width, 3]."""
+
+    def __init__(self, env: Environment, size: tuple[int, int] = (320, 240)):
+        """Look at an environment's first camera.
+
+        Args:
+            env: the environment; its episode goes on untouched.
+            size: width and height, pixels.
+
+        Raises:
+            RendererMissingError: there is no display and neither EGL nor OSMesa.
+        """
+        import mujoco
+
+        self.env, (model, _) = env, env.simulation()
+        if not os.environ.get("DISPLAY") and os.environ.get("MUJOCO_GL") not in ("egl", "osmesa"):
+            raise _missing("no display")  # GLFW without one ends the process, not the call
+        try:
+            self._renderer = mujoco.Renderer(model, height=size[1], width=size[0])
+        except Exception as error:  # each of the three backends has errors of its own
+            raise _missing(f"{type(error).__name__}: {error}") from None
+        self._camera = 0 if model.ncam else -1
+
+    def __call__(self) -> np.ndarray:
+        """Take the picture of this moment."""
+        self._renderer.update_scene(self.env.simulation()[1], camera=self._camera)
+        return self._renderer.render().copy()
+
+    def close(self) -> None:
+        """Give the renderer's memory back."""
+        self._renderer.close()
+
+
+def filmed(act: Act, camera: Camera, *, every: int) -> tuple[Act, list[np.ndarray]]:
+    """Let a policy be filmed while it acts.
 
     Args:
-        env: the task's environment.
-        act: as for `record`.
-        path: where the video goes; folders are made.
+        act: (observation [obs_dim], decision index) -> action [action_dim].
+        camera: of the environment in which it acts.
+        every: decisions from one picture to the next.
+
+    Returns:
+        The same policy, and the list that its pictures are added to.
+    """
+    frames: list[np.ndarray] = []
+
+    def seen(obs: np.ndarray, step: int) -> np.ndarray:
+        if step % every == 0:
+            frames.append(camera())
+        return act(obs, step)
+
+    return seen, frames
+
+
+def save_gif(path: str | Path, frames: Sequence[np.ndarray], *, frame_ms: float) -> Path:
+    """Write pictures, uint8 [height, width, 3] each, as an animated GIF that repeats; frame_ms: how long each is shown."""
+    from PIL import Image
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *rest = [Image.fromarray(frame).quantize(64, dither=Image.Dither.NONE) for frame in frames]
+    first.save(path, save_all=True, append_images=rest, duration=frame_ms, loop=0, optimize=True)
+    return path
+
+
+def save_video(env: Environment, act: Act, path: str | Path, *, seed: int, size: tuple[int, int] = (320, 240), every: int = 2) -> Path:
+    """Run one episode and save every `every`-th decision as an animated GIF.
+
+    Args:
+        env: the environment.
+        act: (observation [obs_dim], decision index) -> action [action_dim].
+        path: the file.
         seed: of the episode.
-        size: pixels, (width, height).
-        every: so many decisions to a picture.
+        size: width and height, pixels.
+        every: decisions from one picture to the next.
 
     Returns:
         The path.
 
     Raises:
-        RendererMissingError: before the episode, where there is no display and neither EGL nor OSMesa.
+        RendererMissingError: nothing to render with; said before the episode.
     """
-    import mujoco
-    from PIL import Image
-
-    model, _ = env.simulation()
-    if not os.environ.get("DISPLAY") and os.environ.get("MUJOCO_GL") not in ("egl", "osmesa"):
-        raise _missing("no display")  # GLFW without one ends the process, not the call
-    try:
-        renderer = mujoco.Renderer(model, height=size[1], width=size[0])
-    except Exception as error:  # each of the three backends has errors of its own
-        raise _missing(f"{type(error).__name__}: {error}") from None
-    obs, frames = env.reset(seed), []
-    camera = 0 if model.ncam else -1
+    camera = Camera(env, size)
+    act, frames = filmed(act, camera, every=every)
+    obs = env.reset(seed)
     for step in range(env.task.decisions):
-        if step % every == 0:
-            renderer.update_scene(env.simulation()[1], camera=camera)
-            frames.append(Image.fromarray(renderer.render()))
         obs, _, _ = env.step(act(obs, step))
-    renderer.close()
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=40 * every, loop=0)
-    return path
+    camera.close()
+    return save_gif(path, frames, frame_ms=DECISION_MS * every)

@@ -168,7 +168,11 @@ def test_03_mt80(tmp_path):
     assert table["score"].between(0, 100).all() and table["updates"].eq(TINY["policy.updates"]).all()
     iqm = aggregate(table.assign(score=table["score"] / 100))["iqm"]
     assert f"PWM: {iqm}" in printed(notebook)
-    assert drawn(tmp_path) == {"fig06_multitask_2_tasks", "fig15_multitask_2_tasks"} and pictures(notebook) == 3
+    at_work = "multitask_2_tasks_at_work" in drawn(tmp_path)
+    assert at_work or "MuJoCo cannot render here" in printed(notebook)
+    assert drawn(tmp_path) - {"multitask_2_tasks_at_work"} == {"fig06_multitask_2_tasks", "fig15_multitask_2_tasks"}
+    assert pictures(notebook) == 3 + at_work
+    assert {p.stem for p in (tmp_path / "figures" / "gifs").glob("*.gif")} == ({"cartpole-swingup", "mw-reach"} if at_work else set())
 
 
 def failure(folder, *arguments):

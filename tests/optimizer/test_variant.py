@@ -19,7 +19,7 @@ from companion.running.paths import PROJECT
 from companion.running.results import results_table
 from companion.running.runs import plain
 from companion.single_task import scales as single
-from companion.single_task.runner import single_task_run
+from companion.single_task.runner import SingleTaskRun
 from pwmlib.baselines.tdmpc2 import TDMPC2Trainer
 from pwmlib.evaluation.predictions import held_out_fit
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
@@ -179,7 +179,7 @@ def test_the_fine_tuning_leaves_the_task_embedding():
 def test_a_setting_that_came_later_leaves_the_names_of_earlier_runs():
     settings = single.SINGLE_TASK_SCALES["laptop"]
     names = [
-        single_task_run("pwm", "hopper", 0, replace(settings, pwm=replace(settings.pwm, lr_decay=decay)), "runs").folder.name
+        SingleTaskRun("pwm", "hopper", 0, replace(settings, pwm=replace(settings.pwm, lr_decay=decay)), "runs").run.folder.name
         for decay in ("all", "online")
     ]
     assert names[0] != names[1]

@@ -9,7 +9,7 @@ from test_multitask import tiny_experiment
 from test_single_task import settings  # noqa: F401  (a fixture)
 
 from companion.running.job import JobResult
-from companion.single_task.runner import load_policy, run_single_task
+from companion.single_task.runner import SingleTaskRun
 
 
 def test_a_gpu_that_is_not_there_refuses_what_a_real_one_would():
@@ -39,10 +39,10 @@ def test_each_learner_trains_continues_and_is_evaluated_on_a_gpu(algorithm, sett
         evaluate = runner.evaluate_policy
         patch.setattr(runner, "evaluate_policy", cut)
         with pytest.raises(KeyboardInterrupt):
-            run_single_task(algorithm, *run, device="cuda")
-        line = run_single_task(algorithm, *run, device="cuda")
+            SingleTaskRun(algorithm, *run, device="cuda").train()
+        line = SingleTaskRun(algorithm, *run, device="cuda").train()
     assert line["status"] == "finished", line["reason"]
-    policy = load_policy(algorithm, *run)
+    policy = SingleTaskRun(algorithm, *run).policy()
     assert policy(torch.zeros(2, 11), None).shape == (2, 3), "on the CPU, for whoever has no GPU"
 
 

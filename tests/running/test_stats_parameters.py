@@ -154,7 +154,7 @@ def test_one_seed_is_refused_where_an_interval_is_shown():
         scale="quick", seeds=1, start=-3.0, lr=0.01, wall=5.0, height=0.0, speed=10.0, acceleration=1.0, gravity=9.81, time=2.0,
         contact_time="corrected", device="cpu", runs_dir="runs", figures_dir="", overrides={},
     )  # fmt: skip
-    with pytest.raises(ParameterError, match="seeds=1 is not allowed: an interval over seeds needs at least 2"):
+    with pytest.raises(ParameterError, match="seeds=1 is not allowed: must be greater than or equal to 2. seeds is the number of"):
         BallWallParameters.validate_cell(given)
 
 
@@ -228,5 +228,5 @@ def test_wrong_parameters_of_the_ablations_are_one_paragraph():
 def test_small_robots_stay_on_the_cpu_and_paper_asks_for_a_gpu(scale, monkeypatch):
     monkeypatch.setattr("companion.running.notebook.resolve_device", lambda name: f"asked for {name}")
     params = SingleTaskParameters.validate_cell({**SINGLE, "scale": scale, "device": "by_scale"})
-    assert params.device_name() == ("asked for auto" if scale == "paper" else "asked for cpu")
-    assert SingleTaskParameters.validate_cell({**SINGLE, "scale": scale, "device": "meta"}).device_name() == "asked for meta"
+    assert params.runner(False)["device"] == ("asked for auto" if scale == "paper" else "asked for cpu")
+    assert SingleTaskParameters.validate_cell({**SINGLE, "scale": scale, "device": "meta"}).runner(False)["device"] == "asked for meta"

@@ -66,8 +66,8 @@ def cell(number):
 # Notebook, parameter (with a dot in front: an override), value, and what is said of it (or all of it, where another name is at fault).
 PARAMETERS = [
     ("00", "scale", "fat", "must be 'quick', 'laptop' or 'paper'"),
-    ("00", "seeds", 1, "an interval over seeds needs at least 2"),
-    ("00", "seeds", -1, ONE),
+    ("00", "seeds", 1, TWO),
+    ("00", "seeds", -1, TWO),
     ("00", "seeds", True, "must not be True or False"),
     ("00", "seeds", 2.5, "must be a valid integer"),
     ("00", "start", 4.0, "must be less than or equal to 3.14"),
@@ -97,7 +97,7 @@ PARAMETERS = [
     ("00", ".epochs", [0], f"epochs[0]=0 is not allowed: {ONE}"),
     ("00", ".groups", [5], "groups=(5,) is not allowed: must be divisors of 32"),
     ("00", ".wall", 2.0, "no setting 'wall'; BallWallScale has seeds, steps, epochs, groups"),
-    ("01", "horizons", 1, "a variance and a curve need at least 2"),
+    ("01", "horizons", 1, TWO),
     ("01", "samples", 100_001, "must be less than or equal to 100000"),
     ("01", "shac_seeds", -1, ONE),
     ("01", "device", "meta", "this notebook runs on the CPU; device must be 'cpu' or 'auto'"),
@@ -165,7 +165,7 @@ PARAMETERS = [
     ("04", ".extraction.policy.updates", 0, ONE),
     ("04", ".extraction.policy.updatez", 1, "no setting 'extraction.policy.updatez'; PWMConfig has updates,"),
     ("04", ".pwm.model_updates", -1, ZERO),
-    ("05", "samples", 1, "a variance needs at least 2"),
+    ("05", "samples", 1, TWO),
     ("05", "overrides", {"steps": 5}, "this notebook has no settings beyond its parameters"),
     ("06", "numbers", 4, "no figure '4'; known: 2,"),
     ("06", "sources", ["hearsay"], "no source 'hearsay'"),

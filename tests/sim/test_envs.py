@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from companion.running.paths import PROJECT
-from companion.single_task.runner import SingleTaskSettings, run_single_task, single_task_run
+from companion.single_task.runner import SingleTaskRun, SingleTaskSettings
 from pwmlib.model.dynamics import Dynamics
 from pwmlib.optimizer.imagination import imagine
 from pwmlib.optimizer.shac import SHACConfig
@@ -361,7 +361,7 @@ def test_a_reward_in_plain_torch_on_top_is_differentiable():
         (lambda: DifferentiableEnv("hopper", 4, stiffness=0), "stiffness must be positive and finite, got 0"),
         (lambda: DifferentiableEnv("hopper", 4, episode_length=0), "episode_length must be at least 1, got 0"),
         (lambda: HumanoidRules(heading="north"), r"heading must be one of \['target', 'world_x'\], got 'north'"),
-        (lambda: single_task_run("shac", ENVS["hopper"], 0, SingleTaskSettings(), "runs"), r"must be the name of an env.*EnvSpec\(rules="),
+        (lambda: SingleTaskRun("shac", ENVS["hopper"], 0, SingleTaskSettings(), "runs"), r"must be the name of an env.*EnvSpec\(rules="),
         (lambda: DifferentiableEnv("hopper", 4).step(torch.zeros(4, 2)), r"action has shape \(4, 2\), expected \(4, 3\)"),
         (lambda: DifferentiableEnv("hopper", 4).step(torch.zeros(4, 3, dtype=torch.float64)), "action is torch.float64"),
     ],
@@ -376,9 +376,9 @@ def test_a_robot_of_ones_own_is_trained_under_its_name(tmp_path, monkeypatch):
     shac = SHACConfig(updates=2, horizon=4, actor_hidden=(8,), critic_hidden=(8,))
     settings = SingleTaskSettings(shac=shac, envs=4, eval_episodes=2, evaluate_every=1)
     device = str(torch.get_default_device())
-    line = run_single_task("shac", "swing", 0, settings, tmp_path, device=device)
+    line = SingleTaskRun("shac", "swing", 0, settings, tmp_path, device=device).train()
     assert line["status"] == "finished" and line["task"] == "swing" and len(line["curve"]) == 2
-    assert run_single_task("shac", "swing", 0, settings, tmp_path, device=device) == line
+    assert SingleTaskRun("shac", "swing", 0, settings, tmp_path, device=device).train() == line
 
 
 @pytest.mark.long

@@ -16,7 +16,7 @@ from companion.running.jobs import run_jobs
 from companion.running.runs import Run
 from companion.single_task.experiment import SingleTaskExperiment, curves_table, results_table, train_together
 from companion.single_task.figures import aggregates_and_profile
-from companion.single_task.runner import SingleTaskSettings, load_policy, run_single_task, single_task_run
+from companion.single_task.runner import SingleTaskRun, SingleTaskSettings
 from companion.single_task.tables import beside_published, equal_time
 from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
@@ -238,14 +238,18 @@ each step beyond the first 40; TD-MPC2's two, 2 after each of 2 steps; offline t
     ],
 )  # fmt: skip
 def test_a_run_has_a_curve_against_steps_and_time(algorithm, steps, gradient_steps, settings, tmp_path):
-    result = run_single_task(algorithm, "hopper", 0, settings, tmp_path)
+    run = SingleTaskRun(algorithm, "hopper", 0, settings, tmp_path)
+    result = run.train()
     curve = result["curve"]
     assert [row["env_steps"] for row in curve] == steps and result["status"] == "finished"
     assert all(a["cpu_s"] <= b["cpu_s"] for a, b in zip(curve, curve[1:], strict=False))
     assert [row["gradient_steps"] for row in curve] == gradient_steps
     assert result["last"] == curve[-1]["mean_return"] and result["best"] == max(row["mean_return"] for row in curve)
-    assert run_single_task(algorithm, "hopper", 0, settings, tmp_path) == result
-    policy, saved = load_policy(algorithm, "hopper", 0, settings, tmp_path), Run.checkpoint_in(next((tmp_path / "single_task").glob("h*")))
+    assert run.train() == result
+    policy, saved = (
+        SingleTaskRun(algorithm, "hopper", 0, settings, tmp_path).policy(),
+        Run.checkpoint_in(next((tmp_path / "single_task").glob("h*"))),
+    )
     assert policy(torch.zeros(5, 11), None).shape == (5, 3) and "replay" not in saved["learner"]
 
 
@@ -254,7 +258,7 @@ def test_a_curve_has_the_return_of_the_training_episodes_too(algorithm, settings
     longer = dataclasses.replace(settings.pwm, actor_critic=dataclasses.replace(settings.pwm.actor_critic, updates=20), model_updates=1)
     shac, ppo = (dataclasses.replace(c, updates=n) for c, n in ((settings.shac, 300), (settings.ppo, 300)))
     some = dataclasses.replace(settings, shac=shac, ppo=ppo, pwm=longer, evaluate_every=300, checkpoint_every=300)
-    (*_, row) = run_single_task(algorithm, "hopper", 0, some, tmp_path)["curve"]
+    (*_, row) = SingleTaskRun(algorithm, "hopper", 0, some, tmp_path).train()["curve"]
     assert -200 < row["training_return"] < 1000 and row["training_return"] != row["mean_return"], "noise, and the policies on the way"
 
 
@@ -270,7 +274,7 @@ def test_tdmpc2_has_the_published_discount_and_input_unless_told_otherwise(stand
 
 @pytest.mark.parametrize(("algorithm", "learner", "at"), [("pwm", OnlinePWM, 8), ("tdmpc2", OnlineTDMPC2, 4)])
 def test_a_run_that_was_cut_ends_as_the_whole_one(algorithm, learner, at, settings, tmp_path, monkeypatch):
-    whole = run_single_task(algorithm, "hopper", 0, settings, tmp_path / "whole")
+    whole = SingleTaskRun(algorithm, "hopper", 0, settings, tmp_path / "whole").train()
     update, done = learner.update, []
 
     def dies(self):
@@ -281,8 +285,8 @@ def test_a_run_that_was_cut_ends_as_the_whole_one(algorithm, learner, at, settin
 
     monkeypatch.setattr(learner, "update", dies)
     with pytest.raises(KeyboardInterrupt):
-        run_single_task(algorithm, "hopper", 0, settings, tmp_path / "cut")
-    cut = run_single_task(algorithm, "hopper", 0, settings, tmp_path / "cut")
+        SingleTaskRun(algorithm, "hopper", 0, settings, tmp_path / "cut").train()
+    cut = SingleTaskRun(algorithm, "hopper", 0, settings, tmp_path / "cut").train()
     for name in ("mean_return", "training_return", "gradient_steps"):
         assert [row.get(name) for row in cut["curve"]] == [row.get(name) for row in whole["curve"]], name
 
@@ -297,23 +301,23 @@ def test_the_replay_of_a_long_run_is_bounded(settings, tmp_path, monkeypatch):
 
     monkeypatch.setattr(OnlinePWM, "__init__", spy)
     long = dataclasses.replace(settings, pwm=dataclasses.replace(settings.pwm, replay_steps=10))
-    run_single_task("pwm", "hopper", 0, long, tmp_path / "a")
+    SingleTaskRun("pwm", "hopper", 0, long, tmp_path / "a").train()
     everything = settings.replay.updates * settings.replay.horizon + settings.pwm.actor_critic.updates * settings.pwm.actor_critic.horizon
     monkeypatch.setattr("companion.single_task.runner.LARGEST_REPLAY", 40 * settings.envs)
-    run_single_task("pwm", "hopper", 0, long, tmp_path / "b")
+    SingleTaskRun("pwm", "hopper", 0, long, tmp_path / "b").train()
     monkeypatch.setattr("companion.single_task.runner.LARGEST_REPLAY", 1)
-    run_single_task("pwm", "hopper", 0, long, tmp_path / "c")
+    SingleTaskRun("pwm", "hopper", 0, long, tmp_path / "c").train()
     assert held == [everything, 40, settings.replay.updates * settings.replay.horizon] and everything > 40
 
 
 def test_a_diverging_run_is_kept_with_its_reason(settings, tmp_path):
-    exploding = run_single_task("shac", "hopper", 0, dataclasses.replace(settings, largest_value=1e-6), tmp_path)
+    exploding = SingleTaskRun("shac", "hopper", 0, dataclasses.replace(settings, largest_value=1e-6), tmp_path).train()
     assert exploding["status"] == "diverged" and "update 1: the critic loss is" in exploding["reason"]
     wild = dataclasses.replace(settings, shac=dataclasses.replace(settings.shac, log_std_init=200.0))
-    broken = run_single_task("shac", "hopper", 1, wild, tmp_path)
+    broken = SingleTaskRun("shac", "hopper", 1, wild, tmp_path).train()
     assert broken["status"] == "diverged" and "nan" in broken["reason"]
     with pytest.raises(ValueError, match=r"algorithm must be one of shac, pwm, .*, got 'ppo2'"):
-        run_single_task("ppo2", "hopper", 0, settings, tmp_path)
+        SingleTaskRun("ppo2", "hopper", 0, settings, tmp_path).train()
 
 
 def test_the_gradient_check_is_one_for_the_simulators_own_gradient(monkeypatch):
@@ -376,7 +380,7 @@ def test_every_variation_of_every_ablation_builds_and_is_another_run(settings, t
         assert list(experiments) == [v.label for v in ablation.variations]
         for experiment in experiments.values():
             (arguments,) = experiment.runs()
-            folders.add(single_task_run(**arguments).folder)
+            folders.add(arguments.run.folder)
     variations = sum(len(a.variations) for a in ABLATIONS.values())
     assert len(folders) == variations - 12, (
         "PWM as it is stands in ten of them; LayerNorm + Mish, ReLU, and three cautious frozen models in two"

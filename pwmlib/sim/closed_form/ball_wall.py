@@ -44,24 +44,24 @@ class BallWall:
     """"released": sqrt(v^2 cos^2 + a w) without the factor 2, as Eq. 11 and the script have it; moves the optimum to 0.123 rad."""
 
     def contact(self, theta: Tensor) -> Tensor:
-        """t_c in seconds, shape of theta: when the ball is at the wall's place."""
+        """Compute t_c, when the ball is at the wall's place [s]; shape of theta."""
         vx = self.speed * torch.cos(theta)
         factor = 2.0 if self.contact_time == "corrected" else 1.0
         return (-vx + (vx.square() + factor * self.acceleration * self.wall).sqrt()) / self.acceleration
 
     def clears(self, theta: Tensor) -> Tensor:
-        """Bool, shape of theta: the ball passes over the wall, or never reaches it within T."""
+        """Tell where the ball passes over the wall or never reaches it within T; bool, shape of theta."""
         contact = self.contact(theta)
         y = self.speed * torch.sin(theta) * contact - 0.5 * self.gravity * contact.square()
         return (y >= self.height) | (contact > self.time)
 
     def objective(self, theta: Tensor) -> Tensor:
-        """J(theta) in metres, any shape; differentiable almost everywhere, with jumps."""
+        """Compute J(theta) [m], any shape; it is differentiable almost everywhere, with jumps."""
         free = self.speed * torch.cos(theta) * self.time + 0.5 * self.acceleration * self.time**2
         return -torch.where(self.clears(theta), free, torch.full_like(free, self.wall))
 
     def warnings(self) -> list[str]:
-        """Why this world cannot answer what the study asks, in words; empty where some throws cross the wall and some do not."""
+        """Say why this world cannot answer what the study asks; nothing where some throws cross the wall and some do not."""
         theta = torch.linspace(*THETA, 20_001, dtype=torch.float64)
         reaching = self.contact(theta) <= self.time
         crossing = reaching & self.clears(theta)
@@ -77,7 +77,7 @@ class BallWall:
         return []
 
     def optimum(self, points: int = 200_001) -> tuple[float, float]:
-        """(theta*, J*) on a fine grid, in float64."""
+        """Find (theta*, J*) on a fine grid, in float64."""
         theta = torch.linspace(*THETA, points, dtype=torch.float64)
         values = self.objective(theta)
         best = int(values.argmin())

@@ -7,9 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from .tolerance import gaussian_tolerance, quadratic_tolerance
+from .pendulum import check_start
 
 __all__ = ["CartpoleSwingup"]
+
+
+def _gaussian(x: Tensor, margin: float) -> Tensor:
+    """Smooth reward of the control suite (Tassa et al. 2018), any shape: 1 at zero, 0.1 where |x| is the margin."""
+    return torch.exp(math.log(0.1) * (x / margin).square())
 
 
 class CartpoleSwingup:
@@ -25,22 +30,16 @@ class CartpoleSwingup:
     max_return = 1000.0
 
     def __init__(self, *, start: str = "broad"):
-        self.start = self._known(start)
+        self.start = check_start(self, start, "broad", "hanging")
         self.cart_mass, self.pole_mass, self.half_length, self.gravity = 1.0, 0.1, 0.5, 9.81
         self.force, self.rail, self.dt, self.substeps = 10.0, 1.8, 0.02, 4
 
-    @staticmethod
-    def _known(start: str) -> str:
-        if start not in ("broad", "hanging"):
-            raise ValueError(f"CartpoleSwingup: start must be 'broad' or 'hanging', got {start!r}")
-        return start
-
     def reset(self, batch: int, generator: torch.Generator | None = None, *, start: str | None = None) -> Tensor:
-        """Start states, shape [batch, 5]. "hanging": dm_control's reset; "broad": any place, any angle, moderate speeds."""
+        """Draw start states [batch, 5]. "hanging": dm_control's reset; "broad": any place, any angle, moderate speeds."""
         device = generator.device if generator is not None else torch.device("cpu")
         normal = torch.randn(batch, 3, generator=generator, device=device)
         uniform = torch.rand(batch, 2, generator=generator, device=device) * 2 - 1
-        if self._known(start or self.start) == "hanging":
+        if check_start(self, start or self.start, "broad", "hanging") == "hanging":
             x, theta = 0.01 * normal[:, 0], math.pi + 0.01 * normal[:, 1]
             x_dot, theta_dot = torch.zeros_like(x), 0.01 * normal[:, 2]
         else:
@@ -49,6 +48,7 @@ class CartpoleSwingup:
         return torch.stack([x, theta.cos(), theta.sin(), x_dot, theta_dot], -1)
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
+        """Take one step from states [..., 5] with actions [..., 1]."""
         x, cos, sin, v, w = state.unbind(-1)
         force = self.force * action[..., 0]
         m, total, half, h = self.pole_mass, self.cart_mass + self.pole_mass, self.half_length, self.dt / self.substeps
@@ -67,13 +67,14 @@ class CartpoleSwingup:
         return torch.stack([x, cos, sin, v, w], -1)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        """dm_control's swing-up reward of the state reached, twice (two control steps): in [0, 2]."""
+        """Give dm_control's swing-up reward of the state reached twice (two control steps); it is in [0, 2], shape [...]."""
         x, cos, _, _, w = next_state.unbind(-1)
         upright = (cos + 1) / 2
-        centred = (1 + gaussian_tolerance(x, margin=2.0)) / 2
-        small_control = (4 + quadratic_tolerance(action[..., 0], margin=1.0)) / 5
-        small_velocity = (1 + gaussian_tolerance(w, margin=5.0)) / 2
+        centred = (1 + _gaussian(x, margin=2.0)) / 2
+        small_control = (4 + (1 - action[..., 0].square()).clamp(min=0.0)) / 5
+        small_velocity = (1 + _gaussian(w, margin=5.0)) / 2
         return 2.0 * upright * small_control * small_velocity * centred
 
     def done(self, next_state: Tensor) -> None:
+        """Give None, since no episode terminates."""
         return None

@@ -7,7 +7,23 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["PendulumSwingup"]
+__all__ = ["PendulumSwingup", "check_start"]
+
+_STARTS = ("broad", "hanging", "suite")
+_UPRIGHT = math.cos(math.radians(8.0))
+"""Cosine of the largest angle that still counts as upright."""
+
+
+def check_start(world: object, start: str, *known: str) -> str:
+    """Give back the name of a distribution of start states if the world has it.
+
+    Raises:
+        ValueError: it is none of those that the world has.
+    """
+    if start not in known:
+        *others, last = map(repr, known)
+        raise ValueError(f"{type(world).__name__}: start must be {', '.join(others)} or {last}, got {start!r}")
+    return start
 
 
 class PendulumSwingup:
@@ -28,20 +44,16 @@ class PendulumSwingup:
     def __init__(self, *, start: str = "broad", reward_shape: str = "sigmoid", smoothing: float = 0.05):
         if reward_shape not in ("true", "sigmoid", "cosine"):
             raise ValueError(f"PendulumSwingup: reward_shape must be 'true', 'sigmoid' or 'cosine', got {reward_shape!r}")
-        self.start, self.reward_shape, self.smoothing = self._known(start), reward_shape, smoothing
+        self.start, self.reward_shape, self.smoothing = check_start(self, start, *_STARTS), reward_shape, smoothing
         self.mass, self.length, self.damping, self.gravity = 1.0, 0.5, 0.1, 9.81
         self.torque, self.dt, self.substeps = 1.0, 0.04, 4
 
-    @staticmethod
-    def _known(start: str) -> str:
-        if start not in ("broad", "hanging", "suite"):
-            raise ValueError(f"PendulumSwingup: start must be 'broad', 'hanging' or 'suite', got {start!r}")
-        return start
-
     def reset(self, batch: int, generator: torch.Generator | None = None, *, start: str | None = None) -> Tensor:
-        """Start states, shape [batch, 3]. "suite": any angle at rest (dm_control's reset); "hanging": near the bottom; "broad": any
-        angle, speeds up to 8 rad/s."""
-        kind = self._known(start or self.start)
+        """Draw start states [batch, 3].
+
+        "suite": any angle at rest (dm_control's reset); "hanging": near the bottom; "broad": any angle, speeds up to 8 rad/s.
+        """
+        kind = check_start(self, start or self.start, *_STARTS)
         device = generator.device if generator is not None else torch.device("cpu")
         uniform = torch.rand(batch, 2, generator=generator, device=device) * 2 - 1
         theta = math.pi + 0.1 * uniform[:, 0] if kind == "hanging" else math.pi * uniform[:, 0]
@@ -49,6 +61,7 @@ class PendulumSwingup:
         return torch.stack([theta.cos(), theta.sin(), speed], -1)
 
     def advance(self, state: Tensor, action: Tensor) -> Tensor:
+        """Take one step from states [..., 3] with actions [..., 1]."""
         cos, sin, w = state.unbind(-1)
         torque = self.torque * action[..., 0]
         inertia, h = self.mass * self.length**2, self.dt / self.substeps
@@ -59,16 +72,18 @@ class PendulumSwingup:
         return torch.stack([cos, sin, w], -1)
 
     def true_reward(self, next_state: Tensor) -> Tensor:
-        """2 within 8 degrees of upright, else 0; shape [...]."""
-        return 2.0 * (next_state[..., 0] >= math.cos(math.radians(8.0))).to(next_state.dtype)
+        """Give 2 within 8 degrees of upright and 0 elsewhere, shape [...]."""
+        return 2.0 * (next_state[..., 0] >= _UPRIGHT).to(next_state.dtype)
 
     def reward(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """Give the reward of `reward_shape` in the state reached; it is in [0, 2], shape [...]."""
         cos = next_state[..., 0]
         if self.reward_shape == "true":
             return self.true_reward(next_state)
         if self.reward_shape == "cosine":
             return 1.0 + cos
-        return 2.0 * torch.sigmoid((cos - math.cos(math.radians(8.0))) / self.smoothing)
+        return 2.0 * torch.sigmoid((cos - _UPRIGHT) / self.smoothing)
 
     def done(self, next_state: Tensor) -> None:
+        """Give None, since no episode terminates."""
         return None

@@ -11,13 +11,14 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from pwmlib.sim.engine.buffers import Buffer, Part, one_device, stack_columns
+from pwmlib.sim.engine.buffers import Buffer, Part, one_device
 
 from .build import CUDA_BLOCK, Kernels, build_kernels
 from .model import Material
 from .prelude import CONFIG
 from .rules import StepRules
-from .scalars import from_columns
+from .scalars import from_columns, stack_columns
+from .source import CONTACT_COLUMNS, SEGMENT_COLUMNS
 
 __all__ = ["Simulator", "Step"]
 
@@ -36,7 +37,7 @@ class Step(NamedTuple):
     final_obs: Tensor
     """Observation before any reset, [E, obs_dim]: what a value bootstraps from."""
     reward: Tensor
-    """[E]."""
+    """Of each environment, [E]."""
     terminated: Tensor
     """Bool [E]: the episode failed (its value is 0), or its state exploded."""
     truncated: Tensor
@@ -44,20 +45,27 @@ class Step(NamedTuple):
 
 
 class Simulator:
-    """`count` environments of one model with its rules on one device.
-
-    rules: model, actuation, observation, reward, termination, reset. dt [s]: control step, cut into `substeps`.
-    interval: substeps between updates of the mass matrix (1 is exact; more holds H constant in between).
-    episode_length: control steps until truncation with automatic reset; 0: never reset (`advance` and gradients of plain rollouts).
-    pool: how many reset states are drawn in advance from `seed`, by default 16 for each environment and one more, so that every
-    environment walks through all of them.
-    threads: CPU threads that share the packs of environments, no more than there are packs. device: "cpu", "cuda" (the current GPU) or
-    one GPU; torch's default device if not given. Numbers are float32 whatever torch's default dtype is.
-    Raises ValueError for what does not fit together, also for a device that torch cannot use; RuntimeError when it is stepped in a forked
-    process although it has threads or a GPU, which do not live on there; TypeError when it is copied or pickled.
+    """`count` environments of one model with its rules on one device; float32 whatever torch's default dtype is.
 
     Memory: a step that needs gradients keeps one buffer until its graph is freed, then the buffer is used again. One simulator must not
     be stepped from two threads at once.
+
+    Args:
+        rules: model, actuation, observation, reward, termination, reset.
+        count: environments, E below.
+        substeps: of a control step.
+        interval: substeps between updates of the mass matrix (1 is exact; more holds H constant in between).
+        dt: control step [s].
+        episode_length: control steps until truncation with automatic reset; 0: never reset, for gradients of plain rollouts.
+        material: of the contacts, the model's own by default.
+        seed: of the pool of reset states, 16 for each environment and one more, so that every environment walks through all of them.
+        threads: CPU threads that share the packs of environments, no more than there are packs.
+        device: "cpu", "cuda" (the current GPU) or one GPU; torch's default device by default.
+
+    Raises:
+        ValueError: something does not fit together, or torch cannot use the device.
+        RuntimeError: it is stepped in a forked process although it has threads or a GPU, which do not live on there.
+        TypeError: it is copied or pickled.
     """
 
     def __init__(
@@ -70,7 +78,6 @@ class Simulator:
         dt: float = 1 / 60,
         episode_length: int = 0,
         material: Material | None = None,
-        pool: int | None = None,
         seed: int = 0,
         threads: int = 1,
         device: str | torch.device | None = None,
@@ -84,23 +91,21 @@ class Simulator:
         self.rules, self.count, self.device = rules, count, one_device(device)
         self.substeps, self.interval, self.dt, self.episode_length = substeps, interval, dt, episode_length
         self.kernels: Kernels = build_kernels(rules, self.device)
-        layout, width = self.kernels.layout, self.kernels.width
+        layout = self.kernels.layout
         self.state_dim, self.action_dim, self.obs_dim = layout.state, layout.actions, layout.observations
         self._items = layout.items(substeps, interval)
-        self.packs = -(-count // width)
+        self.packs = -(-count // self.kernels.width)
         self._shapes = torch.Size((count, self.state_dim)), torch.Size((count, self.action_dim))
         self._cuda = self.device.type == "cuda"
         self._free: list[Tensor] = []
-        integer = {"dtype": torch.int32, "device": self.device}
-        self.counters = {name: torch.zeros(count, **integer) for name in _COUNTERS}
+        self.counters = {name: self._table([0] * count, dtype=torch.int32) for name in _COUNTERS}
         """steps: of the current episode; resets; exploded: states; dropped: non-finite gradients. int32 [E] each."""
-        self._tables(material or rules.model.material)
-        rows, nq_nd = pool or 16 * count + 1, self.state_dim
-        self.pool = torch.empty(rows, nq_nd, dtype=torch.float32, device=self.device)
-        """Reset states, [pool, nq + nd]."""
-        self.pool_obs = torch.empty(rows, self.obs_dim, dtype=torch.float32, device=self.device)
+        self.pool, self.pool_obs = (
+            torch.empty(16 * count + 1, n, dtype=torch.float32, device=self.device) for n in (self.state_dim, self.obs_dim)
+        )
+        """Reset states, [pool, nq + nd], and their observations."""
         self.seed(seed)
-        self._configure()
+        self._configure(material or rules.model.material)
         self._threads = 1 if self._cuda else min(threads, self.packs)
         self._workers = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self._process = os.getpid() if self._workers is not None or self._cuda else None
@@ -135,19 +140,27 @@ class Simulator:
 
     @property
     def bytes_per_step(self) -> int:
-        """Memory that one differentiable control step keeps until its backward pass."""
+        """How many bytes one differentiable control step keeps until its backward pass."""
         return self.packs * self._items * self.kernels.width * 4
 
     def step(self, state: Tensor, action: Tensor) -> Step:
-        """One control step. state: [E, nq + nd], action: [E, action_dim], clipped to [-1, 1]; both float32 on the simulator's device.
+        """Take one control step in all environments.
 
         Gradients of state, obs, final_obs and reward flow to state and action; they are cut where the episode ended. A non-finite
         gradient of an environment is set to zero and counted in `counters["dropped"]`.
+
+        Args:
+            state: q and qd, [E, nq + nd], float32 on the simulator's device.
+            action: [E, action_dim], as the state; clipped to [-1, 1].
+
+        Raises:
+            ValueError: shape, dtype or device of one of them is another.
         """
-        if state.shape != self._shapes[0] or action.shape != self._shapes[1] or state.dtype is not action.dtype:
-            self._explain(state, action)
-        if state.dtype is not torch.float32 or state.device != self.device or action.device != self.device:
-            self._explain(state, action)
+        for name, value, shape in (("state", state, self._shapes[0]), ("action", action, self._shapes[1])):
+            if value.shape != shape:
+                raise ValueError(f"{self!r}: {name} has shape {tuple(value.shape)}, expected {tuple(shape)}")
+            if value.dtype is not torch.float32 or value.device != self.device:
+                raise ValueError(f"{self!r}: {name} is {value.dtype} on {value.device}, expected torch.float32 on {self.device}")
         if torch.is_grad_enabled() and (state.requires_grad or action.requires_grad):
             next_state, obs, final_obs, reward, flags = self._step(state, action)
         else:
@@ -156,7 +169,7 @@ class Simulator:
         return Step(next_state, obs, final_obs, reward, *flags.unbind(0))
 
     def start(self) -> tuple[Tensor, Tensor]:
-        """Fresh states from the reset pool, [E, nq + nd], and their observations; episodes begin anew."""
+        """Begin all episodes anew, with states [E, nq + nd] from the reset pool and their observations."""
         rows = (torch.arange(self.count, device=self.device) + self.count * self.counters["resets"].long()) % len(self.pool)
         self.counters["resets"] += 1
         self.counters["steps"].zero_()
@@ -176,8 +189,8 @@ class Simulator:
         self.counters["resets"].zero_()
 
     def observe(self, state: Tensor, action: Tensor | None = None) -> Tensor:
-        """Observations of any states in plain torch, [..., obs_dim]; action: the last one, zeros by default."""
-        action = torch.zeros(*state.shape[:-1], self.action_dim, dtype=state.dtype, device=state.device) if action is None else action
+        """Observe any states in plain torch, [..., obs_dim]; action: the last one, zeros by default."""
+        action = state.new_zeros(*state.shape[:-1], self.action_dim) if action is None else action
         nq = self.rules.model.nq
         columns = self.rules.observe(from_columns(state[..., :nq]), from_columns(state[..., nq:]), from_columns(action))
         return stack_columns(columns, state)
@@ -187,16 +200,6 @@ class Simulator:
         values = [material.ke, material.kd, material.kf, material.mu]
         self.contact_table[:, 4:] = torch.tensor(values, dtype=torch.float32, device=self.device)
         self.material = material
-
-    # -- launches ---------------------------------------------------------------------------------------------------------------
-
-    def _explain(self, state: Tensor, action: Tensor) -> None:
-        """Say what is wrong with the arguments of a step."""
-        for name, value, shape in (("state", state, self._shapes[0]), ("action", action, self._shapes[1])):
-            if value.shape != shape:
-                raise ValueError(f"{self!r}: {name} has shape {tuple(value.shape)}, expected {tuple(shape)}")
-            if value.dtype is not torch.float32 or value.device != self.device:
-                raise ValueError(f"{self!r}: {name} is {value.dtype} on {value.device}, expected torch.float32 on {self.device}")
 
     def _take(self) -> Buffer:
         capturing = self._cuda and torch.cuda.is_current_stream_capturing()
@@ -232,7 +235,7 @@ class Simulator:
             inputs = [first, self._config.data_ptr(), *[0] * (len(kernel.adj.args) - 2)]
             command = wp.launch(kernel, dim, inputs, device=device, block_dim=CUDA_BLOCK if self._cuda else 1, record_cmd=True)
             assert isinstance(command, wp.Launch)
-            parts.append(Part(command, command.params[3:]))  # the launch's bounds, first and config stay
+            parts.append(Part(command, list(command.params[3:])))  # the launch's bounds, first and config stay
         return parts
 
     def _launch(self, parts: list[Part], *tensors: Tensor | None) -> None:
@@ -265,30 +268,26 @@ class Simulator:
         for other in others:
             other.result()
 
-    # -- tables that the kernels read ---------------------------------------------------------------------------------------------
+    def _table(self, rows: list, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.tensor(rows, dtype=dtype, device=self.device)
 
-    def _tables(self, material: Material) -> None:
+    def _configure(self, material: Material) -> None:
         model = self.rules.model
         slot = {link: i for i, link in enumerate(model.touched)}
-        self.contact_link = torch.tensor([slot[c.link] for c in model.contacts], dtype=torch.int32, device=self.device)
-        rows = [[*c.point, c.radius, 0.0, 0.0, 0.0, 0.0] for c in model.contacts]
-        self.contact_table = torch.tensor(rows, dtype=torch.float32, device=self.device).reshape(-1, 8)
+        self.contact_table = self._table([[*c.point, c.radius, 0.0, 0.0, 0.0, 0.0] for c in model.contacts]).reshape(-1, CONTACT_COLUMNS)
         """point (3), radius, ke, kd, kf, mu of every contact; may be written between rollouts, since backward reads it again."""
         self.set_material(material)
-        segments = model.segments
-        self.segment_index = torch.tensor([[m, slot[a], slot[b]] for m, a, b, _, _ in segments], dtype=torch.int32, device=self.device)
-        strengths = [[*x, *y, model.muscles[m].strength] for m, _, _, x, y in segments]
-        self.segment_table = torch.tensor(strengths, dtype=torch.float32, device=self.device).reshape(-1, 7)
-
-    def _configure(self) -> None:
-        self._dt = torch.tensor([self.dt / self.substeps], dtype=torch.float32, device=self.device)
-        tensors = {
-            "dt": self._dt, "contact_link": self.contact_link, "contact_data": self.contact_table, "segment_index": self.segment_index,
-            "segment_data": self.segment_table, "pool": self.pool, "pool_obs": self.pool_obs, **self.counters,
+        strengths = [[*x, *y, model.muscles[m].strength] for m, _, _, x, y in model.segments]
+        self.segment_table = self._table(strengths).reshape(-1, SEGMENT_COLUMNS)
+        self._tensors = {
+            "dt": self._table([self.dt / self.substeps]), "contact_data": self.contact_table, "segment_data": self.segment_table,
+            "contact_link": self._table([slot[c.link] for c in model.contacts], torch.int32),
+            "segment_index": self._table([[m, slot[a], slot[b]] for m, a, b, _, _ in model.segments], torch.int32),
+            "pool": self.pool, "pool_obs": self.pool_obs, **self.counters,
         }  # fmt: skip
         numbers = {
             "E": self.count, "items": self._items, "substeps": self.substeps, "interval": self.interval, "limit": self.episode_length,
-            "contacts": len(self.contact_table), "segments": len(self.segment_table), "pool_rows": len(self.pool),
-            **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+            "contacts": len(model.contacts), "segments": len(model.segments), "pool_rows": len(self.pool),
+            **{name: tensor.data_ptr() for name, tensor in self._tensors.items()},
         }  # fmt: skip
-        self._config = torch.tensor([numbers[name] for name in CONFIG], dtype=torch.int64, device=self.device)
+        self._config = self._table([numbers[name] for name in CONFIG], torch.int64)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 import warp as wp
 from torch import Tensor
 
-__all__ = ["Buffer", "Part", "one_device", "stack_columns"]
+__all__ = ["Buffer", "Part", "one_device"]
 
 
 @dataclass
 class Part:
-    """A recorded launch and the cells of its arguments that change, in their order. seconds: that sharing would have saved at first."""
+    """A recorded launch with the cells of its arguments that change, in their order."""
 
     command: wp.Launch
     cells: list[ctypes.c_uint64]
     seconds: list[float] = field(default_factory=list)
+    """That sharing the launch would have saved, of the first ones."""
 
 
 class Buffer:
@@ -36,16 +36,14 @@ class Buffer:
 
 
 def one_device(device: str | torch.device | None) -> torch.device:
-    """The device as its tensors name it: "cuda" is one GPU, the current one."""
+    """Name the device as its tensors do: "cuda" is one GPU, the current one.
+
+    Raises:
+        ValueError: torch cannot use it.
+    """
     asked = torch.device(device if device is not None else torch.get_default_device())
     if asked.type == "cpu":
         return torch.device("cpu")
     if asked.type != "cuda" or (asked.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"Simulator: device must be 'cpu' or a GPU that torch can use, got {str(asked)!r}")
     return torch.device("cuda", torch.cuda.current_device() if asked.index is None else asked.index)
-
-
-def stack_columns(columns: Sequence[object], like: Tensor) -> Tensor:
-    """Columns of numbers or tensors [...] as one tensor [..., columns], for a `like` of shape [..., any]."""
-    full = [torch.as_tensor(c, dtype=like.dtype, device=like.device).expand(like.shape[:-1]) for c in columns]
-    return torch.stack(full, -1)

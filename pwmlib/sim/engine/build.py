@@ -1,5 +1,8 @@
 """Warp kernels from the generated text: one module a kernel, named by the hash of its text, so that Warp's disk cache finds it again."""
 
+# pyright: reportOperatorIssue=false
+# Warp types `wp.tid()` for launches of any number of dimensions; ours have one.
+
 from __future__ import annotations
 
 import hashlib
@@ -47,9 +50,9 @@ _BUILT: dict[str, Kernels] = {}
 
 
 def build_kernels(rules: StepRules, device: torch.device) -> Kernels:
-    """Compiled kernels for a device; compiled once per text and machine, then read from Warp's kernel cache.
+    """Build the kernels for a device (with its index, if it is a GPU), or read them from Warp's cache: they are compiled once a machine.
 
-    device: with its index, if it is a GPU. A cached file that cannot be loaded is deleted and compiled again.
+    A cached file that cannot be loaded is deleted and compiled again.
     """
     cuda = device.type == "cuda"
     kernels = _declare(rules, cuda)
@@ -66,9 +69,10 @@ def build_kernels(rules: StepRules, device: torch.device) -> Kernels:
 
 def _load(kernel: wp.Kernel, device: wp.Device) -> None:
     module, block = kernel.module, CUDA_BLOCK if device.is_cuda else 1
-    cached = list(Path(wp.config.kernel_cache_dir).glob(f"wp_{module.name}_*"))
+    cached = list(Path(wp.config.kernel_cache_dir or "").glob(f"wp_{module.name}_*"))
     try:
-        if module.load(device, block_dim=block).get_kernel_hooks(kernel).forward:
+        loaded = module.load(device, block_dim=block)
+        if loaded is not None and loaded.get_kernel_hooks(kernel).forward:
             return
     except Exception:
         if not cached:
@@ -80,12 +84,10 @@ def _load(kernel: wp.Kernel, device: wp.Device) -> None:
 
 
 def compile_cuda(rules: StepRules, architecture: int, folder: str) -> list[str]:
-    """Compile both kernels for a CUDA architecture (80, 90 ...) without having the GPU; returns the files written."""
+    """Compile both kernels for a CUDA architecture (80, 90 ...) into a folder, without having the GPU; returns the files written."""
     kernels = _declare(rules, cuda=True)
-    written = []
-    for kernel in (kernels.forward, kernels.backward):
-        written += wp.compile_aot_module(kernel.module, arch=architecture, module_dir=folder, use_ptx=False)
-    return [str(path) for path in written]
+    modules = (kernel.module for kernel in (kernels.forward, kernels.backward))
+    return [str(path) for m in modules for path in wp.compile_aot_module(m, arch=architecture, module_dir=folder, use_ptx=False)]
 
 
 def _declare(rules: StepRules, cuda: bool) -> Kernels:

@@ -5,24 +5,21 @@ MuJoCo's z axis points up; the links below the world are turned so that y is up 
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from pwmlib.sim.engine.rotations import UP, rotate, rotation_matrix, xyzw
+from pwmlib.sim.engine.rotations import UP, Quaternion, rotate, rotation_matrix, xyzw
 
 from .model import Joint, Link, Material, Model
 from .scalars import quaternion_product
-from .shapes import Box, Capsule, MassProperties, Shape, Sphere
-
-if TYPE_CHECKING:
-    import mujoco
+from .shapes import Box, Capsule, MassProperties, Point, Shape, Sphere
 
 __all__ = ["LoadedModel", "UnsupportedMJCF", "load_mjcf"]
-
 
 _ZERO = {
     "BODY": {"body_gravcomp": "gravcomp"},
@@ -41,12 +38,13 @@ class UnsupportedMJCF(ValueError):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """model; motors: (name, link, N m or N at action 1, the upper end of the ctrlrange) in the file's order; start: q of the file's
-    reference pose, in which every hinge and slide is 0 (MuJoCo's qpos minus ref)."""
+    """What an MJCF file describes."""
 
     model: Model
     motors: tuple[tuple[str, str, float], ...]
+    """(name, link, N m or N at action 1, the upper end of the ctrlrange) in the file's order."""
     start: np.ndarray
+    """q of the file's reference pose, [nq], in which every hinge and slide is 0 (MuJoCo's qpos minus ref)."""
 
 
 def load_mjcf(
@@ -56,12 +54,22 @@ def load_mjcf(
 
     Supported: bodies with free (alone, at a child of the world), ball, hinge and slide joints with range, stiffness, damping and
     armature; sphere, capsule and box geoms, the plane z = 0 as the ground; motors on joints. docs/simulator.md lists what is honoured,
-    refused and ignored. Masses and inertias are MuJoCo's. A contact material is ours: MuJoCo's contact parameters have no equivalent.
-    limit_stiffness, limit_damping: of the springs at the ends of a range; joints without a range get neither.
-    Raises: FileNotFoundError; ValueError where MuJoCo cannot read the file; UnsupportedMJCF, naming the file and the element.
+    refused and ignored. Masses and inertias are MuJoCo's.
+
+    Args:
+        path: the file.
+        material: of the contacts; MuJoCo's contact parameters have no equivalent.
+        limit_stiffness: of the springs at the ends of a range; joints without a range get none.
+        limit_damping: as limit_stiffness.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: MuJoCo is not installed.
+        UnsupportedMJCF: the file has an element without a counterpart; the error names both.
+        ValueError: MuJoCo cannot read the file.
     """
     try:
-        import mujoco
+        mujoco = importlib.import_module("mujoco")
     except ImportError as error:
         raise ImportError("load_mjcf needs MuJoCo: pip install mujoco") from error
     if not Path(path).is_file():
@@ -70,19 +78,20 @@ def load_mjcf(
         spec = mujoco.MjSpec.from_file(str(path))
         _refuse_elements(spec, path)
         compiled = spec.compile()
+    except UnsupportedMJCF:
+        raise
     except ValueError as error:
-        if isinstance(error, UnsupportedMJCF):
-            raise
         raise ValueError(f"load_mjcf: MuJoCo cannot read {path}: {error}") from error
     reader = _Reader(mujoco, compiled, str(path), {"limit_stiffness": limit_stiffness, "limit_damping": limit_damping})
     reader.check()
-    model = Model(Path(path).stem, tuple(reader.links()), material or Material(), gravity=float(-compiled.opt.gravity[2]))
+    links = [link for body in range(1, compiled.nbody) for link in reader.body_links(body)]
+    model = Model(Path(path).stem, tuple(links), material or Material(), gravity=float(-compiled.opt.gravity[2]))
     return LoadedModel(model, tuple(reader.motors()), reader.start(model))
 
 
-def _refuse_elements(spec: mujoco.MjSpec, path: str | Path) -> None:
-    root = re.search(rb"<(\w+)", re.sub(rb"(?s)<!--.*?-->", b"", Path(path).read_bytes()))[1].decode()  # MuJoCo has read it: there is one
-    if root != "mujoco":
+def _refuse_elements(spec: Any, path: str | Path) -> None:
+    first = re.search(rb"<(\w+)", re.sub(rb"(?s)<!--.*?-->", b"", Path(path).read_bytes()))
+    if first is not None and (root := first[1].decode()) != "mujoco":
         raise UnsupportedMJCF(f"load_mjcf: {path}: its root element is {root!r}, expected 'mujoco' (MuJoCo itself converts URDF)")
     for kind in ("tendons", "equalities", "flexes", "skins", "pairs", "plugins"):
         found = list(getattr(spec, kind, []))
@@ -108,8 +117,10 @@ class _Reader:
     def name(self, kind: str, i: int) -> str:
         return self.mj.mj_id2name(self.m, getattr(self.mj.mjtObj, f"mjOBJ_{kind}"), i) or f"{kind.lower()}_{i}"
 
-    def refuse(self, what: str) -> UnsupportedMJCF:
-        return UnsupportedMJCF(f"load_mjcf: {self.path}: {what}")
+    def refuse(self, what: str, kind: str = "", i: int = 0) -> UnsupportedMJCF:
+        """Make the error that says what is wrong with the i-th element of a kind."""
+        where = f"{kind.lower()} {self.name(kind, i)!r}: " if kind else ""
+        return UnsupportedMJCF(f"load_mjcf: {self.path}: {where}{what}")
 
     def check(self) -> None:
         """Refuse what no link, joint or motor stands for; find the ground."""
@@ -131,10 +142,9 @@ class _Reader:
                 for i, value in enumerate(getattr(m, array, ())):
                     if np.any(value):
                         at = m.dof_jntid[i] if array.startswith("dof_") else i
-                        raise self.refuse(f"{kind.lower()} {self.name(kind, at)!r}: {word} is not supported")
-        for body in range(1, m.nbody):
-            if m.body_mocapid[body] >= 0:
-                raise self.refuse(f"body {self.name('BODY', body)!r}: mocap is not supported")
+                        raise self.refuse(f"{word} is not supported", kind, at)
+        for body in np.flatnonzero(m.body_mocapid >= 0):
+            raise self.refuse("mocap is not supported", "BODY", int(body))
         self._find_floors()
 
     def _find_floors(self) -> None:
@@ -153,33 +163,22 @@ class _Reader:
             if m.geom_type[g] == self.mj.mjtGeom.mjGEOM_PLANE:
                 normal, height = data.geom_xmat[g].reshape(3, 3)[:, 2], data.geom_xpos[g, 2]
                 if not np.allclose(normal, (0, 0, 1), atol=1e-9) or abs(height) > 1e-9:
-                    what = f"a floor at height {height:g} with normal {np.round(normal, 4)}"
-                    raise self.refuse(f"geom {self.name('GEOM', g)!r}: {what}; it must be the plane z = 0")
+                    raise self.refuse(
+                        f"a floor at height {height:g} with normal {np.round(normal, 4)}; it must be the plane z = 0", "GEOM", g
+                    )
                 self.floors.append(g)
             elif body == 0 or int(body) not in carrying:
-                raise self.refuse(f"geom {self.name('GEOM', g)!r}: an obstacle; the plane z = 0 is all that bodies collide with")
-
-    def _lands(self, g: int) -> bool:
-        """Whether a geom collides with the ground, by MuJoCo's rule."""
-        kinds, others = self.m.geom_contype, self.m.geom_conaffinity
-        return any(kinds[g] & others[floor] or kinds[floor] & others[g] for floor in self.floors)
-
-    def links(self) -> list[Link]:
-        links: list[Link] = []
-        for body in range(1, self.m.nbody):
-            links += self.body_links(body)
-        return links
+                raise self.refuse("an obstacle; the plane z = 0 is all that bodies collide with", "GEOM", g)
 
     def body_links(self, body: int) -> list[Link]:
         m, label, parent = self.m, self.name("BODY", body), int(self.m.body_parentid[body])
         joints = range(m.body_jntadr[body], m.body_jntadr[body] + m.body_jntnum[body])
-        kinds = ["free", "ball", "slide", "hinge"]
         links, shift, rotation = [], np.zeros(3), xyzw(m.body_quat[body])
         above = None if parent == 0 else self.last_link[parent]
         for n, j in enumerate(joints):
-            kind, last = kinds[m.jnt_type[j]], n == len(joints) - 1
+            kind, last = ("free", "ball", "slide", "hinge")[m.jnt_type[j]], n == len(joints) - 1
             if kind == "free" and (len(joints) > 1 or parent != 0):
-                raise self.refuse(f"joint {self.name('JOINT', j)!r}: a free joint must be alone, on a child of the world")
+                raise self.refuse("a free joint must be alone, on a child of the world", "JOINT", j)
             name = label if last else f"{label}/{self.name('JOINT', j)}"
             anchor = np.zeros(3) if kind in ("free", "slide") else m.jnt_pos[j].copy()
             position, turn = self._placed(body, parent, n == 0, anchor - shift, rotation)
@@ -191,31 +190,30 @@ class _Reader:
         self.last_link[body], self.anchor[body] = label, shift
         return links
 
-    def _placed(self, body: int, parent: int, first: bool, offset: np.ndarray, rotation: tuple) -> tuple[tuple, tuple]:
+    def _placed(self, body: int, parent: int, first: bool, offset: np.ndarray, rotation: Quaternion) -> tuple[Point, Quaternion]:
         """Position and rotation of a joint frame in the link above it."""
         if not first:
-            return tuple(offset.tolist()), (0.0, 0.0, 0.0, 1.0)
-        turned = rotate(rotation, offset)
-        position = self.m.body_pos[body] + turned - self.anchor[parent]
-        if parent == 0:
-            return tuple(rotate(UP, position).tolist()), tuple(quaternion_product(UP, rotation))
-        return tuple(position.tolist()), rotation
+            return _point(offset), (0.0, 0.0, 0.0, 1.0)
+        position = self.m.body_pos[body] + rotate(rotation, offset) - self.anchor[parent]
+        if parent != 0:
+            return _point(position), rotation
+        x, y, z, w = map(float, quaternion_product(UP, rotation))
+        return _point(rotate(UP, position)), (x, y, z, w)
 
-    def _joint(self, j: int, kind: str, position: tuple, rotation: tuple) -> Joint:
+    def _joint(self, j: int, kind: str, position: Point, rotation: Quaternion) -> Joint:
         m, dof, at, limited = self.m, self.m.jnt_dofadr[j], self.m.jnt_qposadr[j], bool(self.m.jnt_limited[j])
-        if kind == "free" and (m.jnt_stiffness[j] or m.dof_damping[dof] or m.dof_armature[dof]):
-            raise self.refuse(f"joint {self.name('JOINT', j)!r}: stiffness, damping and armature of a free joint are not supported")
         if kind == "free":
+            if m.jnt_stiffness[j] or m.dof_damping[dof] or m.dof_armature[dof]:
+                raise self.refuse("stiffness, damping and armature of a free joint are not supported", "JOINT", j)
             return Joint("free")
         if kind == "ball" and (limited or m.jnt_stiffness[j]):
-            what = "limits" if limited else "stiffness"
-            raise self.refuse(f"joint {self.name('JOINT', j)!r}: {what} of ball joints are not supported")
+            raise self.refuse(f"{'limits' if limited else 'stiffness'} of ball joints are not supported", "JOINT", j)
         zero = float(m.qpos0[at]) if kind != "ball" else 0.0
         low, high = (float(x) - zero for x in m.jnt_range[j]) if limited else (None, None)
         target = float(m.qpos_spring[at]) - zero if kind != "ball" else 0.0
         limits = self.limits if limited else dict.fromkeys(self.limits, 0.0)
         return Joint(
-            kind, position=position, rotation=rotation, axis=tuple(m.jnt_axis[j].tolist()) if kind != "ball" else (0, 0, 0),
+            kind, position=position, rotation=rotation, axis=_point(m.jnt_axis[j]) if kind != "ball" else (0, 0, 0),
             lower=low, upper=high, stiffness=float(m.jnt_stiffness[j]), damping=float(m.dof_damping[dof]), target=target,
             armature=float(m.dof_armature[dof]), **limits,
         )  # fmt: skip
@@ -230,7 +228,8 @@ class _Reader:
             return (), MassProperties(0.0, np.zeros(3), np.zeros((3, 3))), False
         geoms = [g for g in range(m.ngeom) if m.geom_bodyid[g] == body]
         found = {g: shape for g in geoms if (shape := self._shape(g, anchor)) is not None}
-        landing = [shape for g, shape in found.items() if self._lands(g)]
+        kinds, others = m.geom_contype, m.geom_conaffinity
+        landing = [shape for g, shape in found.items() if any(kinds[g] & others[f] or kinds[f] & others[g] for f in self.floors)]
         shapes = landing or list(found.values())
         turn = rotation_matrix(xyzw(m.body_iquat[body]))
         inertia = turn @ np.diag(m.body_inertia[body]) @ turn.T
@@ -242,47 +241,44 @@ class _Reader:
         m, kinds = self.m, self.mj.mjtGeom
         center, turn, size = m.geom_pos[g] - anchor, rotation_matrix(xyzw(m.geom_quat[g])), m.geom_size[g]
         if m.geom_type[g] == kinds.mjGEOM_SPHERE:
-            return Sphere(tuple(center.tolist()), float(size[0]))
+            return Sphere(_point(center), float(size[0]))
         if m.geom_type[g] == kinds.mjGEOM_CAPSULE:
             along = turn[:, 2] * size[1]
-            return Capsule(tuple((center - along).tolist()), tuple((center + along).tolist()), float(size[0]))
+            return Capsule(_point(center - along), _point(center + along), float(size[0]))
         if m.geom_type[g] == kinds.mjGEOM_BOX and np.allclose(np.abs(turn).max(0), 1, atol=1e-6):
-            return Box(tuple(center.tolist()), tuple((np.abs(turn) @ size).tolist()))
+            return Box(_point(center), _point(np.abs(turn) @ size))
         if not (m.geom_contype[g] or m.geom_conaffinity[g]):
             return None
         kind = kinds(int(m.geom_type[g])).name.removeprefix("mjGEOM_").lower()
-        note = " that is turned against its body" if kind == "box" else ""
-        raise self.refuse(f"geom {self.name('GEOM', g)!r}: a {kind}{note} is not supported; sphere, capsule and upright box are")
+        kind += " that is turned against its body" * (kind == "box")
+        raise self.refuse(f"a {kind} is not supported; sphere, capsule and upright box are", "GEOM", g)
 
     def motors(self) -> list[tuple[str, str, float]]:
         m, found, totals = self.m, [], np.zeros(self.m.njnt)
         for a in range(m.nu):
-            name = self.name("ACTUATOR", a)
             on_joint = m.actuator_trntype[a] == self.mj.mjtTrn.mjTRN_JOINT
             plain = m.actuator_gaintype[a] == self.mj.mjtGain.mjGAIN_FIXED and m.actuator_biastype[a] == self.mj.mjtBias.mjBIAS_NONE
             if not on_joint or not plain or m.actuator_dyntype[a] != self.mj.mjtDyn.mjDYN_NONE:
-                raise self.refuse(f"actuator {name!r}: only motors on joints are supported")
+                raise self.refuse("only motors on joints are supported", "ACTUATOR", a)
             joint = int(m.actuator_trnid[a, 0])
             if m.jnt_type[joint] not in (2, 3):
-                raise self.refuse(f"actuator {name!r}: motors act on hinges and slides only")
+                raise self.refuse("motors act on hinges and slides only", "ACTUATOR", a)
             low, high = m.actuator_ctrlrange[a] if m.actuator_ctrllimited[a] else (-1.0, 1.0)
             if low != -high:
-                raise self.refuse(f"actuator {name!r}: ctrlrange {low:g} {high:g} is not symmetric about 0")
+                raise self.refuse(f"ctrlrange {low:g} {high:g} is not symmetric about 0", "ACTUATOR", a)
             force = float(m.actuator_gainprm[a, 0] * high)
             if m.actuator_forcelimited[a] and not _allows(m.actuator_forcerange[a], force):
-                raise self.refuse(f"actuator {name!r}: forcerange {m.actuator_forcerange[a]} cuts off its {abs(force):g} at full control")
+                raise self.refuse(f"forcerange {m.actuator_forcerange[a]} cuts off its {abs(force):g} at full control", "ACTUATOR", a)
             torque = float(m.actuator_gear[a, 0] * force)
             totals[joint] += abs(torque)
-            found.append((name, self.link_of_joint[joint], torque))
+            found.append((self.name("ACTUATOR", a), self.link_of_joint[joint], torque))
         for j, total in enumerate(totals):
             if m.jnt_actfrclimited[j] and not _allows(m.jnt_actfrcrange[j], total):
-                raise self.refuse(
-                    f"joint {self.name('JOINT', j)!r}: actuatorfrcrange {m.jnt_actfrcrange[j]} cuts off {total:g} of its motors"
-                )
+                raise self.refuse(f"actuatorfrcrange {m.jnt_actfrcrange[j]} cuts off {total:g} of its motors", "JOINT", j)
         return found
 
     def start(self, model: Model) -> np.ndarray:
-        """q of MuJoCo's reference pose."""
+        """Write MuJoCo's reference pose as q."""
         q, m = np.zeros(model.nq), self.m
         for j, name in self.link_of_joint.items():
             i, at = model.index[name], int(m.jnt_qposadr[j])
@@ -293,6 +289,11 @@ class _Reader:
             elif kind == "ball":
                 q[start : start + 4] = xyzw(m.qpos0[at : at + 4])
         return q
+
+
+def _point(v: np.ndarray) -> Point:
+    x, y, z = v.tolist()
+    return x, y, z
 
 
 def _allows(limits: np.ndarray, size: float) -> bool:

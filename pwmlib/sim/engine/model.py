@@ -12,14 +12,16 @@ Axes: y is up, gravity along -y. Links are listed parents first. Generalised coo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 
-from .scalars import quaternion_matrix
-from .shapes import MassProperties, Shape, mass_properties
+from .rotations import Quaternion, rotation_matrix
+from .shapes import MassProperties, Point, Shape, mass_properties
 
 __all__ = ["COORDINATES", "Contact", "Joint", "Link", "Material", "Model", "Muscle"]
 
@@ -37,9 +39,9 @@ class Joint:
     """
 
     kind: str
-    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    rotation: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
-    axis: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    position: Point = (0.0, 0.0, 0.0)
+    rotation: Quaternion = (0.0, 0.0, 0.0, 1.0)
+    axis: Point = (0.0, 0.0, 0.0)
     lower: float | None = None
     upper: float | None = None
     stiffness: float = 0.0
@@ -79,7 +81,11 @@ class Material:
     mu: float = 0.9
 
     def scaled(self, stiffness: float) -> Material:
-        """ke and kd multiplied by `stiffness`. Raises ValueError for one that is not positive and finite."""
+        """Multiply ke and kd by `stiffness`.
+
+        Raises:
+            ValueError: stiffness is not positive and finite.
+        """
         if not 0 < stiffness < math.inf:
             raise ValueError(f"stiffness must be positive and finite, got {stiffness}")
         return replace(self, ke=self.ke * stiffness, kd=self.kd * stiffness)
@@ -90,7 +96,7 @@ class Contact:
     """A ball of `radius` at `point` of a link, against the ground plane y = 0."""
 
     link: int
-    point: tuple[float, float, float]
+    point: Point
     radius: float
 
 
@@ -103,14 +109,15 @@ class Muscle:
 
     name: str
     strength: float
-    waypoints: tuple[tuple[str, tuple[float, float, float]], ...]
+    waypoints: tuple[tuple[str, Point], ...]
 
 
 @dataclass(frozen=True)
 class Model:
-    """Tables of one robot. `exact_inertia=False` computes inertias as dflex does (see `mass_properties`).
+    """Tables of one robot.
 
-    Raises ValueError, naming the link, for a robot that does not hang together, has no joint or moves no mass.
+    Raises:
+        ValueError: the robot does not hang together, has no joint that moves, or moves no mass; the error names the link.
     """
 
     name: str
@@ -119,42 +126,42 @@ class Model:
     muscles: tuple[Muscle, ...] = ()
     gravity: float = 9.81
     exact_inertia: bool = True
+    """False computes inertias as dflex does, see `mass_properties`."""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
         for link in self.links:
             if link.name in seen:
-                raise ValueError(f"Model {self.name!r}: two links are called {link.name!r}")
+                raise self._error(f"two links are called {link.name!r}")
             if link.parent is not None and link.parent not in seen:
-                raise ValueError(f"Model {self.name!r}: link {link.name!r} has parent {link.parent!r}, which is not listed before it")
+                raise self._error(f"link {link.name!r} has parent {link.parent!r}, which is not listed before it")
             if link.parent is not None and link.joint.kind == "free":
-                raise ValueError(f"Model {self.name!r}: link {link.name!r} has a free joint, so its parent must be None")
+                raise self._error(f"link {link.name!r} has a free joint, so its parent must be None")
             seen.add(link.name)
         for muscle in self.muscles:
             for name, _ in muscle.waypoints:
                 if name not in seen:
-                    raise ValueError(f"Model {self.name!r}: muscle {muscle.name!r} passes link {name!r}, which does not exist")
+                    raise self._error(f"muscle {muscle.name!r} passes link {name!r}, which does not exist")
         free = [link.name for link in self.links if link.joint.kind == "free"]
         if len(free) > 1:
-            raise ValueError(f"Model {self.name!r}: at most one free joint, got {free}")
+            raise self._error(f"at most one free joint, got {free}")
         if free and self.links[0].name != free[0]:
-            raise ValueError(f"Model {self.name!r}: the free link {free[0]!r} must come first")
+            raise self._error(f"the free link {free[0]!r} must come first")
         if not self.nd:
-            raise ValueError(f"Model {self.name!r}: no link has a joint that moves; its links are {[link.name for link in self.links]}")
-        self._check_masses()
-
-    def _check_masses(self) -> None:
+            raise self._error(f"no link has a joint that moves; its links are {[link.name for link in self.links]}")
         carried = [body.mass for body in self.masses]
         for i, (link, body) in reversed(list(enumerate(zip(self.links, self.masses, strict=True)))):
             if not np.isfinite([body.mass, *body.com, *np.ravel(body.inertia)]).all() or body.mass < 0:
-                raise ValueError(f"Model {self.name!r}: link {link.name!r} has impossible mass properties: {body}")
+                raise self._error(f"link {link.name!r} has impossible mass properties: {body}")
             if COORDINATES[link.joint.kind][1] and carried[i] == 0 and link.joint.armature == 0:
-                raise ValueError(
-                    f"Model {self.name!r}: link {link.name!r} moves no mass; give it, or a link that hangs on it, a shape or a mass, "
-                    "or its joint an armature"
+                raise self._error(
+                    f"link {link.name!r} moves no mass; give it, or a link that hangs on it, a shape or a mass, or its joint an armature"
                 )
             if self.parents[i] >= 0:
                 carried[self.parents[i]] += carried[i]
+
+    def _error(self, what: str) -> ValueError:
+        return ValueError(f"Model {self.name!r}: {what}")
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -169,12 +176,12 @@ class Model:
     @cached_property
     def q_start(self) -> list[int]:
         """Where each link's coordinates begin in q, and their number at the end."""
-        return [0, *np.cumsum([COORDINATES[link.joint.kind][0] for link in self.links]).tolist()]
+        return list(accumulate((COORDINATES[link.joint.kind][0] for link in self.links), initial=0))
 
     @cached_property
     def qd_start(self) -> list[int]:
         """Where each link's velocities begin in qd, and their number at the end."""
-        return [0, *np.cumsum([COORDINATES[link.joint.kind][1] for link in self.links]).tolist()]
+        return list(accumulate((COORDINATES[link.joint.kind][1] for link in self.links), initial=0))
 
     @property
     def nq(self) -> int:
@@ -195,7 +202,9 @@ class Model:
     @cached_property
     def joint_rotations(self) -> list[list[list[float]]]:
         """Rotation matrix of each joint frame in its parent's frame, with rounding of right angles removed."""
-        return [_rounded(quaternion_matrix(link.joint.rotation)) for link in self.links]
+        exact = np.array([rotation_matrix(link.joint.rotation) for link in self.links])
+        near = np.abs(exact - np.round(exact)) < 1e-6
+        return np.where(near, np.round(exact), exact).tolist()
 
     @cached_property
     def axes(self) -> list[list[float]]:
@@ -207,7 +216,7 @@ class Model:
     def contacts(self) -> list[Contact]:
         """Contact points of all colliding links."""
         return [
-            Contact(i, tuple(point), radius)
+            Contact(i, point, radius)
             for i, link in enumerate(self.links)
             if link.collides
             for shape in link.shapes
@@ -215,14 +224,14 @@ class Model:
         ]
 
     @cached_property
-    def segments(self) -> list[tuple[int, int, int, tuple, tuple]]:
+    def segments(self) -> list[tuple[int, int, int, Point, Point]]:
         """(muscle, link a, link b, point a, point b) of every segment that joins two links."""
-        found = []
-        for m, muscle in enumerate(self.muscles):
-            for (a, x), (b, y) in zip(muscle.waypoints, muscle.waypoints[1:], strict=False):
-                if a != b:
-                    found.append((m, self.index[a], self.index[b], tuple(x), tuple(y)))
-        return found
+        return [
+            (m, self.index[a], self.index[b], x, y)
+            for m, muscle in enumerate(self.muscles)
+            for (a, x), (b, y) in pairwise(muscle.waypoints)
+            if a != b
+        ]
 
     @cached_property
     def touched(self) -> list[int]:
@@ -247,17 +256,14 @@ class Model:
         """(row, column) of the structural nonzeros of the mass matrix, row >= column."""
         return [(d, e) for d in range(self.nd) for e in sorted([*self.ancestors[d], d])]
 
-    def with_links(self, names: Iterable[str], **joint: object) -> Model:
-        """A copy in which the joints of the named links have other values."""
+    def with_links(self, names: Iterable[str], **joint: Any) -> Model:
+        """Copy the model with other values in the joints of the named links.
+
+        Raises:
+            ValueError: a name is none of a link.
+        """
         chosen = set(names)
         if unknown := chosen - set(self.index):
-            raise ValueError(f"Model {self.name!r} has no link {sorted(unknown)[0]!r}; its links are {list(self.index)}")
+            raise self._error(f"no link is called {sorted(unknown)[0]!r}; its links are {list(self.index)}")
         links = tuple(replace(link, joint=replace(link.joint, **joint)) if link.name in chosen else link for link in self.links)
         return replace(self, links=links)
-
-
-def _rounded(matrix: Sequence[Sequence[float]]) -> list[list[float]]:
-    clean = np.array(matrix, float)
-    for value in (-1.0, 0.0, 1.0):
-        clean[np.abs(clean - value) < 1e-6] = value
-    return clean.tolist()

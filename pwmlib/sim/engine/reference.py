@@ -11,10 +11,9 @@ from torch import Tensor
 from pwmlib.sim.engine.bridge import Step
 
 from . import rigid_bodies as rb
-from .buffers import stack_columns
 from .model import Material, Model
 from .rules import StepRules, ended
-from .scalars import Number, Vector, add, clip, dot, from_columns, mul, vadd
+from .scalars import Number, Vector, add, clip, dot, from_columns, mul, stack_columns, vadd
 
 __all__ = ["Reference", "forces", "total_energy", "total_momentum"]
 
@@ -35,7 +34,7 @@ class Reference:
         self.material = material or rules.model.material
 
     def step(self, state: Tensor, action: Tensor) -> Step:
-        """One control step from state [E, nq + nd] with action [E, action_dim]; see `Simulator.step`."""
+        """Take one control step from state [E, nq + nd] with action [E, action_dim]; see `Simulator.step`."""
         model, rules = self.rules.model, self.rules
         q0, d0 = from_columns(state[:, : model.nq]), from_columns(state[:, model.nq :])
         a = [clip(x, -1.0, 1.0) for x in from_columns(action)]
@@ -55,7 +54,7 @@ class Reference:
 
 
 def forces(model: Model, material: Material, q: Vector, qd: Vector, actuation: Vector, activation: Vector) -> list[Number]:
-    """Generalised forces tau with contacts and muscles, nd columns.
+    """Compute the generalised forces tau with contacts and muscles, nd columns.
 
     Args:
         model: the robot.
@@ -98,7 +97,7 @@ def forces(model: Model, material: Material, q: Vector, qd: Vector, actuation: V
 
 
 def total_energy(model: Model, q: Vector, qd: Vector) -> Tensor:
-    """Kinetic plus potential energy [J] without springs, per environment; armature counts as inertia."""
+    """Add kinetic and potential energy [J], without springs, per environment; armature counts as inertia."""
     frames = rb.forward_kinematics(model, q)
     energy = torch.zeros_like(torch.as_tensor(q[0]))
     for (i, j), h in rb.mass_matrix(model, frames).items():
@@ -110,7 +109,7 @@ def total_energy(model: Model, q: Vector, qd: Vector) -> Tensor:
 
 
 def total_momentum(model: Model, q: Vector, qd: Vector) -> tuple[Tensor, Tensor]:
-    """Linear momentum [kg m/s] and angular momentum about the common centre of mass [kg m^2/s], each [E, 3]."""
+    """Compute linear momentum [kg m/s] and angular momentum about the common centre of mass [kg m^2/s], each [E, 3]."""
     frames = rb.forward_kinematics(model, q)
     motion = rb.link_motion(model, frames, qd)
     rows = torch.as_tensor(q[0])[:, None]
@@ -119,7 +118,7 @@ def total_momentum(model: Model, q: Vector, qd: Vector) -> tuple[Tensor, Tensor]
         if body.mass == 0:
             continue
         r = torch.stack([stack_columns(row, rows) for row in frames.rotations[i]], -2)
-        position, w, v = (stack_columns(x, rows) for x in (frames.positions[i], motion.angular[i], motion.linear[i]))
+        position, w, v = (stack_columns(x, rows) for x in (frames.positions[i], motion[i].angular, motion[i].linear))
         com = position + r @ torch.tensor(body.com, dtype=rows.dtype)
         p = body.mass * (v + torch.linalg.cross(w, com))
         inertia = r @ torch.tensor(body.inertia, dtype=rows.dtype) @ r.mT

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .model import Model
 from .scalars import (
@@ -57,7 +58,7 @@ _TINY = 1e-12
 
 @dataclass
 class Frames:
-    """rotations [link][3][3], positions [link][3] relative to o, axes [dof] = (angular, linear about o), height of o above the ground."""
+    """Poses: rotations [link][3][3], positions [link][3] relative to o, axes [dof] = (angular, linear about o), o's height above ground."""
 
     rotations: list[Matrix]
     positions: list[Vector]
@@ -65,18 +66,17 @@ class Frames:
     height: Number
 
 
-@dataclass
-class Motion:
-    """Velocity (w, v) and bias acceleration of every link, about o."""
+class Motion(NamedTuple):
+    """Velocity (w, v) and bias acceleration of a link, about o."""
 
-    angular: list[Vector]
-    linear: list[Vector]
-    bias_angular: list[Vector]
-    bias_linear: list[Vector]
+    angular: Vector
+    linear: Vector
+    bias_angular: Vector
+    bias_linear: Vector
 
 
 def forward_kinematics(model: Model, q: Vector) -> Frames:
-    """Poses of all links and the joint axes. q: nq scalars."""
+    """Compute the poses of all links and the joint axes from q, nq scalars."""
     rotations: list[Matrix] = []
     positions: list[Vector] = []
     axes: list[tuple[Vector, Vector]] = []
@@ -85,64 +85,54 @@ def forward_kinematics(model: Model, q: Vector) -> Frames:
         joint, parent, at = link.joint, model.parents[i], model.q_start[i]
         above, origin = (rotations[parent], positions[parent]) if parent >= 0 else (identity(), [0.0, 0.0, 0.0])
         frame, place = matmul(above, model.joint_rotations[i]), vadd(origin, matvec(above, joint.position))
+        turned = frame
         if joint.kind == "free":
-            rotations.append(quaternion_matrix(q[at + 3 : at + 7]))
-            positions.append([0.0, 0.0, 0.0])
-            height = q[at + 1]
-            unit = identity()
+            turned, place, height, unit = quaternion_matrix(q[at + 3 : at + 7]), [0.0, 0.0, 0.0], q[at + 1], identity()
             axes += [(unit[k], [0.0] * 3) for k in range(3)] + [([0.0] * 3, unit[k]) for k in range(3)]
         elif joint.kind == "hinge":
             axis = matvec(frame, model.axes[i])
-            rotations.append(matmul(frame, rotation(model.axes[i], q[at])))
-            positions.append(place)
+            turned = matmul(frame, rotation(model.axes[i], q[at]))
             axes.append((axis, cross(place, axis)))
         elif joint.kind == "slide":
             axis = matvec(frame, model.axes[i])
-            level = parent < 0 and axis[1] == 0.0
-            rotations.append(frame)
-            positions.append(place if level else vadd(place, scale(axis, q[at])))
+            if parent >= 0 or axis[1] != 0.0:
+                place = vadd(place, scale(axis, q[at]))
             axes.append(([0.0] * 3, axis))
         elif joint.kind == "ball":
-            rotations.append(matmul(frame, quaternion_matrix(q[at : at + 4])))
-            positions.append(place)
+            turned = matmul(frame, quaternion_matrix(q[at : at + 4]))
             axes += [(axis, cross(place, axis)) for axis in transpose(frame)]
-        else:
-            rotations.append(frame)
-            positions.append(place)
+        rotations.append(turned)
+        positions.append(place)
     return Frames(rotations, positions, axes, height)
 
 
-def link_motion(model: Model, frames: Frames, qd: Vector) -> Motion:
-    """Velocities and bias accelerations of all links. qd: nd scalars."""
-    motion = Motion([], [], [], [])
+def link_motion(model: Model, frames: Frames, qd: Vector) -> list[Motion]:
+    """Compute velocities and bias accelerations of all links from qd, nd scalars."""
+    zero = [0.0] * 3
+    motion: list[Motion] = []
     for i, link in enumerate(model.links):
-        p = model.parents[i]
-        zero = [0.0] * 3
-        w, v, aw, av = (
-            (motion.angular[p], motion.linear[p], motion.bias_angular[p], motion.bias_linear[p]) if p >= 0 else (zero, zero, zero, zero)
-        )
+        w, v, aw, av = motion[model.parents[i]] if model.parents[i] >= 0 else (zero, zero, zero, zero)
         own_w, own_v = zero, zero
         for d in range(model.qd_start[i], model.qd_start[i + 1]):
             own_w, own_v = vadd(own_w, scale(frames.axes[d][0], qd[d])), vadd(own_v, scale(frames.axes[d][1], qd[d]))
         w, v = vadd(w, own_w), vadd(v, own_v)
         if link.joint.kind != "free":
             aw, av = vadd(aw, cross(w, own_w)), vadd(av, vadd(cross(w, own_v), cross(v, own_w)))
-        for values, value in zip((motion.angular, motion.linear, motion.bias_angular, motion.bias_linear), (w, v, aw, av), strict=True):
-            values.append(value)
+        motion.append(Motion(w, v, aw, av))
     return motion
 
 
-def inertial_wrenches(model: Model, frames: Frames, motion: Motion) -> list[Wrench]:
-    """What each link needs to follow its bias acceleration against gravity."""
+def inertial_wrenches(model: Model, frames: Frames, motion: Sequence[Motion]) -> list[Wrench]:
+    """Compute what each link needs to follow its bias acceleration against gravity."""
     wrenches: list[Wrench] = []
     for i, body in enumerate(model.masses):
         if body.mass == 0:
             wrenches.append(([0.0] * 3, [0.0] * 3))
             continue
-        r, w, aw = frames.rotations[i], motion.angular[i], motion.bias_angular[i]
+        r, (w, v, aw, av) = frames.rotations[i], motion[i]
         c = vadd(frames.positions[i], matvec(r, body.com.tolist()))
-        velocity = vadd(motion.linear[i], cross(w, c))
-        acceleration = vadd(vadd(motion.bias_linear[i], cross(aw, c)), cross(w, velocity))
+        velocity = vadd(v, cross(w, c))
+        acceleration = vadd(vadd(av, cross(aw, c)), cross(w, velocity))
         force = scale([acceleration[0], add(acceleration[1], model.gravity), acceleration[2]], body.mass)
         local_w, local_aw = matvec(transpose(r), w), matvec(transpose(r), aw)
         momentum = matvec(body.inertia.tolist(), local_w)
@@ -151,20 +141,20 @@ def inertial_wrenches(model: Model, frames: Frames, motion: Motion) -> list[Wren
     return wrenches
 
 
-def pose_of(frames: Frames, motion: Motion, i: int) -> list[Number]:
-    """The POSE numbers of link i."""
+def pose_of(frames: Frames, motion: Sequence[Motion], i: int) -> list[Number]:
+    """List the POSE numbers of link i."""
     flat = [x for row in frames.rotations[i] for x in row]
     height = add(frames.positions[i][1], frames.height)
-    return [*flat, *frames.positions[i], *motion.angular[i], *motion.linear[i], height]
+    return [*flat, *frames.positions[i], *motion[i].angular, *motion[i].linear, height]
 
 
 def contact_depth(pose: Vector, point: Vector, radius: Number) -> Number:
-    """Height of the ball's lowest point above the ground [m]; negative when it touches."""
+    """Measure the ball's lowest point above the ground [m]; it is negative when it touches."""
     return sub(add(pose[18], dot(pose[3:6], point)), radius)
 
 
 def contact_wrench(pose: Vector, point: Vector, radius: Number, ke: Number, kd: Number, kf: Number, mu: Number) -> list[Number]:
-    """What the link needs against the ground, as 6 scalars (the reaction with its sign turned, like an inertial wrench).
+    """Compute what the link needs against the ground, as 6 scalars (the reaction with its sign turned, like an inertial wrench).
 
     Normal: -(ke depth + kd min(u_y, 0) (-depth)); friction opposes the tangential velocity u_t of the lowest point with magnitude
     min(kf |u_t|, mu ke |depth|). Continuous in depth; the normal is the ground's.
@@ -183,7 +173,7 @@ def contact_wrench(pose: Vector, point: Vector, radius: Number, ke: Number, kd: 
 
 
 def segment_wrenches(pose_a: Vector, pose_b: Vector, point_a: Vector, point_b: Vector, tension: Number) -> tuple[list, list]:
-    """Wrenches (6 scalars each, signs as in `contact_wrench`) of a muscle segment that pulls its two ends together."""
+    """Compute the wrenches (6 scalars each, signs as in `contact_wrench`) of a muscle segment that pulls its two ends together."""
     x = vadd(pose_a[9:12], matvec([pose_a[0:3], pose_a[3:6], pose_a[6:9]], point_a))
     y = vadd(pose_b[9:12], matvec([pose_b[0:3], pose_b[3:6], pose_b[6:9]], point_b))
     along = vsub(y, x)
@@ -193,7 +183,7 @@ def segment_wrenches(pose_a: Vector, pose_b: Vector, point_a: Vector, point_b: V
 
 
 def joint_forces(model: Model, frames: Frames, q: Vector, qd: Vector, wrenches: Sequence[Wrench], actuation: Vector) -> list[Number]:
-    """tau: generalised forces, nd scalars. actuation: nd scalars added to it."""
+    """Project the wrenches on the joints and add springs, dampers, limits and actuation (nd scalars): tau, nd scalars."""
     moments, forces = [m for m, _ in wrenches], [f for _, f in wrenches]
     tau: list[Number] = [0.0] * model.nd
     for i in range(len(model.links) - 1, -1, -1):
@@ -220,7 +210,7 @@ def joint_forces(model: Model, frames: Frames, q: Vector, qd: Vector, wrenches: 
 
 
 def mass_matrix(model: Model, frames: Frames) -> dict[tuple[int, int], Number]:
-    """Composite-rigid-body H with armature, for the entries of `model.mass_entries`."""
+    """Compute the composite-rigid-body H with armature, for the entries of `model.mass_entries`."""
     mass, first, second = [], [], []
     for i, body in enumerate(model.masses):
         c = vadd(frames.positions[i], matvec(frames.rotations[i], body.com.tolist())) if body.mass else [0.0] * 3
@@ -248,7 +238,7 @@ def mass_matrix(model: Model, frames: Frames) -> dict[tuple[int, int], Number]:
 
 
 def factorise(model: Model, entries: Mapping[tuple[int, int], Number]) -> dict[tuple[int, int], Number]:
-    """L of H = L^T L without fill-in (Featherstone's sparsity); the diagonal holds 1 / L_dd."""
+    """Factorise H = L^T L without fill-in (Featherstone's sparsity); L's diagonal holds 1 / L_dd."""
     factor = dict(entries)
     for k in range(model.nd - 1, -1, -1):
         inverse = div(1.0, sqrt(factor[k, k]))
@@ -276,7 +266,7 @@ def solve(model: Model, factor: Mapping[tuple[int, int], Number], b: Vector) -> 
 
 
 def integrate(model: Model, q: Vector, qd: Vector, qdd: Vector, dt: Number) -> tuple[list[Number], list[Number]]:
-    """One step of symplectic Euler: (q', qd'). Quaternions: r + dt/2 (w, 0) r, normalised."""
+    """Take a step of symplectic Euler to (q', qd'); quaternions become r + dt/2 (w, 0) r, normalised."""
     new_q, new_qd = list(q), [add(v, mul(a, dt)) for v, a in zip(qd, qdd, strict=True)]
     for i, link in enumerate(model.links):
         at, d = model.q_start[i], model.qd_start[i]

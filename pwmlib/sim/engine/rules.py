@@ -17,8 +17,10 @@ EXTENT = 1e12
 
 
 class StepRules(Protocol):
-    """One control step around the substeps. All methods take and return generic scalars, so that they can be traced into the kernels
-    and run on torch tensors alike."""
+    """One control step around the substeps.
+
+    All methods take and return generic scalars, so that they can be traced into the kernels and run on torch tensors alike.
+    """
 
     model: Model
     action_dim: int
@@ -26,33 +28,33 @@ class StepRules(Protocol):
     noise_dim: int
 
     def actuate(self, action: Vector) -> tuple[list[Number], list[Number]]:
-        """Joint actuation (nd, N or N m) and muscle activations, constant over the substeps. action: already clipped to [-1, 1]."""
+        """Give joint actuation (nd, N or N m) and muscle activations, constant over the substeps, for an action clipped to [-1, 1]."""
         ...
 
     def observe(self, q: Vector, qd: Vector, action: Vector) -> list[Number]:
-        """Observation, obs_dim numbers. action: the clipped action that led here, zeros after a reset."""
+        """Observe obs_dim numbers; action: the clipped action that led here, zeros after a reset."""
         ...
 
     def reward(self, q: Vector, qd: Vector, action: Vector, next_q: Vector, next_qd: Vector) -> Number:
-        """Reward of the transition."""
+        """Give the reward of a transition with a clipped action."""
         ...
 
     def margin(self, q: Vector, qd: Vector) -> Number:
-        """Negative where the episode terminates."""
+        """Give a number that is negative where the episode terminates."""
         ...
 
     def reset(self, noise: Vector) -> tuple[list[Number], list[Number]]:
-        """Start state (q, qd) from noise_dim numbers uniform in [-1, 1]."""
+        """Make a start state (q, qd) of noise_dim numbers uniform in [-1, 1]."""
         ...
 
 
 def exploded(state: Tensor) -> Tensor:
-    """Which states (q, qd) are no longer finite or sensible numbers. state: [..., nq + nd]; bool [...]."""
+    """Tell which states [..., nq + nd] are no longer finite or sensible numbers, bool [...]."""
     return ~(state.square().sum(-1) < EXTENT)
 
 
 def ended(rules: StepRules, state: Tensor) -> Tensor:
-    """Where an episode terminates: the margin is negative, or the state exploded. state: [..., nq + nd]; bool [...]."""
+    """Tell in which states [..., nq + nd] an episode terminates, bool [...]: the margin is negative, or the state exploded."""
     nq = rules.model.nq
     margin = torch.as_tensor(rules.margin(from_columns(state[..., :nq]), from_columns(state[..., nq:])))
     return (margin.expand(state.shape[:-1]) < 0) | exploded(state)

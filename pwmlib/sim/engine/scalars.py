@@ -18,8 +18,8 @@ from .trace import Scalar, constant_of
 
 __all__ = [
     "Matrix", "Number", "Vector", "add", "clip", "cos", "cross", "div", "dot", "exp", "from_columns", "identity", "matmul", "matvec", "mul",
-    "quaternion_matrix", "quaternion_product", "rotation", "scale", "select_negative", "sin", "sqrt", "sub", "tanh", "transpose", "vadd",
-    "vsub", "wrap_angle",
+    "quaternion_matrix", "quaternion_product", "rotation", "scale", "select_negative", "sin", "sqrt", "stack_columns", "sub", "tanh",
+    "transpose", "vadd", "vsub", "wrap_angle",
 ]  # fmt: skip
 
 Number: TypeAlias = "float | Scalar | torch.Tensor"
@@ -37,21 +37,21 @@ def _any(x: Number) -> Any:
 
 
 def add(a: Number, b: Number) -> Number:
-    """Sum a + b; an exact 0 leaves the other operand untouched."""
+    """Add a and b; an exact 0 leaves the other operand untouched."""
     if _is(a, 0.0):
         return b
     return a if _is(b, 0.0) else a + _any(b)
 
 
 def sub(a: Number, b: Number) -> Number:
-    """Difference a - b."""
+    """Subtract b from a."""
     if _is(b, 0.0):
         return a
     return -b if _is(a, 0.0) else a - _any(b)
 
 
 def mul(a: Number, b: Number) -> Number:
-    """Product a b; an exact 0 gives the float 0.0, an exact 1 the other operand."""
+    """Multiply a and b; an exact 0 gives the float 0.0, an exact 1 the other operand."""
     if _is(a, 0.0) or _is(b, 0.0):
         return 0.0
     if _is(a, 1.0):
@@ -64,21 +64,26 @@ def mul(a: Number, b: Number) -> Number:
 
 
 def div(a: Number, b: Number) -> Number:
-    """Quotient a / b."""
+    """Divide a by b."""
     return 0.0 if _is(a, 0.0) else a / _any(b)
 
 
 def _elementary(name: str) -> Callable[[Number], Number]:
     """The function of this name, in `math` for a float and a method of the other numbers."""
     of_float, of_other = getattr(math, name), operator.methodcaller(name)
-    return lambda x: of_other(x) if isinstance(x, Scalar | torch.Tensor) else of_float(x)
+
+    def function(x: Number) -> Number:
+        return of_other(x) if isinstance(x, Scalar | torch.Tensor) else of_float(x)
+
+    function.__name__, function.__doc__ = name, f"Compute {name}(x); angles are in radians."
+    return function
 
 
 sqrt, sin, cos, exp, tanh, _floor = map(_elementary, ("sqrt", "sin", "cos", "exp", "tanh", "floor"))
 
 
 def wrap_angle(x: Number) -> Number:
-    """Angle in [-pi, pi), radians; derivative 1, the jumps not counted."""
+    """Wrap an angle to [-pi, pi), radians; its derivative is 1, the jumps are not counted."""
     turns = mul(add(x.detach() if isinstance(x, torch.Tensor) else x, math.pi), 0.5 / math.pi)
     return sub(x, mul(2.0 * math.pi, _floor(turns)))
 
@@ -100,22 +105,22 @@ def clip(x: Number, low: float, high: float) -> Number:
 
 
 def vadd(a: Vector, b: Vector) -> list[Number]:
-    """Sum a + b, element by element."""
+    """Add element by element."""
     return [add(x, y) for x, y in zip(a, b, strict=True)]
 
 
 def vsub(a: Vector, b: Vector) -> list[Number]:
-    """Difference a - b, element by element."""
+    """Subtract element by element."""
     return [sub(x, y) for x, y in zip(a, b, strict=True)]
 
 
 def scale(a: Vector, s: Number) -> list[Number]:
-    """Vector a times s."""
+    """Multiply a vector by s."""
     return [mul(x, s) for x in a]
 
 
 def dot(a: Vector, b: Vector) -> Number:
-    """Sum of a_i b_i."""
+    """Sum a_i b_i over i."""
     total: Number = 0.0
     for x, y in zip(a, b, strict=True):
         total = add(total, mul(x, y))
@@ -123,44 +128,50 @@ def dot(a: Vector, b: Vector) -> Number:
 
 
 def cross(a: Vector, b: Vector) -> list[Number]:
-    """Cross product of 3-vectors."""
+    """Take the cross product of 3-vectors."""
     return [sub(mul(a[i], b[j]), mul(a[j], b[i])) for i, j in ((1, 2), (2, 0), (0, 1))]
 
 
 def matvec(m: Matrix, v: Vector) -> list[Number]:
-    """Matrix times vector."""
+    """Multiply matrix and vector."""
     return [dot(row, v) for row in m]
 
 
 def transpose(m: Matrix) -> list[list[Number]]:
-    """The matrix transposed."""
+    """Transpose a matrix."""
     return [list(column) for column in zip(*m, strict=True)]
 
 
 def matmul(a: Matrix, b: Matrix) -> list[list[Number]]:
-    """Matrix times matrix."""
+    """Multiply two matrices."""
     columns = transpose(b)
     return [[dot(row, column) for column in columns] for row in a]
 
 
 def identity() -> list[list[Number]]:
-    """The 3 x 3 identity as floats."""
+    """Make the 3 x 3 identity of floats."""
     return [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
 
 def from_columns(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The last axis of a tensor as a list of generic scalars."""
+    """Take the last axis of a tensor apart into generic scalars."""
     return list(tensor.unbind(-1))
 
 
+def stack_columns(columns: Vector, like: torch.Tensor) -> torch.Tensor:
+    """Stack generic scalars to one tensor [..., columns], for a `like` of shape [..., any]."""
+    full = [torch.as_tensor(c, dtype=like.dtype, device=like.device).expand(like.shape[:-1]) for c in columns]
+    return torch.stack(full, -1)
+
+
 def quaternion_product(a: Vector, b: Vector) -> list[Number]:
-    """Hamilton product of quaternions (x, y, z, w)."""
+    """Multiply quaternions (x, y, z, w) by Hamilton's rule."""
     vector = vadd(vadd(scale(b[:3], a[3]), scale(a[:3], b[3])), cross(a[:3], b[:3]))
     return [*vector, sub(mul(a[3], b[3]), dot(a[:3], b[:3]))]
 
 
 def quaternion_matrix(q: Vector) -> list[list[Number]]:
-    """Rotation matrix of a unit quaternion (x, y, z, w)."""
+    """Write a unit quaternion (x, y, z, w) as a rotation matrix."""
     x, y, z, w = q
     xx, yy, zz, xy, xz, yz = mul(x, x), mul(y, y), mul(z, z), mul(x, y), mul(x, z), mul(y, z)
     wx, wy, wz = mul(w, x), mul(w, y), mul(w, z)
@@ -172,7 +183,7 @@ def quaternion_matrix(q: Vector) -> list[list[Number]]:
 
 
 def rotation(axis: Sequence[float], angle: Number) -> list[list[Number]]:
-    """Rotation matrix about a constant unit axis (Rodrigues)."""
+    """Make the rotation matrix about a constant unit axis (Rodrigues)."""
     s, c = sin(angle), cos(angle)
     one_minus_c = sub(1.0, c)
     x, y, z = axis

@@ -33,11 +33,11 @@ class Sphere:
     mass: float | None = None
 
     def contact_points(self) -> list[tuple[Point, float]]:
-        """Its centre, with the radius."""
+        """Give its centre with the radius."""
         return [(self.center, self.radius)]
 
     def solid(self) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        """Mass, center, principal moments, rotation from principal axes to the link frame."""
+        """Compute mass, center, principal moments, and the rotation from principal axes to the link frame."""
         mass = self.mass if self.mass is not None else self.density * 4 / 3 * math.pi * self.radius**3
         return mass, np.array(self.center, float), np.full(3, 0.4 * mass * self.radius**2), np.eye(3)
 
@@ -53,11 +53,11 @@ class Capsule:
     mass: float | None = None
 
     def contact_points(self) -> list[tuple[Point, float]]:
-        """Both ends, with the radius."""
+        """Give both ends with the radius."""
         return [(self.start, self.radius), (self.end, self.radius)]
 
     def solid(self) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        """As of a sphere; the first principal axis is along the capsule."""
+        """Compute the same as for a sphere; the first principal axis is along the capsule."""
         a, b, r = np.array(self.start, float), np.array(self.end, float), self.radius
         length = float(np.linalg.norm(b - a))
         volume = 4 / 3 * math.pi * r**3 + math.pi * r**2 * length
@@ -78,12 +78,12 @@ class Box:
     mass: float | None = None
 
     def contact_points(self) -> list[tuple[Point, float]]:
-        """The corners, with radius 0."""
+        """Give the corners with radius 0."""
         x, y, z = ((c - h, c + h) for c, h in zip(self.center, self.half, strict=True))
         return [(corner, 0.0) for corner in itertools.product(x, y, z)]
 
     def solid(self) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        """As of a sphere."""
+        """Compute the same as for a sphere."""
         x, y, z = self.half
         mass = self.mass if self.mass is not None else self.density * 8 * x * y * z
         return mass, np.array(self.center, float), mass / 3 * np.array([y * y + z * z, x * x + z * z, x * x + y * y]), np.eye(3)
@@ -102,7 +102,7 @@ def _from_x(direction: np.ndarray) -> np.ndarray:
 
 
 def mass_properties(shapes: Iterable[Shape], *, exact: bool = True) -> MassProperties:
-    """Mass, com and inertia of a rigid union.
+    """Compute mass, com and inertia of a rigid union.
 
     Args:
         shapes: what the body consists of; their volumes are counted twice where they overlap.

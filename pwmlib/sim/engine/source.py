@@ -39,7 +39,7 @@ class Layout:
 
     @classmethod
     def of(cls, rules: StepRules) -> Layout:
-        """Sizes of these rules and their model."""
+        """Read the sizes of these rules and their model."""
         m = rules.model
         return cls(m.nq, m.nd, rules.action_dim, rules.obs_dim, len(m.muscles), len(m.touched), len(m.mass_entries))
 
@@ -49,7 +49,7 @@ class Layout:
         return self.nq + self.nd
 
     def items(self, substeps: int, interval: int) -> int:
-        """Items of one pack for one control step."""
+        """Count the items of one pack for one control step."""
         updates = -(-substeps // interval)
         per_substep = substeps * (self.nq + 2 * self.nd) + self.nq + self.nd
         return per_substep + updates * self.entries + self.nd + self.muscles + 2 * self.actions + 1

@@ -33,7 +33,7 @@ class Graph:
         self._known: dict[tuple, int] = {}
 
     def node(self, operation: str, *operands: object) -> Scalar:
-        """The node of this operation, made if it is new."""
+        """Find the node of this operation, or make it."""
         key = (operation, *operands)
         index = self._known.get(key)
         if index is None:
@@ -43,20 +43,20 @@ class Graph:
         return Scalar(self, index)
 
     def input(self, name: str, index: int = 0) -> Scalar:
-        """Element `index` of the kernel array `name`."""
+        """Name element `index` of the kernel array `name`."""
         return self.node("input", name, index)
 
     def inputs(self, name: str, count: int) -> list[Scalar]:
-        """The first `count` elements of the kernel array `name`."""
+        """Name the first `count` elements of the kernel array `name`."""
         return [self.input(name, i) for i in range(count)]
 
     def lift(self, x: Scalar | SupportsFloat) -> Scalar:
-        """Node of x: itself, or the constant of a float."""
+        """Make a node of a float; a node stays itself."""
         return x if isinstance(x, Scalar) else self.node("constant", float(x))
 
 
 def constant_of(x: Scalar | SupportsFloat) -> float | None:
-    """The value of a constant, None for what is known only at run time."""
+    """Give the value of a constant, None for what is known only at run time."""
     if not isinstance(x, Scalar):
         return float(x)
     return x.graph.operands[x.index][0] if x.graph.operations[x.index] == "constant" else None
@@ -174,7 +174,7 @@ _ADJOINTS: dict[str, tuple[Callable[[Scalar, Scalar, Sequence[Scalar]], Scalar |
 def reverse(
     graph: Graph, outputs: Sequence[Scalar | SupportsFloat], seeds: Sequence[Scalar | float], wrt: Sequence[Scalar]
 ) -> list[Scalar]:
-    """Adjoints of `wrt`: the sum over outputs of seed times d output / d wrt, as new nodes of the same graph.
+    """Differentiate in reverse: the sum over outputs of seed times d output / d wrt, as new nodes of the same graph.
 
     Outputs may be floats (their seeds are dropped). Differentiation stops at `wrt`.
     """
@@ -216,7 +216,7 @@ class Store:
 
 
 def emit(graph: Graph, stages: Iterable[Sequence[Store] | str], load: Callable[[str, int], str], prefix: str = "t") -> str:
-    """C statements in single assignment form. A stage is a list of stores, or text put between the stores around it.
+    """Write C statements in single assignment form. A stage is a list of stores, or text put between the stores around it.
 
     A node is computed in the first stage that needs it and stays known in the later ones; inputs are read where they are first
     needed, so that text between two stages may write what the second one reads. `load(name, index)` gives an input's expression.

@@ -12,7 +12,7 @@ __all__ = ["AntRules", "ant_model"]
 
 
 def ant_model() -> Model:
-    """Ant's tables: 182 kg, by the density of 1000 kg/m^3 of the published runs."""
+    """Read Ant's tables: 182 kg, by the density of 1000 kg/m^3 of the published runs."""
     return read_model("ant")
 
 

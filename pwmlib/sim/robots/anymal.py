@@ -12,7 +12,7 @@ __all__ = ["AnymalRules", "anymal_model"]
 
 
 def anymal_model() -> Model:
-    """Anymal's tables: hip abduction, hip flexion and knee a leg, held near the start pose by springs."""
+    """Read Anymal's tables: hip abduction, hip flexion and knee a leg, held near the start pose by springs."""
     return read_model("anymal")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from pwmlib.sim.engine import scalars as s
 from pwmlib.sim.engine.model import Model
@@ -16,7 +17,7 @@ VARIANTS = ("paper", "released")
 
 
 def check_variant(variant: str) -> str:
-    """The variant itself.
+    """Give back the variant if it is known.
 
     Raises:
         ValueError: it is none of `VARIANTS`.
@@ -27,18 +28,18 @@ def check_variant(variant: str) -> str:
 
 
 def height_reward(h: Number, target: float, *, below: float, above: float, gain: float) -> Number:
-    """R_height of Hopper and humanoids: d = clip(h - target, below, above); -200 d^2 where d < 0, gain * d above."""
+    """Give R_height of Hopper and humanoids: d = clip(h - target, below, above); -200 d^2 where d < 0, gain * d above."""
     d = s.clip(sub(h, target), below, above)
     return s.select_negative(d, mul(-200.0, mul(d, d)), mul(gain, d))
 
 
 def squared(action: Vector) -> Number:
-    """|a|^2 of an action."""
+    """Compute |a|^2 of an action."""
     return s.dot(action, action)
 
 
 def total(*terms: Number) -> Number:
-    """The sum of the terms."""
+    """Sum the terms."""
     result: Number = 0.0
     for term in terms:
         result = add(result, term)
@@ -55,11 +56,11 @@ class RobotRules(StepRules):
         self.model, self.reward_before = model, check_variant(variant) == "released"
 
     def reward(self, q: Vector, qd: Vector, action: Vector, next_q: Vector, next_qd: Vector) -> Number:
-        """Reward of the transition, by `state_reward`."""
+        """Give the reward of the transition, by `state_reward`."""
         return self.state_reward(q, qd, action) if self.reward_before else self.state_reward(next_q, next_qd, action)
 
     def state_reward(self, q: Vector, qd: Vector, action: Vector) -> Number:
-        """Reward from one state and the action."""
+        """Give the reward of one state and the action."""
         raise NotImplementedError
 
 
@@ -103,7 +104,7 @@ class FreeRootRules(RobotRules):
         super().__init__(model, variant)
         self.torques, self.start_height, self.start_rotation, self.start_joints = torques, start_height, start_rotation, start_joints
         self.fall_height, self.action_cost, self.effort, self.target = fall_height, action_cost, effort, target
-        self.height = height or (lambda h: sub(h, fall_height))
+        self.height = height or partial(sub, b=fall_height)
         if len(start_joints) != model.nq - 7:
             raise ValueError(f"{model.name}: start_joints has {len(start_joints)} numbers, the model has {model.nq - 7}")
         self.action_dim = len(torques)
@@ -111,11 +112,11 @@ class FreeRootRules(RobotRules):
         self.noise_dim = 3 + 1 + 3 + (model.nd - 6) + model.nd
 
     def actuate(self, action: Vector) -> tuple[list[Number], list[Number]]:
-        """Torques of the last joints; no muscles."""
+        """Drive the last joints; there are no muscles."""
         return [*[0.0] * (self.model.nd - self.action_dim), *map(mul, action, self.torques)], []
 
     def orientation(self, q: Vector) -> tuple[Number, Number]:
-        """(up, heading): how far the torso's y axis points up, and its x axis along the world's or to the target; 1 is best."""
+        """Measure (up, heading): how far the torso's y axis points up, its x axis along the world's or to the target; 1 is best."""
         x, y, z, w = self.start_rotation
         turned = s.quaternion_matrix(s.quaternion_product(q[3:7], [-x, -y, -z, w]))
         if self.target is None:
@@ -125,22 +126,22 @@ class FreeRootRules(RobotRules):
         return turned[1][1], s.div(add(mul(turned[0][0], ahead), mul(turned[2][0], aside)), distance)
 
     def observe(self, q: Vector, qd: Vector, action: Vector) -> list[Number]:
-        """Height 1, quaternion 4, linear velocity 3, angular velocity 3, joint q, 0.1 joint qd, up 1, heading 1, actions."""
+        """Observe height 1, quaternion 4, linear velocity 3, angular velocity 3, joint q, 0.1 joint qd, up 1, heading 1, actions."""
         facing = self.orientation(q)
         seen = [q[1], *q[3:7], *qd[3:6], *qd[0:3], *q[7:], *(mul(0.1, x) for x in qd[6:]), *facing]
         return [*seen, *action] if self.observes_action else seen
 
     def state_reward(self, q: Vector, qd: Vector, action: Vector) -> Number:
-        """v_x + 0.1 R_angle + R_heading + R_height - action_cost * effort (Table 2)."""
+        """Give v_x + 0.1 R_angle + R_heading + R_height - action_cost * effort (Table 2)."""
         up, heading = self.orientation(q)
         return total(qd[3], mul(0.1, up), heading, self.height(q[1]), mul(-self.action_cost, self.effort(action)))
 
     def margin(self, q: Vector, qd: Vector) -> Number:
-        """How far the root is above the fall height."""
+        """Measure how far the root is above the fall height."""
         return sub(q[1], self.fall_height)
 
     def reset(self, noise: Vector) -> tuple[list[Number], list[Number]]:
-        """The start pose, moved up to 0.1 m and turned up to 7.5 degrees; joints up to 0.2 rad, rates up to 0.25."""
+        """Start in the start pose, moved up to 0.1 m and turned up to 7.5 degrees, joints up to 0.2 rad off, rates up to 0.25."""
         shift, turn, axis, joints, speeds = noise[:3], noise[3], noise[4:7], noise[7 : 7 + self.model.nd - 6], noise[1 + self.model.nd :]
         position = [add(mul(0.1, n), p) for n, p in zip(shift, (0.0, self.start_height, 0.0), strict=True)]
         half = mul(turn, math.pi / 48)

@@ -19,7 +19,7 @@ _MOTORS = [200, 200, 200, *[200, 200, 600, 400, 100, 100] * 2, *[100, 100, 200] 
 
 
 def humanoid_model() -> Model:
-    """Humanoid's tables: torso with head, waist and pelvis, two legs of six hinges, two arms of three."""
+    """Read Humanoid's tables: torso with head, waist and pelvis, two legs of six hinges, two arms of three."""
     return read_model("humanoid")
 
 

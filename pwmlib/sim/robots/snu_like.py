@@ -54,7 +54,7 @@ def _by_mass(link: Link) -> Link:
 
 
 def snu_like_model() -> Model:
-    """SNU-like's tables: 11 links, 29 coordinates, 24 velocities, 88 corner contacts, 152 muscles."""
+    """Read SNU-like's tables: 11 links, 29 coordinates, 24 velocities, 88 corner contacts, 152 muscles."""
     model = read_model("snu_like")
     return replace(model, links=tuple(map(_by_mass, model.links)), muscles=(*_muscles("right", 1), *_muscles("left", -1)))
 
@@ -80,9 +80,9 @@ class SNULikeRules(FreeRootRules):
             model, variant, torques=[0.0] * len(model.muscles), start_height=1.0, start_rotation=(0, 0, 0, 1),
             start_joints=[*(0, 0, 0, 1), 0.0, *(0, 0, 0, 1), 0.0, 0.0] * 2, fall_height=0.46,
             action_cost=0.001 if self.released else 0.002, effort=_released_effort if self.released else squared,
-            height=(lambda h: 0.0) if self.released else partial(height_reward, target=0.51, below=-1.0, above=0.05, gain=4.0),
+            height=partial(mul, 0.0) if self.released else partial(height_reward, target=0.51, below=-1.0, above=0.05, gain=4.0),
         )  # fmt: skip
 
     def actuate(self, action: Vector) -> tuple[list[Number], list[Number]]:
-        """No joint torques; the muscles' activations."""
+        """Activate the muscles; there are no joint torques."""
         return [0.0] * self.model.nd, list(action) if self.released else [add(mul(0.5, a), 0.5) for a in action]

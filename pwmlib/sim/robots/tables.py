@@ -17,7 +17,7 @@ _POINTS = {"position", "center", "start", "end"}
 
 
 def read_model(name: str) -> Model:
-    """The model that NAME.toml describes: fields of `Model`, and its links in chains, with the fields of `Link`, `Joint` and the shapes.
+    """Read the model of NAME.toml: fields of `Model`, and its links in chains, with the fields of `Link`, `Joint` and the shapes.
 
     A chain with `sides` stands for one chain a side: a side's name goes before the links' names, its three signs multiply their points, and
     any value may be a table of values by side. `joint` at the top is what each joint has that is not free and does not say otherwise.
