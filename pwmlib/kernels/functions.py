@@ -61,7 +61,7 @@ class _NormMish(_Layer):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, mish_first: int) -> tuple[Tensor, Tensor]:
         rows, w, b, moments, y = _prepare(x, weight, bias)
-        layers.norm_mish(*_arrays(rows, w, b, moments, y), f32(EPS), mish_first)
+        (layers.mish_norm if mish_first else layers.norm_mish)(*_arrays(rows, w, b, moments, y), f32(EPS))
         return y.view(x.shape), moments
 
     @staticmethod
@@ -77,7 +77,7 @@ class _NormMish(_Layer):
         rows, g = x.reshape(-1, x.shape[-1]).contiguous(), grad.reshape(-1, x.shape[-1]).contiguous()
         w, b = w.contiguous(), b.contiguous()
         gx, gw, gb = _gradients(ctx, rows, w)
-        layers.norm_mish_backward(*_arrays(g, rows, w, b, moments, gx, gw, gb), ctx.mish_first)
+        (layers.mish_norm_backward if ctx.mish_first else layers.norm_mish_backward)(*_arrays(g, rows, w, b, moments, gx, gw, gb))
         return gx.view(grad.shape), gw if gw.numel() else None, gb if gb.numel() else None, None
 
 

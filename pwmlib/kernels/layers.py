@@ -10,7 +10,7 @@ import numpy as np
 
 from .arithmetic import exp, f32, inline, jit, load, store
 
-__all__ = ["norm_mish", "norm_mish_backward", "norm_simnorm", "norm_simnorm_backward"]
+__all__ = ["mish_norm", "mish_norm_backward", "norm_mish", "norm_mish_backward", "norm_simnorm", "norm_simnorm_backward"]
 
 
 @inline
@@ -70,55 +70,71 @@ def _mish_and_slope(x, y, slope):
         slope[j] = q * d + f32(4.0) * x[j] * e * (f32(1.0) + e) * d * d
 
 
-@inline
-def _affine(x, mean, inverse, w, b, y):
-    """Normalise a row by its moments, and scale and shift it."""
-    for j in range(x.size):
-        y[j] = (x[j] - mean) * inverse * w[j] + b[j]
-
-
 @jit
-def norm_mish(x, weight, bias, moments, y, eps, mish_first):
-    """Compute y = mish(LayerNorm(x)), or LayerNorm(mish(x)) with mish_first, and the moments of what is normalised."""
+def norm_mish(x, weight, bias, moments, y, eps):
+    """Compute y = mish(LayerNorm(x)), and the moments of x."""
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
-    xi, u = np.empty(n, np.float32), np.empty(n, np.float32)
+    xi, a = np.empty(n, np.float32), np.empty(n, np.float32)
     for i in range(x.shape[0]):
         w, b = weight[i // rows], bias[i // rows]
         load(x[i], xi)
-        if mish_first:
-            _mish(xi, u)
-            mean, inverse = _moments(u, eps)
-            _affine(u, mean, inverse, w, b, xi)
-        else:
-            mean, inverse = _moments(xi, eps)
-            _affine(xi, mean, inverse, w, b, u)
-            _mish(u, xi)
+        mean, inverse = _moments(xi, eps)
         moments[i, 0], moments[i, 1] = mean, inverse
+        for j in range(n):
+            a[j] = (xi[j] - mean) * inverse * w[j] + b[j]
+        _mish(a, xi)
         store(xi, y[i])
 
 
 @jit
-def norm_mish_backward(g, x, weight, bias, moments, gx, gw, gb, mish_first):
+def norm_mish_backward(g, x, weight, bias, moments, gx, gw, gb):
     """Compute the gradients of x, weight and bias of `norm_mish`."""
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
-    xi, gi, u = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    xi, gi, a = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     unused, slope = np.empty(n, np.float32), np.empty(n, np.float32)
     for i in range(x.shape[0]):
         m = i // rows
         w, b, mean, inverse = weight[m], bias[m], moments[i, 0], moments[i, 1]
         load(x[i], xi)
         load(g[i], gi)
-        if mish_first:
-            _mish_and_slope(xi, u, slope)
-            _affine_backward(gi, u, mean, inverse, w, gw[m], gb[m])
-            for j in range(n):
-                gi[j] *= slope[j]
-        else:
-            _affine(xi, mean, inverse, w, b, u)
-            _mish_and_slope(u, unused, slope)
-            for j in range(n):
-                gi[j] *= slope[j]
-            _affine_backward(gi, xi, mean, inverse, w, gw[m], gb[m])
+        for j in range(n):
+            a[j] = (xi[j] - mean) * inverse * w[j] + b[j]
+        _mish_and_slope(a, unused, slope)
+        for j in range(n):
+            gi[j] *= slope[j]
+        _affine_backward(gi, xi, mean, inverse, w, gw[m], gb[m])
+        store(gi, gx[i])
+
+
+@jit
+def mish_norm(x, weight, bias, moments, y, eps):
+    """Compute y = LayerNorm(mish(x)), and the moments of mish(x)."""
+    rows, n = x.shape[0] // weight.shape[0], x.shape[1]
+    xi, u = np.empty(n, np.float32), np.empty(n, np.float32)
+    for i in range(x.shape[0]):
+        w, b = weight[i // rows], bias[i // rows]
+        load(x[i], xi)
+        _mish(xi, u)
+        mean, inverse = _moments(u, eps)
+        moments[i, 0], moments[i, 1] = mean, inverse
+        for j in range(n):
+            xi[j] = (u[j] - mean) * inverse * w[j] + b[j]
+        store(xi, y[i])
+
+
+@jit
+def mish_norm_backward(g, x, weight, bias, moments, gx, gw, gb):
+    """Compute the gradients of x, weight and bias of `mish_norm`."""
+    rows, n = x.shape[0] // weight.shape[0], x.shape[1]
+    xi, gi, u, slope = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    for i in range(x.shape[0]):
+        m = i // rows
+        load(x[i], xi)
+        load(g[i], gi)
+        _mish_and_slope(xi, u, slope)
+        _affine_backward(gi, u, moments[i, 0], moments[i, 1], weight[m], gw[m], gb[m])
+        for j in range(n):
+            gi[j] *= slope[j]
         store(gi, gx[i])
 
 
@@ -163,7 +179,8 @@ def norm_simnorm(x, weight, bias, moments, y, eps, group):
         load(x[i], xi)
         mean, inverse = _moments(xi, eps)
         moments[i, 0], moments[i, 1] = mean, inverse
-        _affine(xi, mean, inverse, w, b, xi)
+        for j in range(n):
+            xi[j] = (xi[j] - mean) * inverse * w[j] + b[j]
         if group == 8:  # a constant, so that the compiler unrolls the loops
             _softmax_groups(xi, 8)
         else:
