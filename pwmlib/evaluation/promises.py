@@ -1,0 +1,94 @@
+"""What a frozen model promises along real episodes of its policy, what happened, and which of its parts the difference is due to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pwmlib.data import Episode
+from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.twohot import symlog
+from pwmlib.optimizer.actor_critic import Actor, Critics
+from pwmlib.optimizer.imagination import imagine
+
+__all__ = ["Promise", "promise"]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Discounted returns from real states on, in the units that the critics learn: real + reward + dynamics + bootstrap = promised."""
+
+    promised: float
+    """H imagined rewards and the critics' value of the last imagined state (Eq. 6)."""
+    real: float
+    """What followed in the real task."""
+    reward: float
+    """Predicted less real rewards of the same H steps, in the states that were really reached."""
+    dynamics: float
+    """Predicted rewards and the last value in the imagined states, less those in the states that were really reached."""
+    bootstrap: float
+    """The critics' value of the state that was really reached after H steps, less what really followed, discounted. Critics learn inside
+    the model, so that this holds its errors beyond H steps as well."""
+
+
+@torch.no_grad()
+def promise(
+    actor: Actor, critics: Critics, view: FrozenWorldModel, episodes: Sequence[Episode], *, obs_dim: int, gamma: float, horizon: int = 16
+) -> Promise:
+    """Compare a model with the real episodes of a deterministic policy, from every `horizon`-th state of their first halves on.
+
+    The critics know no end of an episode. What would follow one is taken to be its last reward, again and again.
+
+    Args:
+        actor: the policy that acted.
+        critics: its critics.
+        view: the frozen model that both were extracted from.
+        episodes: of one task and of one length, as of `evaluate_policy`.
+        obs_dim: of the task, before padding.
+        gamma: discount of one decision.
+        horizon: imagined steps.
+
+    Returns:
+        Means over episodes and states.
+    """
+    rows = torch.from_numpy(np.stack([e.rows for e in episodes], 1))  # [decisions + 1, episodes, width]
+    decisions = len(rows) - 1
+    obs = torch.nn.functional.pad(rows[..., :obs_dim], (0, view.obs_dim - obs_dim))
+    actions = rows[1:, :, obs_dim:-1]
+    actions = torch.nn.functional.pad(actions, (0, view.action_dim - actions.shape[-1]))
+    rewards = rows[1:, :, -1]
+    if view.model.config.two_hot is not None and not view.reward_symexp:
+        rewards = symlog(rewards)
+    where = view.model.obs_mean.device
+    reached = view.encode(obs.to(where))
+    predicted = view.reward(reached[:-1], actions.to(where)).cpu()
+    returns = torch.empty(decisions + 1, len(episodes))
+    returns[-1] = rewards[-1] / (1 - gamma)
+    for t in reversed(range(decisions)):
+        returns[t] = rewards[t] + gamma * returns[t + 1]
+
+    starts = torch.arange(0, max(1, decisions // 2), horizon)
+    begin = reached[starts].flatten(0, 1)
+    roll = imagine(view, actor, begin, noise=torch.zeros(horizon, len(begin), actor.action_dim, device=where))
+    weight = gamma ** torch.arange(horizon, dtype=rewards.dtype).unsqueeze(1)
+
+    def summed(x: Tensor) -> Tensor:
+        """Discounted sums over the H steps from each start, [starts * episodes]."""
+        windows = torch.stack([x[t : t + horizon] for t in starts.tolist()], 1)
+        return (weight * windows.flatten(1)).sum(0)
+
+    imagined = (weight * roll.rewards.cpu()).sum(0)
+    value, value_there = critics.value(roll.reached[-1]).cpu(), critics.value(reached[starts + horizon].flatten(0, 1)).cpu()
+    later = returns[starts + horizon].flatten()
+    parts = {
+        "promised": imagined + gamma**horizon * value,
+        "real": returns[starts].flatten(),
+        "reward": summed(predicted) - summed(rewards),
+        "dynamics": imagined - summed(predicted) + gamma**horizon * (value - value_there),
+        "bootstrap": gamma**horizon * (value_there - later),
+    }
+    return Promise(**{name: float(x.mean()) for name, x in parts.items()})
