@@ -6,6 +6,7 @@ python -m companion.record ball_wall         the ball-wall study at laptop scale
 python -m companion.record online            PWM online on cheetah-run and walker-walk, two world models, 3 seeds
 python -m companion.record fine_tuning       the shipped world model fine-tuned online on the same two tasks, with new policies, 3 seeds;
                                             fine_tuning_extracted: with the policies that were extracted from it
+python -m companion.record cheating          what the shipped world model promises on 8 hard tasks, 5 variations of the policy, 2 seeds
 python -m companion.record hopper_shac       SHAC on Hopper at laptop scale, 5 seeds; likewise hopper_pwm, ant_shac, ...
 python -m companion.record ablation_batch    a question of notebook 04 at laptop scale, 2 or 3 seeds; likewise ablation_stiffness, ...
 python -m companion.record extraction        Fig. 8b on two tasks of dm_control, 3 seeds
@@ -30,6 +31,7 @@ import pandas as pd
 from companion.ablations.extraction import ABLATION_SCALES, ExtractionStudy
 from companion.ablations.questions import ABLATIONS, ablation_experiments, run_ablation
 from companion.ball_wall import study as ball_wall_study
+from companion.mt80.cheating import cheating_table
 from companion.mt80.fine_tuning import FineTuning
 from companion.mt80.jobs import gate_job, policy_job
 from companion.mt80.online import online_seed
@@ -116,6 +118,11 @@ def fine_tuning(name: str, policy: Literal["anew", "extracted"], workers: int, r
     return {name: FineTuning(experiment, tuple(range(len(tasks)))).table()}
 
 
+def cheating(workers: int, runs_dir: Path, seeds: int = 2) -> Tables:
+    """What stops a policy from being cheated by its world model."""
+    return {"cheating": cheating_table(seeds, workers, runs_dir)}
+
+
 SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
     "hopper": {"shac": 5, "pwm": 5, "pwm_state_space": 5, "pwm_offline": 5},
     "ant": {"shac": 3},
@@ -168,6 +175,7 @@ EXPERIMENTS: dict[str, tuple[str, Callable[[int, Path], Tables]]] = {
     "online": ("mt80", online),
     "fine_tuning": ("mt80", partial(fine_tuning, "fine_tuning", "anew")),
     "fine_tuning_extracted": ("mt80", partial(fine_tuning, "fine_tuning_extracted", "extracted")),
+    "cheating": ("mt80", cheating),
     "extraction": ("ablations", extraction),
     **{f"{robot}_{name}": ("single_task", partial(single_task, robot, name)) for robot in SINGLE_TASK for name in get_args(Algorithm)},
     **{f"ablation_{name}": ("ablations", partial(ablation, name)) for name in ABLATIONS},
