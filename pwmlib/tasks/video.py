@@ -35,7 +35,7 @@ class Camera:
     """Takes pictures of a task's simulator: called, it returns the present one, uint8 [height, width, 3]."""
 
     def __init__(self, env: Environment, size: tuple[int, int] = (320, 240)):
-        """Look at an environment's first camera.
+        """Look through an environment's first camera, in MetaWorld the one in a corner.
 
         Args:
             env: the environment; its episode goes on untouched.
@@ -53,12 +53,16 @@ class Camera:
             self._renderer = mujoco.Renderer(model, height=size[1], width=size[0])
         except Exception as error:  # each of the three backends has errors of its own
             raise _missing(f"{type(error).__name__}: {error}") from None
-        self._camera = 0 if model.ncam else -1
+        names = [model.camera(i).name for i in range(model.ncam)]
+        # MetaWorld's first one looks from above; the one in its corner hangs upside down.
+        self._turned = "corner2" in names
+        self._camera = names.index("corner2") if self._turned else 0 if names else -1
 
     def __call__(self) -> np.ndarray:
         """Take the picture of this moment."""
         self._renderer.update_scene(self.env.simulation()[1], camera=self._camera)
-        return self._renderer.render().copy()
+        picture = self._renderer.render()
+        return picture[::-1, ::-1].copy() if self._turned else picture.copy()
 
     def close(self) -> None:
         """Give the renderer's memory back."""
