@@ -111,7 +111,7 @@ def test_rewards_of_a_model_trained_with_the_variant_are_as_good_as_the_papers()
 
 
 def test_the_variant_runs_from_nothing_one_by_one_and_stacked_with_the_same_policies(tmp_path, monkeypatch):
-    monkeypatch.setattr("companion.mt80.stages.run_jobs", lambda jobs, **_: [JobResult(job.name, *call(job)) for job in jobs])
+    monkeypatch.setattr("companion.running.jobs.run_jobs", lambda jobs, **_: [JobResult(job.name, *call(job)) for job in jobs])
     few = {**TINY, "training.updates": 20, "policy.updates": 6, "policy.horizon": 4, "evaluate_every": 3, "tdmpc2.hidden": [16]}
     given = {"runs_dir": str(tmp_path / "runs"), "data_dir": str(tmp_path / "data"), "overrides": few}
     experiment = MultitaskParameters.validate_cell({**CELL, **given}).experiment(progress=False)

@@ -63,7 +63,7 @@ def test_the_multi_task_pipeline_runs_on_a_gpu(stacked, tmp_path, monkeypatch):
     scale = dataclasses.replace(experiment.scale, training=training, policy=policy, evaluate_every=2)
     here = lambda jobs, **_: [JobResult(j.name, j.function(**j.arguments)) for j in jobs]  # noqa: E731
     with monkeypatch.context() as patch, pretended_gpu(patch):
-        patch.setattr("companion.mt80.stages.run_jobs", here)
+        patch.setattr("companion.running.jobs.run_jobs", here)
         patch.setattr("pwmlib.optimizer.stacked.vmap", one_by_one)
         for module in ("experiment", "stages", "jobs"):
             patch.setattr(f"companion.mt80.{module}.resolve_device", torch.device)

@@ -25,11 +25,10 @@ def test_kernels_compile_for_cuda(architecture, tmp_path):
 def compiled_as_cpp(rules, folder):
     """Forward and backward kernel of the CUDA text as plain C++ functions of a thread number, launched in a loop."""
     forward, backward = kernel_sources(rules, width=CUDA_PACK, cuda=True)
-    names = [("next_", "obs_", "final_", "reward_", "flags_"), ("g_next_", "g_obs_", "g_final_", "g_reward_", "g_state_", "g_action_")]
-    arguments = [("config_", "trajectory_", "items_", "state_", "action_", *names[0]), ("config_", "trajectory_", "items_", *names[1])]
+    arguments = ["config_", "trajectory_", *(f"p{i}" for i in range(7))]
     text = "#include <cmath>\n#include <cstddef>\n#define CUDA_CALLABLE\n#define __noinline__ __attribute__((noinline))\n"
-    for name, body, args in (("forward", forward, arguments[0]), ("backward", backward, arguments[1])):
-        signature = ",".join(f"{'int' if a == 'items_' else 'unsigned long long'} {a}" for a in args)
+    signature = ",".join(f"unsigned long long {a}" for a in arguments)
+    for name, body in (("forward", forward), ("backward", backward)):
         text += f'extern "C" void {name}(int threads,{signature}){{for(int thread=0;thread<threads;++thread){{\n{body}\n}}}}\n'
         text += "#undef AT\n#undef STRIDE\n#undef SELECT\n#undef ANY_NEGATIVE\n#undef LANES\n"
         text += "#undef SQRT\n#undef SIN\n#undef COS\n#undef FLOOR\n"
@@ -59,19 +58,19 @@ def test_cuda_text_computes_what_the_cpu_kernels_compute(name, tmp_path):
     seeds = [torch.randn(t.shape, generator=torch.Generator().manual_seed(i)) for i, t in enumerate(step[:4])]
     expected = torch.autograd.grad(step[:4], [x, a], seeds)
 
-    items, packs = layout.items(simulator.substeps, simulator.interval), -(-count // CUDA_PACK)
-    trajectory = torch.empty(packs * items * CUDA_PACK)
+    packs = -(-count // CUDA_PACK)
+    trajectory = torch.empty(packs * layout.items(simulator.substeps, simulator.interval) * CUDA_PACK)
     out = [torch.empty_like(t) for t in step[:4]]
     flags = torch.empty(2, count, dtype=torch.bool)
-    common = (packs * CUDA_PACK, address(simulator._config), address(trajectory), items)
+    common = (packs * CUDA_PACK, address(simulator._config), address(trajectory))
     library.forward(*common, address(state), address(actions[8]), *map(address, out), address(flags))
     for got, value in zip(out, step[:4], strict=True):
         torch.testing.assert_close(got, value.detach(), atol=2e-3, rtol=1e-4)
     g_state, g_action = torch.empty_like(state), torch.empty_like(actions[8])
-    library.backward(*common, *map(address, seeds), address(g_state), address(g_action))
+    library.backward(*common, *map(address, seeds), address(g_state), address(g_action), address(None))
     for got, value in zip((g_state, g_action), expected, strict=True):
         assert float((got - value).norm() / value.norm()) < 1e-3
-    library.backward(*common, address(seeds[0]), address(None), address(None), address(None), address(g_state), address(g_action))
+    library.backward(*common, *map(address, (seeds[0], None, None, None, g_state, g_action, None)))
     alone = torch.autograd.grad(simulator.step(x, a).state, [x, a], seeds[0])
     assert float((g_action - alone[1]).norm() / alone[1].norm()) < 1e-3
 
