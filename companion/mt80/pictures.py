@@ -21,7 +21,7 @@ from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.optimizer.imagination import imagine
 from pwmlib.optimizer.online_episodes import policy_actor
 from pwmlib.tasks import STRATIFIED, Task, make, task
-from pwmlib.tasks.video import DECISION_MS, Camera, filmed, save_gif
+from pwmlib.tasks.video import DECISION_MS, Camera, filmed, render_offscreen, save_gif
 
 from .shipped_model import SHIPPED, Artefacts
 
@@ -68,6 +68,7 @@ def watch(
     Raises:
         RendererMissingError: MuJoCo finds nothing to render with.
     """
+    render_offscreen()
     env = make(t)
     env.reset(EVALUATION_SEED + number)  # MetaWorld has no simulation to look at before
     camera = Camera(env, size)

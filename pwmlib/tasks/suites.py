@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from ctypes.util import find_library
 
 from pwmlib.tasks.environment import Environment
 
@@ -15,8 +14,7 @@ __all__ = ["make"]
 def make(task: Task) -> Environment:
     """Make the environment of a task; raises SimulatorMissingError that names the pinned versions."""
     if not os.environ.get("DISPLAY"):
-        # MuJoCo reads it when it is imported; without a screen its default only warns.
-        os.environ.setdefault("MUJOCO_GL", "osmesa" if find_library("OSMesa") else "disabled")
+        os.environ.setdefault("MUJOCO_GL", "disabled")  # who only acts renders nothing; without a screen the default only warns
     if task.suite == "metaworld":
         from .metaworld import MetaWorld as Suite
     else:

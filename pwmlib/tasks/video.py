@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
+from ctypes.util import find_library
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from pwmlib.errors import ExplainedError
 
 from .environment import Environment
 
-__all__ = ["Camera", "RendererMissingError", "filmed", "save_gif", "save_video"]
+__all__ = ["Camera", "RendererMissingError", "filmed", "render_offscreen", "save_gif", "save_video"]
 
 DECISION_MS = 40
 """How long a decision is shown, of two control steps."""
@@ -26,9 +28,16 @@ class RendererMissingError(ExplainedError):
 
 def _missing(reason: str) -> RendererMissingError:
     return RendererMissingError(
-        f"MuJoCo cannot render here ({reason}). Without a display, install OSMesa (Debian and Ubuntu: libosmesa6), which is then found by "
-        "itself, or with a GPU driver set MUJOCO_GL=egl before Python starts; everything but pictures and videos works without."
+        f"MuJoCo cannot render here ({reason}). Without a display, install OSMesa (Debian and Ubuntu: libosmesa6) and set "
+        "MUJOCO_GL=osmesa, or with a GPU driver MUJOCO_GL=egl, before Python starts; everything but pictures and videos works without."
     )
+
+
+def render_offscreen() -> None:
+    """Have MuJoCo render through OSMesa in this process, where that is installed, nothing else is chosen and MuJoCo not yet imported."""
+    chosen = os.environ.get("DISPLAY") or os.environ.get("MUJOCO_GL", "disabled") != "disabled"
+    if not chosen and "mujoco" not in sys.modules and find_library("OSMesa"):
+        os.environ["MUJOCO_GL"] = "osmesa"
 
 
 class Camera:
