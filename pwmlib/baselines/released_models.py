@@ -33,7 +33,7 @@ _IGNORED = ("_pi.", "_Qs.", "_target_Qs", "_detach_Qs", "_action_masks", "log_st
 
 @dataclass(frozen=True)
 class ReleasedAgent:
-    """It is what a published file holds."""
+    """What a published file holds."""
 
     world_model: WorldModel
     actor: Actor | None

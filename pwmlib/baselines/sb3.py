@@ -30,7 +30,7 @@ _BUFFER = ("observations", "next_observations", "actions", "rewards", "dones", "
 
 
 class SB3Env(VecEnv):
-    """It is a `DifferentiableEnv` as stable-baselines3's vector environment; its gradients are not used."""
+    """A `DifferentiableEnv` as stable-baselines3's vector environment; its gradients are not used."""
 
     _action: Tensor
 
@@ -82,7 +82,7 @@ class SB3Env(VecEnv):
 
 
 class SB3Learner:
-    """It learns by PPO (with normalised observations and rewards) or SAC; `state_dict` continues it bit-identically."""
+    """Learns by PPO (with normalised observations and rewards) or SAC; `state_dict` continues it bit-identically."""
 
     def __init__(self, algorithm: Literal["ppo", "sac"], env: DifferentiableEnv, config: SB3Config | None = None, *, seed: int = 0):
         c = self.config = config or SB3Config()

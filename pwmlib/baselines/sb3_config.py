@@ -9,7 +9,7 @@ __all__ = ["SB3Config"]
 
 @settings
 class SB3Config:
-    """These are the sizes of one run; an update is `steps` steps of every environment with the training that follows from them."""
+    """Settings of one run; an update is `steps` steps of every environment with the training that follows from them."""
 
     updates: Count = 2000
     steps: Count = 32

@@ -33,7 +33,7 @@ def task_discount(decisions: int) -> float:
 
 @settings
 class TDMPC2Config:
-    """These are the numbers of the training; times are in decisions."""
+    """Settings of the training; times are in decisions."""
 
     updates: Count = 100_000
     horizon: Count = 3

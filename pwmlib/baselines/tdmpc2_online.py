@@ -21,7 +21,7 @@ __all__ = ["OnlineTDMPC2", "OnlineTDMPC2Config"]
 
 @settings
 class OnlineTDMPC2Config:
-    """These are the numbers of one learner; an update is `steps` steps of every environment, `model_updates` of the agent after each."""
+    """Settings of one learner; an update is `steps` steps of every environment, `model_updates` of the agent after each."""
 
     updates: Count = 500
     steps: Count = 16
@@ -71,7 +71,7 @@ class OnlineTDMPC2(Continued):
 
     @property
     def agent(self) -> TDMPC2:
-        """It is world model, Q-functions and prior."""
+        """World model, Q-functions and prior."""
         return self.trainer.agent
 
     def planner(self, count: int, *, seed: int = 0) -> PlanSearch:

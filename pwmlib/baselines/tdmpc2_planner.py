@@ -16,7 +16,7 @@ __all__ = ["PlanSearch", "TDMPC2Planner", "TDMPC2PlannerConfig", "prior_actor"]
 
 @settings
 class TDMPC2PlannerConfig:
-    """These are the numbers of the published planner."""
+    """Settings of the planner, by default the published ones."""
 
     horizon: Count = 3
     iterations: Count = 6
@@ -39,7 +39,7 @@ class TDMPC2PlannerConfig:
 
 
 class TDMPC2Planner:
-    """It acts in one episode by planning: (observation [obs_dim], decision) -> action [action_dim]."""
+    """Acts in one episode by planning: (observation [obs_dim], decision) -> action [action_dim]."""
 
     def __init__(
         self, agent: TDMPC2, task: int, obs_dim: int, action_dim: int, discount: float, config: TDMPC2PlannerConfig | None = None, *,
@@ -56,7 +56,7 @@ class TDMPC2Planner:
 
 
 class PlanSearch(Continued):
-    """It is MPPI from `count` states at once, each with its own plan, which goes on where the last decision's ended.
+    """MPPI from `count` states at once, each with its own plan, which goes on where the last decision's ended.
 
     Called with latents [count, latent_dim]; returns the first action of one elite plan, drawn by the elites' weights, and the standard
     deviation of first actions, [count, action_dim] each.

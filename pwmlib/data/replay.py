@@ -13,7 +13,7 @@ __all__ = ["Replay"]
 
 
 class Replay:
-    """It holds the last `capacity` steps of `count` environments; the oldest give way.
+    """The last `capacity` steps of `count` environments; the oldest give way.
 
     add: one step of all environments. `slices` is a `SliceSource` whose batches have `valid`, so that slices may run into the end of
     an episode: what comes after it counts for nothing.

@@ -22,7 +22,7 @@ def padded_sizes(tasks: Sequence[Task]) -> tuple[int, int]:
 
 
 class SliceSampler:
-    """It draws uniformly over tasks, then episodes, then positions. Rows stay in their memory maps; only sampled slices are read.
+    """Draws uniformly over tasks, then episodes, then positions. Rows stay in their memory maps; only sampled slices are read.
 
     arrays: for each task its shards, [episodes, length, obs_dim + action_dim + 1], as `EpisodeStore.arrays` gives them; the length may
     differ between shards. sizes: (obs_dim, action_dim) that all are padded to; by default the largest of the tasks.

@@ -62,7 +62,7 @@ class Episode:
 
     @property
     def total_reward(self) -> float:
-        """It is the sum of the rewards."""
+        """The sum of the rewards."""
         return float(np.nansum(self.rows[1:, -1], dtype=np.float64))
 
 
@@ -98,7 +98,7 @@ _fingerprints: dict[tuple[Path, frozenset[str]], tuple[int, str]] = {}
 
 
 class EpisodeStore:
-    """It keeps the episodes of one task under `folder/<task name>/`."""
+    """Keeps the episodes of one task under `folder/<task name>/`."""
 
     def __init__(self, folder: str | Path, task: Task, *, collected: Sequence[str] = ()):
         """Open the store; of the shards that policies collected (`COLLECTED`) those in `collected` count, by default none."""

@@ -57,7 +57,7 @@ class ForeignFileError(ExplainedError):
 
 
 class Record(dict):
-    """It holds the fields of an object whose class is not needed (or not trusted); of a TensorDict, its entries."""
+    """The fields of an object whose class is not needed (or not trusted); of a TensorDict, its entries."""
 
 
 @dataclass(frozen=True)

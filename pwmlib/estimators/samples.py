@@ -22,7 +22,7 @@ class GaussianPolicy(Protocol):
 
 
 class LogProbability(nn.Module):
-    """It computes log N(u; mu(s), std) of a Gaussian policy before its squashing, as a module of the policy's parameters.
+    """Computes log N(u; mu(s), std) of a Gaussian policy before its squashing, as a module of the policy's parameters.
 
     A squashing such as tanh changes the density by a factor that does not depend on the parameters once u is given.
     """
@@ -41,7 +41,7 @@ class LogProbability(nn.Module):
 
 @dataclass(frozen=True)
 class PolicyGradients:
-    """It holds N per-sample estimates of the policy gradient at several horizons, computed when they are asked for.
+    """N per-sample estimates of the policy gradient at several horizons, computed when they are asked for.
 
     gradients(k) has shape [N, P] in the order of `policy.parameters()`; holding all horizons at once can be large.
     """

@@ -24,7 +24,7 @@ __all__ = ["GradientStatistics", "gradient_statistics", "horizon_table"]
 
 @dataclass(frozen=True)
 class GradientStatistics:
-    """These are statistics of one set of per-sample gradients; `intervals` maps a name to its bootstrap interval (low, high)."""
+    """Statistics of one set of per-sample gradients; `intervals` maps a name to its bootstrap interval (low, high)."""
 
     samples: int
     parameters: int

@@ -16,7 +16,7 @@ __all__ = ["Trajectories", "action_adjoints", "check_horizons", "open_loop", "re
 
 @dataclass(frozen=True)
 class Trajectories:
-    """These are N sampled trajectories of T steps, time first, without a graph."""
+    """N sampled trajectories of T steps, time first, without a graph."""
 
     states: Tensor
     """[T + 1, N, state_dim]; the start again after an episode has ended, so that nothing is NaN there that was not NaN before."""

@@ -20,7 +20,7 @@ __all__ = ["MPPI", "PlannerConfig", "evaluate_planner"]
 
 @settings
 class PlannerConfig:
-    """These are the numbers of the planner, which has no terminal value: it plans with the model alone."""
+    """Settings of a planner without a terminal value: it plans with the model alone."""
 
     samples: Count = 96
     horizon: Count = 40
@@ -39,7 +39,7 @@ class PlannerConfig:
 
 
 class MPPI:
-    """It plans with a frozen world model and keeps its plan, shifted by one, as the next start.
+    """Plans with a frozen world model and keeps its plan, shifted by one, as the next start.
 
     Called with (observation [obs_dim], decision) -> action [action_dim]; a new instance for each episode.
     """

@@ -35,7 +35,7 @@ class Dynamics(Protocol):
 
 @runtime_checkable
 class Episodes(Protocol):
-    """Such environments have a state of their own, as simulators do: an episode that ends is followed by a new one."""
+    """Environments with a state of their own, as simulators have: an episode that ends is followed by a new one."""
 
     count: int
     obs_dim: int

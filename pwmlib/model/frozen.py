@@ -35,7 +35,7 @@ def frozen_copy(model: WorldModel, precision: Precision = "float32") -> WorldMod
 
 
 class FrozenWorldModel:
-    """A world model is the differentiable simulator of one task here: the `Dynamics` protocol over latent states.
+    """A world model as the differentiable simulator of one task: the `Dynamics` protocol over latent states.
 
     Gradients flow to states and actions only: no weight gradient is computed or stored. With precision="bfloat16" matrix products run in
     bfloat16, the rest in float32. Build it anew after the model was trained further.
@@ -82,7 +82,7 @@ class FrozenWorldModel:
 
 
 class FrozenMultiTaskModel:
-    """A world model is the dynamics of all its tasks at once here, for one policy that serves every task (App. F, Fig. 18).
+    """A world model as the dynamics of all its tasks at once, for one policy that serves every task (App. F, Fig. 18).
 
     state: [z | e | mask], shape [..., latent_dim + task_dim + action_dim]; the policy sees the task through its embedding.
     """

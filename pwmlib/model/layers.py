@@ -51,7 +51,7 @@ def simnorm(x: Tensor, group_size: int = 8) -> Tensor:
 
 
 class SimNorm(nn.Module):
-    """It is `simnorm` as a layer (Eq. 4; Table 1 has groups of 8)."""
+    """A layer that applies `simnorm` (Eq. 4; Table 1 has groups of 8)."""
 
     def __init__(self, group_size: int = 8):
         super().__init__()
@@ -97,7 +97,7 @@ def norm_and_activation(
 
 
 class NormedLinear(nn.Module):
-    """The block is Linear, LayerNorm and activation, in the order that `norm` names.
+    """A block of Linear, LayerNorm and activation, in the order that `norm` names.
 
     x: shape [..., in_features]. Returns shape [..., out_features].
     `activation` is a name of `ACTIVATIONS`, an `nn.Module` (such as SimNorm), or None.
@@ -158,7 +158,7 @@ def mlp(
 
 
 class MLPEnsemble(nn.Module):
-    """Several MLPs of the same shape are evaluated in batched matrix products, without a Python loop over `members`.
+    """Several MLPs of the same shape in batched matrix products, without a Python loop over `members`.
 
     x: shape [..., in_features], shared by all members. Returns shape [members, ..., out_features].
     Weights start orthogonal with gain sqrt(2) and zero bias, the output layer too (as in the released critics; the paper is silent).

@@ -20,7 +20,7 @@ __all__ = ["SliceSource", "Variant", "WorldModelTrainer", "WorldModelTraining", 
 
 
 class SliceSource(Protocol):
-    """It is anything that gives training slices; `pwmlib.data.SliceSampler` does."""
+    """Anything that gives training slices, as `pwmlib.data.SliceSampler` does."""
 
     def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
         """Draw obs [horizon + 1, batch, n], action [horizon, batch, m], reward [horizon, batch] and task [batch].
@@ -62,7 +62,7 @@ def gradient_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, lr: float |
 
 
 class WorldModelTrainer(Continued):
-    """It minimises Eq. 10 over random slices by Adam; `update` is one step, `state_dict` continues it bit-identically."""
+    """Minimises Eq. 10 over random slices by Adam; `update` is one step, `state_dict` continues it bit-identically."""
 
     kept = ("model", "optimiser", "rng", "step")
 
@@ -118,7 +118,7 @@ Variant = Literal["paper", "released"]
 
 @settings
 class WorldModelTraining:
-    """These are the numbers of the world model's pre-training on offline data (Eq. 10, Table 1)."""
+    """Settings of the world model's pre-training on offline data (Eq. 10, Table 1)."""
 
     updates: Count = 100_000
     horizon: Count = 16

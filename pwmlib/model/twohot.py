@@ -37,7 +37,7 @@ def _bins(low: float, high: float, count: int, device: torch.device, dtype: torc
 
 @settings
 class TwoHot:
-    """The two-hot code has `bins` equally spaced points of [low, high] in symlog space (Table 1: 101 bins on [-10, 10])."""
+    """A two-hot code over `bins` equally spaced points of [low, high] in symlog space (Table 1: 101 bins on [-10, 10])."""
 
     bins: Several = 101
     low: Real = -10.0

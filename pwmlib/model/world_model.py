@@ -20,7 +20,7 @@ __all__ = ["WORLD_MODEL_SIZES", "WorldModel", "WorldModelConfig", "WorldModelLos
 
 @settings
 class WorldModelConfig:
-    """The architecture of a world model is by default the 48M size of Table 1."""
+    """The architecture of a world model, by default the 48M size of Table 1."""
 
     latent_dim: Count = 768
     encoder_hidden: tuple[Count, ...] = (1792, 1792, 1792)
@@ -62,7 +62,7 @@ WORLD_MODEL_SIZES: dict[str, WorldModelConfig] = {
 
 
 class WorldModel(nn.Module):
-    """The world model is E(s, e), F(z, a, e) and R(z, a, e) for any number of tasks with padded observations and actions.
+    """Encoder E(s, e), dynamics F(z, a, e) and reward R(z, a, e) of any number of tasks with padded observations and actions.
 
     obs_dim, action_dim: padded sizes. action_dims: true action size of each task, length [tasks]; default action_dim for all.
     Observations are standardised with `obs_mean`, `obs_std` (buffers, shape [tasks, obs_dim]; 0 and 1 unless set).
@@ -190,7 +190,7 @@ class WorldModel(nn.Module):
 
 @settings
 class WorldModelLossConfig:
-    """These are the weights and the form of Eq. 10; fields say what the released code does instead."""
+    """The weights and the form of Eq. 10; fields say what the released code does instead."""
 
     gamma: Fraction = 0.99
     """Weight gamma^t of step t (the public TD-MPC2 code calls it rho and uses 0.5)."""

@@ -18,7 +18,7 @@ MIN_LOG_STD = -1.427
 
 
 class Actor(nn.Module):
-    """The policy is Gaussian with a state-independent standard deviation, squashed by tanh.
+    """A Gaussian policy with a state-independent standard deviation, squashed by tanh.
 
     Called with (state [..., state_dim], noise [..., action_dim] or None); returns tanh(mu(state) + std noise), in [-1, 1].
     noise None gives the deterministic policy tanh(mu), which is what is evaluated.
@@ -56,7 +56,7 @@ class Actor(nn.Module):
 
     @property
     def std(self) -> Tensor:
-        """The standard deviation before tanh has shape [action_dim]."""
+        """The standard deviation before tanh, [action_dim]."""
         return self.log_std.clamp(min=self.min_log_std).exp()
 
     def forward(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -66,7 +66,7 @@ class Actor(nn.Module):
 
 
 class Critics(nn.Module):
-    """Several state-value functions (Table 1: 3 of sizes 400, 200) are evaluated in one batched product."""
+    """Several state-value functions (Table 1: 3 of sizes 400, 200) in one batched product."""
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ __all__ = ["Rollout", "actor_returns", "critic_targets", "imagine", "td_lambda"]
 
 @dataclass(frozen=True)
 class Rollout:
-    """A rollout is a batch of trajectories of H steps, time first."""
+    """A batch of trajectories of H steps, time first."""
 
     states: Tensor
     """s_0 ... s_{H-1}, in which the policy acted, shape [horizon, batch, state_dim]."""
@@ -34,7 +34,7 @@ class Rollout:
 
     @property
     def happened(self) -> Tensor:
-        """It is true, [horizon, batch], where no step before this one ended the trajectory; the others count for nothing anywhere."""
+        """True where no step before this one ended the trajectory, [horizon, batch]; the others count for nothing anywhere."""
         if self.terminated is None or self.restarts:
             return torch.ones_like(self.rewards, dtype=torch.bool)
         over = self.terminated.cummax(0).values
@@ -42,7 +42,7 @@ class Rollout:
 
     @property
     def valued(self) -> Tensor:
-        """A critic is asked about these states: `reached`, but zeros where the episode has terminated.
+        """The states that a critic is asked about: `reached`, but zeros where the episode has terminated.
 
         V counts as 0 there whatever the critic says, but in a gradient 0 times the derivative at a state that is NaN would be NaN.
         """
@@ -50,7 +50,7 @@ class Rollout:
 
     @property
     def ends(self) -> tuple[Tensor, Tensor]:
-        """These are the last states, [batch, state_dim], and whether the trajectories go on from there, [batch]."""
+        """The last states, [batch, state_dim], and whether the trajectories go on from there, [batch]."""
         return self.reached[-1], self.happened[-1] if self.terminated is None else ~self.terminated.any(0)
 
     def detach(self) -> Rollout:

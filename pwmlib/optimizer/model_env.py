@@ -21,7 +21,7 @@ Imagination = Literal["reencode", "open_loop"]
 
 
 class ModelEnv:
-    """The real environments drive, the world model differentiates; it is called like `DifferentiableEnv`.
+    """Real environments that the world model differentiates; it is called like `DifferentiableEnv`.
 
     imagination: "reencode": at each step the latent has the value E(s_t) of the real observation and the gradient of the model's
     prediction. "open_loop": the model runs on its own from E(s_0) for the whole window (released code); the real environments follow

@@ -9,7 +9,7 @@ __all__ = ["RunningMoments"]
 
 
 class RunningMoments(nn.Module):
-    """It holds mean and variance of all batches seen so far (Chan et al. 1979); as a layer it standardises its input."""
+    """Mean and variance of all batches seen so far (Chan et al. 1979); as a layer it standardises its input."""
 
     def __init__(self, *shape: int, dtype: torch.dtype = torch.float32):
         super().__init__()
@@ -30,7 +30,7 @@ class RunningMoments(nn.Module):
 
     @property
     def std(self) -> Tensor:
-        """The standard deviation is sqrt(variance + 1e-5)."""
+        """The standard deviation, sqrt(variance + 1e-5)."""
         return (self.variance + 1e-5).sqrt()
 
     def forward(self, x: Tensor) -> Tensor:

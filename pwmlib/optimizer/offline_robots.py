@@ -24,7 +24,7 @@ __all__ = ["OfflinePWM", "OfflinePWMConfig"]
 
 @settings
 class OfflinePWMConfig:
-    """These are the numbers of one learner, whose models have a termination head: a policy that falls must not go on earning rewards."""
+    """Settings of one learner, whose models have a termination head: a policy that falls must not go on earning rewards."""
 
     model: WorldModelConfig = replace(OnlinePWMConfig().model, termination=True)
     training: WorldModelTraining = OnlinePWMConfig().training
@@ -44,7 +44,7 @@ class OfflinePWMConfig:
 
 
 class OfflinePWM:
-    """It updates the world models on the replay, one after the other, then the policy; it is called like `OnlinePWM`."""
+    """Trains the world models on the replay, one after the other, then the policy; it is called like `OnlinePWM`."""
 
     def __init__(self, given: Replay, config: OfflinePWMConfig | None = None, *, seed: int = 0, device: str | torch.device = "cpu"):
         c = self.config = config or OfflinePWMConfig()
@@ -64,12 +64,12 @@ class OfflinePWM:
 
     @property
     def model(self) -> WorldModel:
-        """This is the first world model."""
+        """The first world model."""
         return self.trainers[0].model
 
     @property
     def step(self) -> int:
-        """It counts the updates so far, those of the world models from minus their number to 0."""
+        """Updates so far; those of the world models count from minus their number to 0."""
         left = sum(t.step for t in self.trainers) - self.config.members * self.config.pretraining_updates
         return left if left < 0 else self.learner.step
 

@@ -28,7 +28,7 @@ __all__ = ["OnlineAgent", "OnlineConfig", "policy_actor", "replay_starts"]
 
 @settings
 class OnlineConfig:
-    """These are the numbers of a run on one task; updates per episode are after each collected episode."""
+    """Settings of a run on one task; updates per episode are after each collected episode."""
 
     episodes: Count = 60
     """Episodes of the learning agent, after the random ones."""
@@ -44,7 +44,7 @@ class OnlineConfig:
 
 
 class OnlineAgent:
-    """It is the loop of App. C.4 on one real task, resumable after any episode.
+    """The loop of App. C.4 on one real task, resumable after any episode.
 
     `advance` adds one episode and the updates that follow it. `episodes` holds all episodes so far, in order.
     With `model` (a trained single-task world model), `actor_state` and `critics_state` (a policy's and its critics' state_dict) it

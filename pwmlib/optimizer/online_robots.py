@@ -38,7 +38,7 @@ _ACTOR_CRITIC = SHACConfig(
 
 @settings
 class OnlinePWMConfig:
-    """These are the numbers of one learner."""
+    """Settings of one learner."""
 
     actor_critic: SHACConfig = _ACTOR_CRITIC
     model: WorldModelConfig = WorldModelConfig(
@@ -129,7 +129,7 @@ class OnlinePWM(Continued):
 
     @property
     def step(self) -> int:
-        """It counts the updates so far, those of the world model alone from minus `updates_before` to 0."""
+        """Updates so far; those of the world model alone count from minus `updates_before` to 0."""
         return self.learner.step if self.trainer.step >= self.updates_before else self.trainer.step - self.updates_before
 
     def actor(self, obs: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -31,7 +31,7 @@ LATER = {"later": True}  # at their default such fields change no run's name
 
 @settings
 class PWMConfig:
-    """The numbers of policy extraction are the paper's by default; `variant("released")` sets every switch to the public code's choice.
+    """Settings of policy extraction, by default the paper's; `variant("released")` sets every switch to the public code's choice.
 
     Where the paper is silent (Adam's betas, learning-rate decay, initial standard deviation) the default is the released value.
     """
@@ -102,7 +102,7 @@ class PWMConfig:
 
     @property
     def start_margin(self) -> int:
-        """The states of this many last steps of an episode start no imagined rollout."""
+        """Last steps of an episode whose states start no imagined rollout."""
         return self.horizon if self.start_states == "slice_start" else 0
 
     def returns(self, roll: Rollout, value: Callable[[Tensor], Tensor]) -> Tensor:
@@ -131,7 +131,7 @@ class PWMConfig:
 
 
 class PWM(Continued):
-    """The learner holds actor, critics and their optimisers; `update` is one iteration of Algorithm 1.
+    """Actor, critics and their optimisers in one world; `update` is one iteration of Algorithm 1.
 
     The world is frozen dynamics (PWM), or environments that a simulator differentiates (SHAC) or a world model does (PWM online).
     All randomness comes from one generator, so that `state_dict` holds all that a bit-identical continuation needs.

@@ -22,7 +22,7 @@ __all__ = ["SHAC", "SHACConfig"]
 
 @settings
 class SHACConfig(PWMConfig):
-    """These are the numbers of SHAC; `batch` and `start_states` mean nothing in a simulator, which has its own number of environments."""
+    """Settings of SHAC; `batch` and `start_states` mean nothing in a simulator, which has its own number of environments."""
 
     updates: Count = 2000
     horizon: Count = 32
@@ -38,7 +38,7 @@ class SHACConfig(PWMConfig):
 
 
 class SHAC(PWM):
-    """It is Algorithm 1 with a simulator's environments as the world."""
+    """Algorithm 1 with a simulator's environments as the world."""
 
     def __init__(
         self, env: DifferentiableEnv, config: SHACConfig | None = None, *, seed: int = 0, spread: bool = True,

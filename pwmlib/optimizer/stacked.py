@@ -29,7 +29,7 @@ __all__ = ["Member", "StackedPolicies"]
 
 @dataclass(frozen=True)
 class Member:
-    """A member is one policy of the stack."""
+    """One policy of the stack."""
 
     task: int
     """Index of the world model's task."""
@@ -39,7 +39,7 @@ class Member:
 
 
 class StackedPolicies:
-    """It is the learners of all members in one; `update` is one iteration of Algorithm 1 for each, `actors` gives the policies."""
+    """Many learners in one; `update` is one iteration of Algorithm 1 for each member, `actors` gives the policies."""
 
     def __init__(
         self, model: WorldModel, members: Sequence[Member], config: PWMConfig | None = None, *, device: str | torch.device = "cpu"
@@ -58,12 +58,12 @@ class StackedPolicies:
 
     @property
     def actors(self) -> list[Actor]:
-        """These are the members' policies, with the present weights."""
+        """The members' policies, with the present weights."""
         return self._actor.write_back([learner.actor for learner in self.learners])
 
     @property
     def critics(self) -> list[Critics]:
-        """These are the members' critics, with the present weights."""
+        """The members' critics, with the present weights."""
         return self._critics.write_back([learner.critics for learner in self.learners])
 
     def update(self) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ class DMControl:
 
     @property
     def physics(self):
-        """It is dm_control's Physics, the simulator's state."""
+        """dm_control's Physics, the simulator's state."""
         return self._env.physics
 
     def simulation(self) -> tuple[Any, Any]:

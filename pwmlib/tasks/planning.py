@@ -28,7 +28,7 @@ __all__ = ["PLANNERS", "SamplingPlanner", "SplineConfig"]
 
 @settings
 class SplineConfig:
-    """These are the numbers of one planner; times are in decisions."""
+    """Settings of one planner; times are in decisions."""
 
     horizon: Several
     knots: Several
@@ -64,7 +64,7 @@ _COPIED = ("geom_pos", "geom_size", "site_pos", "site_size", "dof_damping", "bod
 
 
 class SamplingPlanner:
-    """It plans one episode of a task after the other; call `begin` after each reset, then `act` once a decision."""
+    """Plans one episode of a task after the other; call `begin` after each reset, then `act` once a decision."""
 
     def __init__(self, env: DMControl, config: SplineConfig | None = None, *, rng: np.random.Generator):
         self.env, self.rng, domain = env, rng, env.task.domain

@@ -25,7 +25,7 @@ class Task:
 
     @property
     def domain(self) -> str:
-        """It is the dm_control domain ("walker-walk" -> "walker"), or the MetaWorld environment ("mw-reach" -> "reach-v3")."""
+        """The dm_control domain ("walker-walk" -> "walker"), or the MetaWorld environment ("mw-reach" -> "reach-v3")."""
         if self.suite == "metaworld":
             return f"{self.name.removeprefix('mw-')}-v3"
         return {"cup": "ball_in_cup"}.get(first := self.name.split("-")[0], first)
