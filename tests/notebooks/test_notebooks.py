@@ -100,7 +100,7 @@ def test_02_single_task(tmp_path):
     changes = {
         **SMALL_RUNS, "shac.updates": 2, "ppo.updates": 2, "sac.updates": 2, "tdmpc2.updates": 2, "tdmpc2.steps": 2, "tdmpc2.envs": 2,
         "tdmpc2.first_model_updates": 2, "tdmpc2.planned_episodes": 2, "tdmpc2.planner.samples": 8, "tdmpc2.planner.prior_samples": 2,
-        "tdmpc2.planner.elites": 2, "tdmpc2.planner.iterations": 1, "state_space.actor_critic.updates": 2,
+        "tdmpc2.planner.elites": 2, "tdmpc2.planner.iterations": 1, "tdmpc2.planner.horizon": 1, "state_space.actor_critic.updates": 2,
         "state_space.first_model_updates": 3,
     }  # fmt: skip
     algorithms = ["shac", "pwm", "pwm_scratch", "pwm_state_space", "tdmpc2", "ppo", "sac"]
