@@ -126,9 +126,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize(
-    "stage", [stage if stage in ("collection", "policy") else pytest.param(stage, marks=pytest.mark.long) for stage in STAGES]
-)
+@pytest.mark.parametrize("stage", [stage if stage == "policy" else pytest.param(stage, marks=pytest.mark.long) for stage in STAGES])
 def test_kill_9_in_any_stage_gives_the_same_table(stage, whole, tmp_path):
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[1]); from test_multitask import tiny_experiment\n"
@@ -209,6 +207,7 @@ def test_status_tells_what_is_left_and_why(tmp_path):
     assert nothing.returncode != 0 and "no sweep was planned there" in nothing.stderr
 
 
+@pytest.mark.long
 def test_ray_gives_the_same_table(whole, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="the 'cluster' extra is not installed")
     experiment, _ = whole

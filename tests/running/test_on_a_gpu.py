@@ -56,7 +56,7 @@ def one_by_one(function):
     return looped
 
 
-@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("stacked", [pytest.param(False, marks=pytest.mark.long), True])
 def test_the_multi_task_pipeline_runs_on_a_gpu(stacked, tmp_path, monkeypatch):
     experiment = dataclasses.replace(tiny_experiment(tmp_path), device="cuda", stacked=stacked)
     training, policy = (dataclasses.replace(part, updates=4) for part in (experiment.scale.training, experiment.scale.policy))

@@ -236,6 +236,7 @@ def visible_gpus(seconds):
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+@pytest.mark.long
 def test_workers_share_the_gpus_of_ray_evenly(monkeypatch):
     ray = pytest.importorskip("ray", reason="the 'cluster' extra is not installed")
     monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
