@@ -17,6 +17,7 @@ from companion.ablations.questions import ABLATIONS
 from companion.ball_wall.figures import claim_map, landscapes, losses_and_descents
 from companion.double_pendulum.figures import disturbance_growth, gradient_curves, gradient_fidelity_curves, gradient_switches
 from companion.mt80 import figures as mt80
+from companion.mt80.cheating import promises_figure
 from companion.perfect_model import perfect_model_curves
 from companion.reporting.published import published_aggregates, published_scores, published_table
 from companion.reporting.statistics import multitask_aggregates
@@ -90,6 +91,7 @@ DRAWN: dict[str, Recorded] = {
         ["fine_tuning", "fine_tuning_extracted", "multitask_80"],
         lambda anew, extracted, results: mt80.fine_tuning_curves(pd.concat([anew, extracted]), results),
     ),
+    "multitask_cheating": Recorded("none: which error the policies of Fig. 15 follow", ["cheating"], promises_figure),
     "online": Recorded("none: App. C.4 on single tasks", ["online"], mt80.online_curves),
     "fig06_multitask_80_tasks": Recorded(
         "Fig. 6, left", ["multitask_80"], lambda t: mt80.aggregate_bars(multitask_aggregates(t), published_aggregates())
