@@ -9,6 +9,7 @@ Pictures have at most 256 colours; one that has not changed is not written again
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import re
 from pathlib import Path
@@ -42,6 +43,12 @@ class _Readable(Preprocessor):
         """Tables without styles; no progress bars, no scripts."""
         if cell.cell_type == "code":
             cell.outputs = [output for output in map(_readable, cell.outputs) if output is not None]
+            for number, output in enumerate(cell.outputs):
+                if "image/gif" in output.get("data", {}):  # which nbconvert would not write
+                    path = f"{resources['unique_key']}/{resources['unique_key']}_{index}_{number}.gif"
+                    files = resources["outputs"] if isinstance(resources["outputs"], dict) else {}
+                    resources["outputs"] = {**files, path: base64.b64decode(output.data["image/gif"])}
+                    output.data = nbformat.from_dict({"text/markdown": f"![gif]({path})"})
         return cell, resources
 
 
@@ -74,7 +81,8 @@ def write_page(notebook: Path, folder: Path) -> Path:
     text = text.replace(f"{notebook.resolve().parent.parent}/", "")  # paths as seen from the repository
     pictures = folder / name
     pictures.mkdir(parents=True, exist_ok=True)
-    wanted = {Path(path).name: _small(data) for path, data in resources.get("outputs", {}).items()}
+    found = resources.get("outputs", {}).items()
+    wanted = {Path(path).name: data if path.endswith(".gif") else _small(data) for path, data in found}
     for path in pictures.iterdir():
         if path.name not in wanted:
             path.unlink()

@@ -55,6 +55,15 @@ def test_a_page_has_text_tables_and_pictures(tmp_path):
     assert "](../errata.md)" in page and "](../../data/published/README.md)" in page and "](05_gradient_estimators.md)" in page
 
 
+def test_a_moving_picture_stays_one(tmp_path):
+    data, frames = io.BytesIO(), [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    frames[0].save(data, "gif", save_all=True, append_images=frames[1:], duration=100)
+    outputs = [shown(image_gif=base64.b64encode(data.getvalue()).decode(), text_plain="<Image>"), shown(image_png=picture())]
+    page = write_page(executed(tmp_path / "07_small.ipynb", *outputs), tmp_path / "pages")
+    (name,) = re.findall(r"!\[gif\]\((.*\.gif)\)", page.read_text())
+    assert (page.parent / name).read_bytes() == data.getvalue() and len(list((page.parent / "07_small").iterdir())) == 2
+
+
 def test_rare_colours_of_a_picture_stay_apart(tmp_path):
     rgb = np.array([ImageColor.getrgb(METHODS[name]) for name in ("SAC", "TD-MPC2")], dtype=np.uint8)
     shades = np.linspace(255, 0, 300)[:, None, None] * np.ones((1, 400, 3))
