@@ -56,6 +56,7 @@ def trained():
     return learner, metrics
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["prior", "planner"])
 def test_it_finds_the_best_action_of_both_tasks(trained, way):
     agent = trained[0].agent
@@ -70,6 +71,7 @@ def test_it_finds_the_best_action_of_both_tasks(trained, way):
             assert action.shape == (1,) and action[0] == pytest.approx(sign * x, abs=0.25)
 
 
+@pytest.mark.long
 def test_values_are_those_of_the_policy(trained):
     """States do not depend on actions here, so the value is the reward now and gamma / (1 - gamma) times the policy's mean reward."""
     learner, metrics = trained
@@ -88,6 +90,7 @@ def test_values_are_those_of_the_policy(trained):
     assert metrics["value_scale"] >= 1.0 and bool((action[:, 1] == 0).all())
 
 
+@pytest.mark.long
 def test_plans_of_many_states_are_each_as_good_as_one_of_its_own(trained):
     """Searched together: every state has its own best action, an episode that began anew forgets its plan, the others keep theirs."""
     agent = trained[0].agent

@@ -51,6 +51,7 @@ def test_fused_layers_are_as_exact_as_torch(kind, scale, members):
         assert (ours - truth).abs().max() / size <= 3 * (torch32 - truth).abs().max() / size + 1e-6
 
 
+@pytest.mark.long
 def test_fused_layers_give_the_same_bits_from_a_cold_a_warm_and_a_half_filled_cache(tmp_path):
     """Exact resume rests on it: a process that compiles and one that loads from the cache must agree."""
     code = (

@@ -93,6 +93,7 @@ def test_each_policy_starts_as_extracted_and_learns_on(tuned):
     assert state["trainer"]["step"] == 3 + 10 * 2 and state["learner"]["step"] == 11
 
 
+@pytest.mark.long
 def test_a_policy_may_start_anew_with_the_trained_model(tuned):
     fine_tuning, table = tuned
     e = fine_tuning.experiment
@@ -153,6 +154,7 @@ def test_offline_episodes_are_learned_from_before_and_after_a_continuation():
     assert np.isin(rows.numpy(), shard[..., -1]).all()
 
 
+@pytest.mark.long
 def test_the_figure_has_a_panel_a_task(tuned):
     from companion.mt80.figures import fine_tuning_curves
 

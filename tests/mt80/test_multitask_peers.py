@@ -71,7 +71,7 @@ def test_one_policy_sees_each_task_as_the_model_does(peers):
     many, obs = FrozenMultiTaskModel(model), torch.randn(5, 3, model.obs_dim)
     for i, t in enumerate(peers.experiment.tasks):
         state = TaskOfMany(many, i).encode(obs)
-        z, e, mask = state.split(many._sizes, -1)
+        z, e, mask = state.tensor_split([many.model.latent_dim, -many.action_dim], -1)
         torch.testing.assert_close(z, FrozenWorldModel(model, i).encode(obs))
         assert torch.equal(e[0, 0], model.task_embedding.weight[i].detach()) and mask[0, 0].sum() == t.action_dim
 

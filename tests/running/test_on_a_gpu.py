@@ -22,7 +22,10 @@ def test_a_gpu_that_is_not_there_refuses_what_a_real_one_would():
                 wrong()
 
 
-@pytest.mark.parametrize("algorithm", ["shac", "pwm", "pwm_scratch", "pwm_state_space", "pwm_offline", "tdmpc2", "ppo", "sac"])
+OFTEN, SELDOM = ("shac", "pwm"), ("pwm_scratch", "pwm_state_space", "pwm_offline", "tdmpc2", "ppo", "sac")
+
+
+@pytest.mark.parametrize("algorithm", [*OFTEN, *(pytest.param(name, marks=pytest.mark.long) for name in SELDOM)])
 def test_each_learner_trains_continues_and_is_evaluated_on_a_gpu(algorithm, settings, tmp_path, monkeypatch):  # noqa: F811
     run = ("hopper", 0, settings, tmp_path)
     with monkeypatch.context() as patch, pretended_gpu(patch):

@@ -253,7 +253,7 @@ def test_a_run_has_a_curve_against_steps_and_time(algorithm, steps, gradient_ste
     assert policy(torch.zeros(5, 11), None).shape == (5, 3) and "replay" not in saved["learner"]
 
 
-@pytest.mark.parametrize("algorithm", ["shac", "ppo", "pwm_scratch"])
+@pytest.mark.parametrize("algorithm", [*(pytest.param(name, marks=pytest.mark.long) for name in ("shac", "ppo")), "pwm_scratch"])
 def test_a_curve_has_the_return_of_the_training_episodes_too(algorithm, settings, tmp_path):
     longer = dataclasses.replace(settings.pwm, actor_critic=dataclasses.replace(settings.pwm.actor_critic, updates=20), model_updates=1)
     shac, ppo = (dataclasses.replace(c, updates=n) for c, n in ((settings.shac, 300), (settings.ppo, 300)))
@@ -291,6 +291,7 @@ def test_a_run_that_was_cut_ends_as_the_whole_one(algorithm, learner, at, settin
         assert [row.get(name) for row in cut["curve"]] == [row.get(name) for row in whole["curve"]], name
 
 
+@pytest.mark.long
 def test_the_replay_of_a_long_run_is_bounded(settings, tmp_path, monkeypatch):
     held = []
     real = OnlinePWM.__init__
@@ -425,6 +426,7 @@ def test_an_ablation_runs_and_names_its_variations(name, settings, tmp_path):
     assert curves.groupby("variation").size().eq(3).all() and curves["gradient_cosine"].notna().all()
 
 
+@pytest.mark.long
 def test_variations_share_a_pool_and_a_run_that_stands_in_two_is_done_once(settings, tmp_path, monkeypatch):
     common = {"tasks": ("hopper",), "settings": {"hopper": settings}, "train_seeds": 2, "runs_dir": tmp_path, "progress": False}
     asked = []
