@@ -33,7 +33,6 @@ HARD = ("walker-walk", "cheetah-run", "reacher-hard", "cup-catch", "mw-push", "m
 VARIATIONS: dict[str, dict[str, Any]] = {
     "300 updates, H = 16": {},
     "gamma = 0.95": {"gamma": 0.95},
-    "H = 4": {"horizon": 4},
 }
 """Changes of the policy's settings of scale laptop, one at a time; the world model is the shipped one, frozen."""
 
