@@ -6,7 +6,7 @@ python -m companion.record ball_wall         the ball-wall study at laptop scale
 python -m companion.record online            PWM online on cheetah-run and walker-walk, two world models, 3 seeds
 python -m companion.record fine_tuning       the shipped world model fine-tuned online on the same two tasks, with new policies, 3 seeds;
                                             fine_tuning_extracted: with the policies that were extracted from it
-python -m companion.record cheating          what the shipped world model promises on 8 hard tasks, 2 discounts, 2 seeds
+python -m companion.record cheating          what the shipped world model promises on 8 hard tasks, and which part of it is wrong, 2 seeds
 python -m companion.record hopper_shac       SHAC on Hopper at laptop scale, 5 seeds; likewise hopper_pwm, ant_shac, ...
 python -m companion.record ablation_batch    a question of notebook 04 at laptop scale, 2 or 3 seeds; likewise ablation_stiffness, ...
 python -m companion.record extraction        Fig. 8b on two tasks of dm_control, 3 seeds

@@ -32,9 +32,8 @@ HARD = ("walker-walk", "cheetah-run", "reacher-hard", "cup-catch", "mw-push", "m
 
 VARIATIONS: dict[str, dict[str, Any]] = {
     "300 updates, H = 16": {},
-    "gamma = 0.95": {"gamma": 0.95},
 }
-"""Changes of the policy's settings of scale laptop, one at a time; the world model is the shipped one, frozen."""
+"""What is changed in the policy's settings of scale laptop, one thing at a time; the world model is the shipped one, frozen."""
 
 
 def cheating_job(name: str, variation: str, seed: int, runs_dir: str) -> dict[str, Any]:
