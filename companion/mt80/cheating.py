@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from companion.reporting.style import WIDTH
 from companion.running.job import Job
@@ -81,36 +82,30 @@ def cheating_table(seeds: int, workers: int, runs_dir: Path, tasks: Sequence[str
 
 
 def promises_figure(table: pd.DataFrame) -> Figure:
-    """Draw each promise as what really follows and three errors, a bar a variation, a panel a task; dots are the seeds' promises."""
+    """Draw each promise as what really follows and three errors, a panel a variation, a bar a task; dots are the seeds' promises."""
     tasks, variations = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["variation"]))
-    columns = 4
     figure, axes = plt.subplots(
-        -(-len(tasks) // columns), columns, figsize=(WIDTH, 2.3 * -(-len(tasks) // columns)), layout="constrained", squeeze=False
+        len(variations), 1, figsize=(WIDTH, 0.6 + 2.6 * len(variations)), layout="constrained", squeeze=False, sharex=True
     )
     colours = {"real": "0.35", "reward": "#E69F00", "dynamics": "#D55E00", "bootstrap": "#56B4E9"}
-    for ax, name in zip(axes.flat, tasks, strict=False):
-        mine = table[table["task"] == name]
-        means = mine.groupby("variation")[["promised", *colours]].mean().loc[variations]
-        for y, variation in enumerate(variations):
+    for ax, variation in zip(axes[:, 0], variations, strict=True):
+        mine = table[table["variation"] == variation]
+        means = mine.groupby("task")[["mean_return", "data_p90", *colours]].mean().loc[tasks]
+        for y, name in enumerate(tasks):
             above, below = 0.0, 0.0
             for part, colour in colours.items():
-                width = means.loc[variation, part]
+                width = means.loc[name, part]
                 ax.barh(y, width, left=above if width >= 0 else below, color=colour, height=0.7)
                 above, below = above + max(width, 0.0), below + min(width, 0.0)
-            seeds = mine.loc[mine["variation"] == variation, "promised"]
+            seeds = mine.loc[mine["task"] == name, "promised"]
             ax.plot(seeds, [y] * len(seeds), "o", color="black", ms=3)
-        share = mine.assign(share=mine["mean_return"] / mine["data_p90"]).groupby("variation")["share"].mean()
-        first = tasks.index(name) % columns == 0
-        labels = [f"{v}: {100 * share[v]:.0f} %" if first else f"{100 * share[v]:.0f} %" for v in variations]
-        ax.set_yticks(range(len(variations)), labels, fontsize=7)
-        ax.set_title(name, fontsize=9)
+        share = 100 * means["mean_return"] / means["data_p90"]
+        ax.set_yticks(range(len(tasks)), [f"{name} ({share[name]:.0f} %)" for name in tasks], fontsize=8)
         ax.axvline(0, color="black", lw=0.6)
         ax.invert_yaxis()
-        ax.tick_params(axis="x", labelsize=7)
-    for ax in axes.flat[len(tasks) :]:
-        ax.set_axis_off()
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
-    names = ["real", "error of the reward", "of the dynamics", "of the critics' bootstrap"]
-    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8)
-    figure.supxlabel("discounted return (symlog rewards); percentages: real return / 90th percentile of the data", fontsize=8)
+        ax.set_title(f"{variation}, {mine['train_seed'].nunique()} seeds (percentages: return / 90th percentile of the data)", fontsize=9)
+    axes[-1, 0].set_xlabel("discounted return from states of the policy's episodes, symlog rewards")
+    handles = [Line2D([], [], color=colour, lw=7) for colour in colours.values()] + [Line2D([], [], color="black", marker="o", lw=0, ms=3)]
+    names = ["real", "error of the reward", "of the dynamics over 16 steps", "of the critics' value there", "promised, a dot a seed"]
+    figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8)
     return figure
