@@ -119,7 +119,7 @@ def fine_tuning(name: str, policy: Literal["anew", "extracted"], workers: int, r
 
 
 def cheating(workers: int, runs_dir: Path, seeds: int = 2) -> Tables:
-    """What stops a policy from being cheated by its world model."""
+    """What the shipped world model promises its policies on hard tasks, and which part of it is wrong."""
     return {"cheating": cheating_table(seeds, workers, runs_dir)}
 
 

@@ -1,4 +1,4 @@
-"""What stops a policy from being cheated by its world model: one change at a time on hard tasks, and which error it is."""
+"""What the shipped world model promises its policies on hard tasks, what happens, and which error makes the difference."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HARD = ("walker-walk", "cheetah-run", "reacher-hard", "cup-catch", "mw-push", "m
 VARIATIONS: dict[str, dict[str, Any]] = {
     "300 updates, H = 16": {},
 }
-"""What is changed in the policy's settings of scale laptop, one thing at a time; the world model is the shipped one, frozen."""
+"""Name -> settings of the policy that are not those of scale laptop, one change each. Only the unchanged one is recorded so far."""
 
 
 def cheating_job(name: str, variation: str, seed: int, runs_dir: str) -> dict[str, Any]:
