@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ from pwmlib.settings import Count, settings
 from pwmlib.tasks import Task
 
 from .published_model import PublishedModel
-from .scales import MultitaskScale, joint_training
+from .scales import AgentsPlan, CollectionPlan, MultitaskScale, joint_training
 from .shipped_model import Artefacts
 
 __all__ = ["ExperimentRuns", "StageFailedError"]
@@ -52,7 +52,7 @@ class ExperimentRuns:
     engine: Engine = "local"
     """Where jobs run: processes here, or Ray."""
     shipped: Artefacts | None = None
-    """Start from this world model and its start states instead of generating data and training."""
+    """Begin with this world model and its start states instead of generating data and training; rounds of agents may follow."""
     published: PublishedModel | None = None
     """Take this checkpoint for the world model; the episodes give start states and the model's fit."""
     stacked: bool | None = None
@@ -69,13 +69,13 @@ class ExperimentRuns:
 
     def world_model_run(self) -> Run:
         """The run of the world model; its parameters include a fingerprint of the data."""
-        return self._history()[0]
+        return self._history()[1]
 
     def world_model_name(self) -> str:
         """Identifies the world model that gates and policies belong to."""
         if self.published:
             return f"published-{self.published.fingerprint}"
-        return f"shipped-{self.shipped.fingerprint}" if self.shipped else self.world_model_run().folder.name
+        return self._history()[0]
 
     def model_index(self, index: int) -> int:
         """The world model's number of one of the experiment's tasks."""
@@ -84,7 +84,7 @@ class ExperimentRuns:
 
     def store(self, t: Task) -> EpisodeStore:
         """The episodes of one task that this round's world model learns from."""
-        return EpisodeStore(self.data_dir, t, collected=self._history()[1])
+        return self._store(t, self._history()[2])
 
     def collection_run(self, index: int) -> Run:
         """Name the run of `collection_job`."""
@@ -116,8 +116,8 @@ class ExperimentRuns:
     def starts(self, index: int, view: FrozenWorldModel) -> StartStates:
         """Start states of imagined rollouts of one task: encoded replay states."""
         margin = self.scale.policy.start_margin
-        if not self.shipped:
-            return replay_starts(lambda: view, self._split(index)[0], index, margin=margin)
+        if not self.as_shipped:
+            return replay_starts(lambda: view, self._split(index)[0], self.model_index(index), margin=margin)
         draw_observations = self.start_observations()
 
         def draw(batch: int, generator: torch.Generator) -> torch.Tensor:
@@ -130,52 +130,79 @@ class ExperimentRuns:
 
     def start_observations(self) -> Callable[[int, int, np.random.Generator], torch.Tensor]:
         """(index of a task, batch, rng) -> observations of random replay states, padded to [batch, obs_dim] of the world model."""
-        if not self.shipped:
-            return self._split()[0].start_observations
+        if not self.as_shipped:
+            episodes = self._split()[0]
+            return lambda index, batch, rng: episodes.start_observations(self.model_index(index), batch, rng)
         artefacts, widest = self.shipped, max(t.obs_dim for t in self.shipped.tasks)
         return lambda index, batch, rng: artefacts.start_observations(self.tasks[index], widest, batch, rng)
 
     def load_world_model(self) -> WorldModel:
         """Load the trained world model."""
-        if self.shipped:
+        if self.as_shipped:
             return self.shipped.world_model().to(resolve_device(self.device))
         if self.published:
             return self.published.world_model.to(resolve_device(self.device))
         state = self.world_model_run().load_checkpoint()
         if state is None:
             raise StageFailedError(f"{self.world_model_run().folder}: no trained world model; run train_world_model() first")
-        model = self._new_model()
+        model = self.shipped.world_model() if self.shipped else self._new_model()
         model.load_state_dict(state["model"])
         return model.to(resolve_device(self.device))
 
     @property
+    def as_shipped(self) -> bool:
+        """Whether this round's world model is the shipped one as it is."""
+        return self.shipped is not None and not self._round
+
+    def plan(self, number: int) -> CollectionPlan | AgentsPlan:
+        """How the data of the world model of round 1, 2, ... were collected in the one before."""
+        return self._plans[number - 1]
+
+    @property
+    def _plans(self) -> tuple[CollectionPlan | AgentsPlan, ...]:
+        """Those of all rounds; a shipped world model has those of `CollectionPlan` behind it."""
+        first, then = (None if self.shipped else self.scale.collection), self.scale.agents
+        return (first,) * (first.rounds if first else 0) + (then,) * (then.rounds if then else 0)
+
+    @property
     def _round(self) -> int:
-        last = self.scale.collection.rounds if self.scale.collection else 0
-        return last if self.round is None else self.round
+        return len(self._plans) if self.round is None else self.round
 
     def _before(self) -> Self | None:
         """This experiment with the world model of the round before."""
         return dataclasses.replace(self, round=self._round - 1) if self._round else None
 
-    def _history(self) -> tuple[Run, tuple[str, ...]]:
-        """The run of this round's world model, and the collected shards that it learns from; both follow from the rounds before."""
+    def _history(self) -> tuple[str, Run | None, tuple[str, ...]]:
+        """Name and run (None: shipped) of this round's world model, and the collected shards that it learns from; all follow from the
+        rounds before."""
         names, scale = [t.name for t in self.tasks], self.scale
         run, collected = None, ()
+        name = f"shipped-{self.shipped.fingerprint}" if self.shipped else ""
         for number in range(self._round + 1):
-            data = {t.name: EpisodeStore(self.data_dir, t, collected=collected).fingerprint() for t in self.tasks}
-            params = {"tasks": names, "data": data, "model": scale.model, "training": scale.training, "seed": scale.model_seed}
-            if scale.pretraining == "tdmpc2":
-                params["tdmpc2"] = joint_training(scale.training, scale.tdmpc2)
-            if run:
-                params |= {"continues": run.folder.name, "training": scale.collection.training}
-            run = Run(self.runs_dir, "world_model", f"{len(names)}-tasks", params)
+            if number or not self.shipped:
+                data = {t.name: self._store(t, collected).fingerprint() for t in self.tasks}
+                params = {"tasks": names, "data": data, "model": scale.model, "training": scale.training, "seed": scale.model_seed}
+                if scale.pretraining == "tdmpc2":
+                    params["tdmpc2"] = joint_training(scale.training, scale.tdmpc2)
+                if number:
+                    params |= {"continues": name, "training": self.plan(number).training}
+                run = Run(self.runs_dir, "world_model", f"{len(names)}-tasks", params)
+                name = run.folder.name
             if number < self._round:
-                collected = (*collected, self._collected_shard(number + 1, run.folder.name))
-        return run, collected
+                collected = (*collected, self._collected_shard(number + 1, name))
+        return name, run, collected
+
+    def _store(self, t: Task, collected: Sequence[str]) -> EpisodeStore:
+        """The episodes of a task before any collection (none came with a shipped world model), and those of the named shards."""
+        folder = self.data_dir / f"shipped-{self.shipped.fingerprint}" if self.shipped else self.data_dir
+        return EpisodeStore(folder, t, collected=collected)
 
     def _collection_run(self, name: str, number: int, world_model: str) -> Run:
-        plan = self.scale.collection
-        params = {"world_model": world_model, "policy": plan.policy, "episodes": plan.episodes, "stages": plan.stages}
+        plan = self.plan(number)
+        if isinstance(plan, AgentsPlan):
+            params = {"world_model": world_model, "policy": plan.policy, "agent": plan.agent, "stages": plan.stages}
+        else:
+            params = {"world_model": world_model, "policy": plan.policy, "episodes": plan.episodes, "stages": plan.stages}
         return Run(self.runs_dir, "collection", f"{name}-{number}", params)
 
     def _collected_shard(self, number: int, world_model: str) -> str:
@@ -195,21 +222,21 @@ class ExperimentRuns:
             return WorldModel(obs_dim, action_dim, tasks=len(self.tasks), action_dims=dims, config=self.scale.model)
 
     def _split(self, only: int | None = None) -> tuple[SliceSampler, SliceSampler]:
-        """Training and held-out episodes. only: the index of the one task whose episodes are needed; the others have none then."""
-        training, held_out, collected = [], [], self._history()[1]
+        """Training and held-out episodes, by the world model's numbers of the tasks. only: the index of the one task whose episodes are
+        needed; the others have none then."""
+        foreign, collected = self.shipped or self.published, self._history()[2]
+        tasks = foreign.tasks if foreign else self.tasks
+        training, held_out = [[] for _ in tasks], [[] for _ in tasks]
         for i, t in enumerate(self.tasks):
             if only not in (None, i):
-                training.append([])
-                held_out.append([])
                 continue
-            shards = EpisodeStore(self.data_dir, t, collected=collected).arrays()
+            shards, number = self._store(t, collected).arrays(), self.model_index(i)
             # The last episodes of each shard, so that every behaviour is held out in proportion.
             cut = [len(a) - min(max(1, round(len(a) * HELD_OUT)), len(a) - 1) for a in shards]
-            training.append([a[:n] for a, n in zip(shards, cut, strict=True)])
-            held_out.append([a[n:] for a, n in zip(shards, cut, strict=True) if len(a) > n])
-            if not held_out[-1]:
+            training[number] = [a[:n] for a, n in zip(shards, cut, strict=True)]
+            held_out[number] = [a[n:] for a, n in zip(shards, cut, strict=True) if len(a) > n]
+            if not held_out[number]:
                 raise StageFailedError(
                     f"{self.data_dir}/{t.name}: every shard holds one episode; the gate needs some that are not trained on"
                 )
-        sizes = self.published.sizes if self.published else None
-        return SliceSampler(self.tasks, training, sizes), SliceSampler(self.tasks, held_out, sizes)
+        return SliceSampler(tasks, training), SliceSampler(tasks, held_out)

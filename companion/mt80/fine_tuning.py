@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from companion.running.job import Job
 from companion.running.runs import Run, resolve_device
 from companion.running.sweep import note_plan
 from pwmlib.evaluation.scores import believed_and_real_value, evaluate_policy
-from pwmlib.model.world_model import WorldModel, WorldModelConfig
+from pwmlib.model.one_task import one_task, one_task_policy
 from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
 from pwmlib.tasks import make
 
@@ -22,7 +21,7 @@ from .cost import COST, model_update_s, policy_update_s
 from .jobs import policy_job
 from .stages import MultitaskExperiment
 
-__all__ = ["FineTuning", "divisible", "fine_tuning_job", "one_task", "one_task_policy"]
+__all__ = ["FineTuning", "fine_tuning_job"]
 
 EVALUATE_EVERY = 10
 """Own episodes between two evaluations."""
@@ -43,7 +42,7 @@ class FineTuning:
         if not self.tasks:
             return ""
         e, c, plan = self.experiment, self.config(), self.experiment.scale.fine_tuning
-        latent = e.load_world_model().latent_dim if e.shipped else e.scale.model.latent_dim
+        latent = e.load_world_model().latent_dim if e.as_shipped else e.scale.model.latent_dim
         models, policies = c.training.updates * model_update_s(c.training, latent), c.policy.updates * policy_update_s(c.policy, latent)
         episodes = plan.first_episodes + plan.episodes
         evaluated = (2 + episodes // EVALUATE_EVERY) * e.scale.eval_episodes
@@ -74,23 +73,13 @@ class FineTuning:
 
     def config(self) -> OnlineConfig:
         """The loop's settings: the plan's, with the scale's networks and learning rates of the policy."""
-        plan, scale = self.experiment.scale.fine_tuning, self.experiment.scale
-        training = replace(plan.training, updates=plan.first_model_updates + plan.episodes * plan.model_updates)
-        return OnlineConfig(
-            episodes=plan.episodes,
-            random_episodes=plan.first_episodes,
-            model_updates=plan.model_updates,
-            policy_updates=plan.policy_updates,
-            first_model_updates=plan.first_model_updates,
-            model=scale.model,
-            training=training,
-            policy=replace(scale.policy, updates=(plan.episodes + 1) * plan.policy_updates),
-        )
+        scale = self.experiment.scale
+        return scale.fine_tuning.online(scale.model, scale.policy)
 
     def replay(self, index: int) -> Sequence[np.ndarray]:
         """The task's offline episodes; none where the world model was shipped without them."""
         e = self.experiment
-        return () if e.shipped else e.store(e.tasks[index]).arrays()
+        return () if e.as_shipped else e.store(e.tasks[index]).arrays()
 
 
 def fine_tuning_job(fine_tuning: FineTuning, index: int, seed: int) -> list[dict[str, Any]]:
@@ -134,43 +123,3 @@ def fine_tuning_job(fine_tuning: FineTuning, index: int, seed: int) -> list[dict
         return run.rows
 
     return fine_tuning.run(index, seed).execute(work)
-
-
-def divisible(config: WorldModelConfig) -> bool:
-    """Say whether `one_task` can take a part of such a model: not with spectral norms, which are those of the padded matrices, nor of a
-    residual one, whose policies see padded states."""
-    return not (config.spectral_norm or config.residual)
-
-
-def one_task(model: WorldModel, index: int, obs_dim: int, action_dim: int) -> WorldModel:
-    """The part of a multi-task model that serves one task, as a model of its own, without the padding; computes the same.
-
-    index: the task's number in the model; obs_dim, action_dim: its true sizes. Raises ValueError for one that is not `divisible`.
-    """
-    c, e, z = model.config, model.config.task_dim, model.latent_dim
-    if not divisible(c):
-        raise ValueError(
-            f"one_task: spectral_norm={c.spectral_norm}, residual={c.residual}; such a model has no part that computes the same"
-        )
-    step = slice(0, z + e + action_dim)
-    columns = {
-        "encoder.0.weight": [*range(obs_dim), *range(model.obs_dim, model.obs_dim + e)],
-        "dynamics.0.weight": step,
-        "reward_head.0.weight": step,
-    }
-    part, whole = WorldModel(obs_dim, action_dim, config=c), model.state_dict()
-    state: dict[str, Tensor] = {}
-    for name, own in part.state_dict().items():
-        if name in ("action_mask", "obs_mean", "obs_std", "task_embedding.weight"):
-            state[name] = whole[name][index : index + 1, : own.shape[1]]
-        else:
-            state[name] = whole[name][:, columns[name]] if name in columns else whole[name]
-    part.load_state_dict(state)
-    return part.to(model.obs_mean.device)
-
-
-def one_task_policy(actor: dict[str, Tensor], action_dim: int) -> dict[str, Tensor]:
-    """A policy's state_dict with the first `action_dim` of its padded actions."""
-    last = max(int(name.split(".")[1]) for name in actor if name.startswith("mean."))
-    heads = ("log_std", *(name for name in actor if name.startswith(f"mean.{last}.")))
-    return {name: value[:action_dim] if name in heads else value for name, value in actor.items()}

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from companion.running.runs import Run, resolve_device, train
-from pwmlib.data import make_behaviour
+from pwmlib.data import Episode, make_behaviour
 from pwmlib.data.store import record, record_together
 from pwmlib.evaluation.planning import evaluate_planner
 from pwmlib.evaluation.scores import EVALUATION_SEED, believed_and_real_value, evaluate_policy, summarise
 from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.one_task import one_task
 from pwmlib.optimizer.actor_critic import Actor, Critics
-from pwmlib.optimizer.online_episodes import policy_actor
+from pwmlib.optimizer.online_episodes import OnlineAgent, policy_actor
 from pwmlib.optimizer.pwm import PWM
 from pwmlib.optimizer.stacked import Member, StackedPolicies
 from pwmlib.tasks import Task, make
 from pwmlib.tasks import task as find_task
 
 from .experiment import ExperimentRuns
+from .scales import AgentsPlan
 
 __all__ = ["collection_job", "gate_job", "policy_job", "random_job", "shipped_policy_job", "stacked_job", "trained_policy"]
 
@@ -44,35 +47,70 @@ def gate_job(experiment: ExperimentRuns, index: int) -> dict[str, float]:
 
 
 def collection_job(experiment: ExperimentRuns, index: int) -> list[dict[str, Any]]:
-    """Extract a policy and record episodes in the real task while it learns: the next world model's data. Returns a line a stage."""
-    t, plan, shard = experiment.tasks[index], experiment.scale.collection, experiment.collected_shard()
+    """Record episodes of a policy in the real task while it learns: the next world model's data. A resumable run; a line a stage."""
+    t, shard, store = experiment.tasks[index], experiment.collected_shard(), experiment.store(experiment.tasks[index])
     number = int(shard.split("-")[1])
+    plan = experiment.plan(number)
+    collect = _learning if isinstance(plan, AgentsPlan) else _extraction
 
     def work(run: Run) -> list[dict[str, Any]]:
-        device = resolve_device(experiment.device)
-        model, c = experiment.load_world_model(), plan.policy
-        view = FrozenWorldModel(model, experiment.model_index(index), precision=c.precision, reward_symexp=c.reward_symexp)
-        learner = PWM(view, experiment.starts(index, view), c, seed=COLLECTION_SEED + number, device=device)
-        parts = np.array_split(np.arange(plan.episodes), plan.stages)
-        envs = [make(t) for _ in parts[0]]
-        episodes, lines = [], []
-        for stage, part in enumerate(parts, 1):
-            while learner.step < c.updates * stage // plan.stages:
-                learner.update()
-            rng = np.random.default_rng([COLLECTION_SEED, number, stage])
-            noisy = (part % 2)[:, None]  # every other episode acts without noise
-            act = policy_actor(learner.actor, view, envs[0], rng, noise_scale=noisy)
-            seeds = [int(s) for s in rng.integers(2**31, size=len(part))]
-            episodes += record_together(envs[: len(part)], act, seeds=seeds, behaviour=f"policy_round_{number}")
-            done = summarise(envs[0], [e for e, n in zip(episodes[-len(part) :], noisy[:, 0], strict=True) if not n])
-            lines.append({"task": t.name, "round": number, "updates": learner.step, "score": done.score, "mean_return": done.mean_return})
-        experiment.store(t).write(shard, episodes)
-        return lines
+        episodes, lines = collect(experiment, index, number, run)
+        store.write(shard, episodes)
+        return [{"task": t.name, "round": number, **line} for line in lines]
 
     run = experiment.collection_run(index)
-    if run.status == "finished" and not experiment.store(t).has(shard):
+    if run.status == "finished" and not store.has(shard):
         run.forget()
     return run.execute(work)
+
+
+def _extraction(experiment: ExperimentRuns, index: int, number: int, run: Run) -> tuple[list[Episode], list[dict[str, Any]]]:
+    """Episodes of a policy that is extracted from the present, frozen world model, in stages."""
+    t, plan = experiment.tasks[index], experiment.plan(number)
+    c = plan.policy
+    view = FrozenWorldModel(
+        experiment.load_world_model(), experiment.model_index(index), precision=c.precision, reward_symexp=c.reward_symexp
+    )
+    learner = PWM(view, experiment.starts(index, view), c, seed=COLLECTION_SEED + number, device=resolve_device(experiment.device))
+    parts = np.array_split(np.arange(plan.episodes), plan.stages)
+    envs = [make(t) for _ in parts[0]]
+    episodes, lines = [], []
+    for stage, part in enumerate(parts, 1):
+        while learner.step < c.updates * stage // plan.stages:
+            learner.update()
+        rng = np.random.default_rng([COLLECTION_SEED, number, stage])
+        noisy = (part % 2)[:, None]  # every other episode acts without noise
+        act = policy_actor(learner.actor, view, envs[0], rng, noise_scale=noisy)
+        seeds = [int(s) for s in rng.integers(2**31, size=len(part))]
+        episodes += record_together(envs[: len(part)], act, seeds=seeds, behaviour=f"policy_round_{number}")
+        done = summarise(envs[0], [e for e, n in zip(episodes[-len(part) :], noisy[:, 0], strict=True) if not n])
+        lines.append({"updates": learner.step, "score": done.score, "mean_return": done.mean_return})
+    return episodes, lines
+
+
+def _learning(experiment: ExperimentRuns, index: int, number: int, run: Run) -> tuple[list[Episode], list[dict[str, Any]]]:
+    """Episodes of an agent that goes on learning with its own copy of the present world model; its state is kept in the run."""
+    t, scale, plan = experiment.tasks[index], experiment.scale, experiment.plan(number)
+    agent = OnlineAgent(
+        make(t),
+        plan.agent.online(scale.model, plan.policy),
+        model=one_task(experiment.load_world_model(), experiment.model_index(index), t.obs_dim, t.action_dim),
+        replay=() if experiment.as_shipped else experiment.store(t).arrays(),
+        seed=COLLECTION_SEED + number,
+        device=resolve_device(experiment.device),
+    )
+    saved = run.load_checkpoint()
+    if saved is not None:
+        agent.load_state_dict(saved)
+    envs, every = [make(t) for _ in range(scale.eval_episodes)], max(1, plan.agent.episodes // plan.stages)
+    while not agent.finished:
+        agent.advance()
+        own = len(agent.episodes) - plan.agent.first_episodes
+        if agent.finished or (own > 0 and own % every == 0):
+            evaluation, _ = evaluate_policy(envs, agent.learner.actor, agent.view)
+            run.log(updates=agent.learner.step, score=evaluation.score, mean_return=evaluation.mean_return)
+            run.save_checkpoint(agent.state_dict())
+    return [replace(e, behaviour=f"agent_round_{number}") for e in agent.episodes], run.rows
 
 
 def shipped_policy_job(experiment: ExperimentRuns, index: int) -> list[dict[str, Any]]:

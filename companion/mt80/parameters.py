@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -13,13 +13,14 @@ from companion.running.notebook import Common, Folder, Names
 from companion.running.parameters import override, parse_list
 from companion.running.paths import resolve, writable_folder
 from companion.running.runs import digest, plain
+from pwmlib.model.one_task import divisible
 from pwmlib.model.training import Variant
 from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.settings import SettingError
 from pwmlib.tasks import STRATIFIED, Task, select_tasks
 from pwmlib.tasks.video import RendererMissingError
 
-from .fine_tuning import FineTuning, divisible
+from .fine_tuning import FineTuning
 from .peers import Comparison, MultitaskPeers
 from .pictures import Watched
 from .published_model import DIFFERENCES, PublishedModel
@@ -37,6 +38,9 @@ class MultitaskParameters(Common):
 
     notebook = "03_mt80"
     in_the_name = frozenset({"tasks", "comparisons"})
+    scale: Literal["quick", "laptop", "overnight", "paper"] = Field(
+        "quick", description="how much is computed: quick (a check), laptop, overnight (laptop, and agents that learn on), or paper"
+    )
     tasks: int = Field(4, ge=1, le=80, description="30 (MT30), 80 (MT80) or a number from 1 to 80 of a fixed stratified order")
     task_names: Names = Field([], description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
     train_seeds: int | None = Field(None, ge=1, le=1000, description="the number of training seeds per task; None means the scale's number")
@@ -153,7 +157,9 @@ class MultitaskParameters(Common):
         """The scale's numbers with the variant's switches and this notebook's changes."""
         scale = multitask_scale(self.scale, len(self.selected()), self.variant)
         if self.world_model:  # Table 1's policies; planning inside a large model would cost more than all of them
-            scale = replace(scale, policy=PWMConfig.variant(self.variant), collection=None, planner_episodes=0, evaluate_every=500)
+            scale = replace(
+                scale, policy=PWMConfig.variant(self.variant), collection=None, agents=None, planner_episodes=0, evaluate_every=500
+            )
         scale = override(scale, self.overrides)
         if scale.pretraining == "tdmpc2":
             joint_training(scale.training, scale.tdmpc2)

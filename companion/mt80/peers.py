@@ -86,7 +86,7 @@ class MultitaskPeers:
         tables = []
         for horizon in horizons:
             e = self.experiment
-            scale = replace(e.scale, training=replace(e.scale.training, horizon=horizon), collection=None)
+            scale = replace(e.scale, training=replace(e.scale.training, horizon=horizon), collection=None, agents=None)
             policies = replace(e, scale=scale, round=None).extract_policies(self.tasks)
             tables.append(policies.assign(model_horizon=horizon))
         return pd.concat(tables, ignore_index=True)

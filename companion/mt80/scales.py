@@ -25,6 +25,7 @@ __all__ = [
     "MULTITASK_SCALES",
     "OFFLINE_CARTPOLE",
     "ONLINE",
+    "AgentsPlan",
     "CollectionPlan",
     "DataPlan",
     "FineTuningPlan",
@@ -61,21 +62,6 @@ class DataPlan:
 
 
 @settings
-class CollectionPlan:
-    """Iterated collection (App. C.4) on all tasks: extract a policy of each from the present world model, act in the real task while it
-    learns, train the world model further on everything. A policy finds what the model has wrong; its episodes put that right."""
-
-    rounds: Count = 2
-    episodes: Count = 18
-    """Those of each task and round; every other one with the policy's noise."""
-    stages: Count = 3
-    """How many times during an extraction episodes are recorded."""
-    policy: PWMConfig = PWMConfig()
-    training: WorldModelTraining = WorldModelTraining()
-    """How the world model is trained after each round, from the weights of the round before."""
-
-
-@settings
 class FineTuningPlan:
     """Online fine-tuning (App. C.4) of a task's copy of the world model: updates are after each episode in the real task."""
 
@@ -94,6 +80,49 @@ class FineTuningPlan:
     )
     """How the task's copy of the world model is trained; `updates` follows from the numbers above."""
 
+    def online(self, model: WorldModelConfig, policy: PWMConfig) -> OnlineConfig:
+        """The settings of an agent that does so, with a copy of such a model, and with a policy's networks and learning rates."""
+        return OnlineConfig(
+            episodes=self.episodes,
+            random_episodes=self.first_episodes,
+            model_updates=self.model_updates,
+            policy_updates=self.policy_updates,
+            first_model_updates=self.first_model_updates,
+            model=model,
+            training=replace(self.training, updates=self.first_model_updates + self.episodes * self.model_updates),
+            policy=replace(policy, updates=(self.episodes + 1) * self.policy_updates),
+        )
+
+
+@settings
+class CollectionPlan:
+    """Iterated collection (App. C.4) on all tasks: extract a policy of each from the present world model, act in the real task while it
+    learns, train the world model further on everything. A policy finds what the model has wrong; its episodes put that right."""
+
+    rounds: Count = 2
+    episodes: Count = 18
+    """Those of each task and round; every other one with the policy's noise."""
+    stages: Count = 3
+    """How many times during an extraction episodes are recorded."""
+    policy: PWMConfig = PWMConfig()
+    training: WorldModelTraining = WorldModelTraining()
+    """How the world model is trained after each round, from the weights of the round before."""
+
+
+@settings
+class AgentsPlan:
+    """Rounds in which an agent of each task acts and learns with its own copy of the present world model (App. C.4). The next world model
+    of all tasks trains on their replays, as the published ones did. They follow those of `CollectionPlan`, or the shipped world model."""
+
+    rounds: Count = 1
+    stages: Count = 4
+    """How many times an agent is evaluated."""
+    agent: FineTuningPlan = FineTuningPlan()
+    policy: PWMConfig = PWMConfig()
+    """The agents' networks and learning rates."""
+    training: WorldModelTraining = WorldModelTraining()
+    """How the world model is trained after each round, from the weights of the round before."""
+
 
 @settings
 class MultitaskScale:
@@ -105,6 +134,7 @@ class MultitaskScale:
     policy: PWMConfig = PWMConfig()
     planner: PlannerConfig = PlannerConfig()
     collection: CollectionPlan | None = None
+    agents: AgentsPlan | None = field(default=None, metadata={"later": True})
     fine_tuning: FineTuningPlan = FineTuningPlan()
     one_policy: PWMConfig = PWMConfig()
     """The policy for all tasks (Fig. 18)."""
@@ -178,6 +208,7 @@ def multitask_scale(name: str, tasks: int, variant: Variant = "paper") -> Multit
         training=replace(scale.training, **{field: getattr(training, field) for field in how}),
         policy=replace(scale.policy, **switches),
         collection=None,
+        agents=None,
         pretraining="tdmpc2",
     )
 

@@ -71,7 +71,7 @@ class MultitaskExperiment(ExperimentRuns):
 
     def train_world_model(self) -> dict[str, Any]:
         """The world model of all tasks (Eq. 10). Returns its last losses and held-out fit of rewards."""
-        if self.shipped:
+        if self.as_shipped:
             table = self.shipped.table("quality").set_index("task")
             return {"quality": {t.name: table.loc[t.name].to_dict() for t in self.tasks}}
         if self.published:
@@ -80,7 +80,7 @@ class MultitaskExperiment(ExperimentRuns):
         if before:
             before.train_world_model()
             before.collect()
-        run, config = self.world_model_run(), self.scale.collection.training if before else self.scale.training
+        run, config = self.world_model_run(), self.plan(self._round).training if before else self.scale.training
         training, held_out = self._split()
         note_plan(self.runs_dir, "world_model", [run])
 
@@ -106,7 +106,7 @@ class MultitaskExperiment(ExperimentRuns):
 
     def _fit(self, model: WorldModel, held_out: SliceSampler) -> dict[str, dict[str, float]]:
         """How the model's rewards follow those of each task's held-out episodes."""
-        one = {t.name: _OneTask(held_out, i, self.model_index(i)) for i, t in enumerate(self.tasks)}
+        one = {t.name: _OneTask(held_out, self.model_index(i)) for i, t in enumerate(self.tasks)}
         return {name: held_out_fit(model, slices, horizon=self.scale.training.horizon) for name, slices in one.items()}
 
     def _published_fit(self) -> dict[str, dict[str, float]]:
@@ -128,7 +128,7 @@ class MultitaskExperiment(ExperimentRuns):
     def collections(self) -> pd.DataFrame:
         """What the policies of all rounds got while they collected; empty without rounds. One line per task, round and stage."""
         before = self._before()
-        return pd.concat([before.collections(), before.collect()], ignore_index=True) if before and not self.shipped else pd.DataFrame()
+        return pd.concat([before.collections(), before.collect()], ignore_index=True) if before else pd.DataFrame()
 
     def check_world_model(self) -> pd.DataFrame:
         """The gate: held-out reward correlation, and the score of a planner that sees only the model. One line per task."""
@@ -140,7 +140,7 @@ class MultitaskExperiment(ExperimentRuns):
 
     def evaluate_shipped(self) -> pd.DataFrame:
         """The shipped policies of these tasks, evaluated again in the real tasks; empty where none came with the world model."""
-        if not self.shipped or not self.shipped.policies():
+        if not self.as_shipped or not self.shipped.policies():
             return pd.DataFrame()
         jobs = [Job(t.name, shipped_policy_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
         return pd.DataFrame([line for lines in self._run(jobs, "shipped policies") for line in lines])
@@ -213,9 +213,6 @@ class _OneTask:
 
     sampler: SliceSampler
     index: int
-    number: int
-    """The model's of this task."""
 
     def slices(self, batch: int, horizon: int, rng: np.random.Generator):
-        *slices, task = self.sampler.slices(batch, horizon, rng, only=self.index)
-        return *slices, torch.full_like(task, self.number)
+        return self.sampler.slices(batch, horizon, rng, only=self.index)

@@ -25,12 +25,12 @@ class SliceSampler:
     """Draws uniformly over tasks, then episodes, then positions. Rows stay in their memory maps; only sampled slices are read.
 
     arrays: for each task its shards, [episodes, length, obs_dim + action_dim + 1], as `EpisodeStore.arrays` gives them; the length may
-    differ between shards. sizes: (obs_dim, action_dim) that all are padded to; by default the largest of the tasks.
+    differ between shards, and a task without any is never drawn. All are padded to the sizes of the largest of the tasks.
     """
 
-    def __init__(self, tasks: Sequence[Task], arrays: Sequence[Sequence[np.ndarray]], sizes: tuple[int, int] | None = None):
+    def __init__(self, tasks: Sequence[Task], arrays: Sequence[Sequence[np.ndarray]]):
         self.tasks = list(tasks)
-        self.obs_dim, self.action_dim = sizes or padded_sizes(self.tasks)
+        self.obs_dim, self.action_dim = padded_sizes(self.tasks)
         # Plain views of the memory maps: indexing np.memmap itself takes several times as long.
         self._arrays = [[np.asarray(a) for a in shards] for shards in arrays]
 
@@ -49,7 +49,8 @@ class SliceSampler:
 
         only: the index of the one task to draw from, instead of all.
         """
-        which = rng.integers(len(self.tasks), size=batch) if only is None else np.full(batch, only)
+        there = np.flatnonzero([len(shards) for shards in self._arrays]) if only is None else np.array([only])
+        which = there[rng.integers(len(there), size=batch)]
         obs = np.zeros((horizon + 1, batch, self.obs_dim), np.float32)
         action = np.zeros((horizon, batch, self.action_dim), np.float32)
         reward = np.zeros((horizon, batch), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ __all__ = ["Promise", "promise"]
 
 @dataclass(frozen=True)
 class Promise:
-    """Discounted returns from real states on, in the units that the critics learn: real + reward + dynamics + bootstrap = promised."""
+    """Discounted returns from real states on, in the units that the critics learn: real and the four errors add up to promised."""
 
     promised: float
     """H imagined rewards and the critics' value of the last imagined state (Eq. 6)."""
@@ -30,9 +31,15 @@ class Promise:
     """Predicted less real rewards of the same H steps, in the states that were really reached."""
     dynamics: float
     """Predicted rewards and the last value in the imagined states, less those in the states that were really reached."""
-    bootstrap: float
-    """The critics' value of the state that was really reached after H steps, less what really followed, discounted. Critics learn inside
-    the model, so that this holds its errors beyond H steps as well."""
+    beyond: float
+    """What the model imagines from the state that was really reached after H steps, less what really followed there, discounted: an error
+    of the model that critics inherit, because they learn inside it."""
+    critics: float
+    """The critics' value of that state, less what the model imagines from there, discounted: an error of their own."""
+
+
+FAR = 0.01
+"""What is left of the weight of a reward where an imagined future ends; the critics stand for the rest."""
 
 
 @torch.no_grad()
@@ -82,13 +89,17 @@ def promise(
         return (weight * windows.flatten(1)).sum(0)
 
     imagined = (weight * roll.rewards.cpu()).sum(0)
-    value, value_there = critics.value(roll.reached[-1]).cpu(), critics.value(reached[starts + horizon].flatten(0, 1)).cpu()
-    later = returns[starts + horizon].flatten()
+    later, there = returns[starts + horizon].flatten(), reached[starts + horizon].flatten(0, 1)
+    value, value_there = critics.value(roll.reached[-1]).cpu(), critics.value(there).cpu()
+    far = imagine(view, actor, there, noise=torch.zeros(math.ceil(math.log(FAR, gamma)), len(there), actor.action_dim, device=where))
+    powers = gamma ** torch.arange(len(far.rewards), dtype=rewards.dtype).unsqueeze(1)
+    imagined_there = (powers * far.rewards.cpu()).sum(0) + gamma ** len(powers) * critics.value(far.reached[-1]).cpu()
     parts = {
         "promised": imagined + gamma**horizon * value,
         "real": returns[starts].flatten(),
         "reward": summed(predicted) - summed(rewards),
         "dynamics": imagined - summed(predicted) + gamma**horizon * (value - value_there),
-        "bootstrap": gamma**horizon * (value_there - later),
+        "beyond": gamma**horizon * (imagined_there - later),
+        "critics": gamma**horizon * (value_there - imagined_there),
     }
     return Promise(**{name: float(x.mean()) for name, x in parts.items()})
