@@ -22,51 +22,41 @@ from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.optimizer.pwm import PWM
 from pwmlib.tasks import make, task
 
-from .scales import MULTITASK_SCALES, FineTuningPlan, MultitaskScale
+from .scales import MULTITASK_SCALES, MultitaskScale
 from .shipped_model import SHIPPED, Artefacts
 from .stages import MultitaskExperiment
 
-__all__ = ["HARD", "STUDY", "VARIATIONS", "cheating_table", "promises_figure", "study_experiment"]
+__all__ = ["HARD", "VARIATIONS", "cheating_table", "promises_figure", "study_experiment"]
 
 HARD = ("walker-walk", "cheetah-run", "reacher-hard", "cup-catch", "mw-push", "mw-door-open", "mw-basketball", "mw-reach")
 """Tasks of both suites, on most of which the policies of the shipped model fail."""
 
-_LAPTOP = MULTITASK_SCALES["laptop"]
-_SHORT = {"updates": 5000, "precision": "float32"}
+_AS_SHIPPED = replace(MULTITASK_SCALES["laptop"], collection=None, planner_episodes=0)
+_AGENTS = MULTITASK_SCALES["overnight"].agents
+_POLICY = _AS_SHIPPED.policy
 
-STUDY = replace(_LAPTOP, training=replace(_LAPTOP.training, **_SHORT), collection=None, planner_episodes=0)
-"""A world model of these eight tasks alone, as large as the shipped one, on episodes of planners, scripts and noise."""
-
-_ROUNDS = replace(_LAPTOP.collection, training=replace(_LAPTOP.collection.training, **{**_SHORT, "updates": 1500}))
-_AGENTS = replace(
-    _LAPTOP.collection,
-    rounds=1,
-    agent=FineTuningPlan(episodes=56, first_model_updates=200, model_updates=60, policy_updates=40),
-    training=replace(_LAPTOP.collection.training, **{**_SHORT, "updates": 4000}),
-)
-
-VARIATIONS: dict[str, MultitaskScale | None] = {
-    "shipped model of 80 tasks": None,
-    "planners' data": STUDY,
-    "2 rounds of collection": replace(STUDY, collection=_ROUNDS),
-    "4 rounds": replace(STUDY, collection=replace(_ROUNDS, rounds=4)),
-    "replay of agents that learn": replace(STUDY, collection=_AGENTS),
+VARIATIONS: dict[str, MultitaskScale] = {
+    "300 updates, H = 16": _AS_SHIPPED,
+    "1000 updates": replace(_AS_SHIPPED, policy=replace(_POLICY, updates=1000)),
+    "H = 4": replace(_AS_SHIPPED, policy=replace(_POLICY, horizon=4)),
+    "H = 32": replace(_AS_SHIPPED, policy=replace(_POLICY, horizon=32)),
+    "gamma = 0.95": replace(_AS_SHIPPED, policy=replace(_POLICY, gamma=0.95)),
+    "after agents' replay": replace(_AS_SHIPPED, agents=replace(_AGENTS, rounds=1, training=replace(_AGENTS.training, updates=4000))),
 }
-"""Name -> numbers of the world model, its data and the policies, one change each; None is the world model that comes with the project."""
+"""Name -> numbers of the policies, and of what the shipped world model learns before they are extracted; one change each."""
 
 
 def study_experiment(variation: str, seeds: int, workers: int, runs_dir: Path, tasks: Sequence[str] = HARD) -> MultitaskExperiment:
     """Make the experiment of a variation; nothing is run."""
-    scale, folders = VARIATIONS[variation], {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}
-    shipped = Artefacts(SHIPPED) if scale is None else None
-    of = {"device": "cpu", "workers": workers, "progress": False, "shipped": shipped}
-    return MultitaskExperiment(tuple(task(name) for name in tasks), scale or replace(_LAPTOP, collection=None), seeds, **folders, **of)
+    of = {"device": "cpu", "workers": workers, "progress": False, "shipped": Artefacts(SHIPPED)}
+    chosen = tuple(task(name) for name in tasks)
+    return MultitaskExperiment(chosen, VARIATIONS[variation], seeds, runs_dir=runs_dir, data_dir=runs_dir / "data", **of)
 
 
 def cheating_job(variation: str, experiment: MultitaskExperiment, index: int, seed: int) -> dict[str, Any]:
     """Extract one policy, act in the real task, and compare what the model promised; a resumable run. Returns its line of the table."""
     t, config, episodes = experiment.tasks[index], experiment.scale.policy, 10
-    model = experiment.shipped.fingerprint if experiment.shipped else experiment.world_model_name()
+    model = experiment.shipped.fingerprint if experiment.as_shipped else experiment.world_model_name()
     run = Run(experiment.runs_dir, "cheating", f"{t.name}-seed{seed}", {"model": model, "task": t.name, "policy": config, "seed": seed})
 
     def work(run: Run) -> dict[str, Any]:
@@ -92,32 +82,27 @@ def cheating_table(seeds: int, workers: int, runs_dir: Path, tasks: Sequence[str
 
     Returns:
         The evaluation, the parts of `pwmlib.evaluation.promises.Promise`, the 90th percentile of the returns in the data before any
-        collection, and made_cpu_s, the CPU time of all that a variation's world model was made from after those data, s (NaN: shipped).
+        collection, and model_cpu_s, the CPU time of what was done to the shipped world model before policies were extracted, s.
     """
     tables = []
     for variation in VARIATIONS:
         experiment = study_experiment(variation, seeds, workers, runs_dir, tasks)
-        if not experiment.shipped:
-            experiment.generate()
         experiment.train_world_model()
         each = [
             {"variation": variation, "experiment": experiment, "index": i, "seed": seed} for seed in range(seeds) for i in range(len(tasks))
         ]
         jobs = [Job(f"{tasks[given['index']]}, {variation}, seed {given['seed']}", cheating_job, given) for given in each]
-        table = pd.DataFrame(values_of(jobs, workers=workers, description=variation)).assign(made_cpu_s=_made(experiment))
+        table = pd.DataFrame(values_of(jobs, workers=workers, description=variation)).assign(model_cpu_s=_model_cpu_s(experiment))
         tables.append(table.merge(experiment.data()[["task", "data_p90"]], on="task"))
     return pd.concat(tables, ignore_index=True)
 
 
-def _made(experiment: MultitaskExperiment) -> float:
-    """CPU time of the world model's rounds and of the collections between them, s."""
-    if experiment.shipped:
-        return float("nan")
-    models = [
-        replace(experiment, round=number)
-        for number in range((experiment.scale.collection.rounds if experiment.scale.collection else 0) + 1)
-    ]
-    runs = [e.world_model_run() for e in models] + [e.collection_run(i) for e in models[:-1] for i in range(len(e.tasks))]
+def _model_cpu_s(experiment: MultitaskExperiment) -> float:
+    """CPU time of the rounds of agents and of the world model's training, s."""
+    runs: list[Run] = []
+    for number in range(experiment.scale.agents.rounds if experiment.scale.agents else 0):
+        runs += [replace(experiment, round=number).collection_run(i) for i in range(len(experiment.tasks))]
+        runs.append(replace(experiment, round=number + 1).world_model_run())
     return sum(read_record(run.folder)["cpu_s"] for run in runs)
 
 
