@@ -45,6 +45,10 @@ from pwmlib.data.checkpoints import (
 __all__ = ["Resumable", "Run", "digest", "plain", "read_record", "resolve_device", "single_thread", "train"]
 
 
+TENSORBOARD = "PWM_TENSORBOARD"
+"""Environment variable: where it is set, runs write TensorBoard's event files too."""
+
+
 class Resumable(Protocol):
     """What `train` drives, such as PWM or WorldModelTrainer."""
 
@@ -205,6 +209,21 @@ class Run:
     def _write_metrics(self) -> None:
         if self.rows:
             write_atomic(self.folder / "metrics.csv", pd.DataFrame(self.rows).to_csv(index=False))
+        if self.rows and os.environ.get(TENSORBOARD):
+            self._write_events()
+
+    def _write_events(self) -> None:
+        """Write the numbers logged so far as TensorBoard's events, in place of those of before."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        for old in self.folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        with SummaryWriter(self.folder) as events:
+            for i, row in enumerate(self.rows):
+                step = row.get("step", row.get("updates", i))
+                for name, value in row.items():
+                    if isinstance(value, (int, float)):
+                        events.add_scalar(name, value, int(step))
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write state and metrics together; a kill leaves the previous pair. What the run has cost so far is noted with them."""

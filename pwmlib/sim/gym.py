@@ -14,7 +14,16 @@ from gymnasium.vector.utils import batch_space
 from .env import DifferentiableEnv
 from .render import render_frames
 
-__all__ = ["GymEnv", "GymVectorEnv", "spaces"]
+__all__ = ["IDS", "GymEnv", "GymVectorEnv", "spaces"]
+
+IDS = {
+    name: f"pwm/{shown}-v0"
+    for name, shown in {
+        "double_pendulum": "DoublePendulum", "hopper": "Hopper", "ant": "Ant", "anymal": "Anymal", "humanoid": "Humanoid",
+        "snu_like": "SNULike",
+    }.items()
+}  # fmt: skip
+"""Name -> id, by which `gymnasium.make` and `gymnasium.make_vec` know an environment once this module is imported."""
 
 
 def spaces(env: DifferentiableEnv) -> tuple[Box, Box]:
@@ -84,6 +93,10 @@ class GymEnv(gymnasium.Env):
     def render(self) -> np.ndarray | None:
         """Draw the environment as an RGB image."""
         return None if self.render_mode is None else render_frames(self.env.model, self.env.state, stride=1)[0]
+
+
+for _name, _id in IDS.items():
+    gymnasium.register(_id, entry_point=GymEnv, vector_entry_point=GymVectorEnv, kwargs={"name": _name})
 
 
 def _check_render_mode(render_mode: str | None) -> None:

@@ -12,10 +12,10 @@ __all__ = ["MT30", "MT80", "Task", "select_tasks", "task"]
 
 @dataclass(frozen=True)
 class Task:
-    """A task is one of MT30 or MT80."""
+    """A task is one of MT30 or MT80, or names data of your own, which have no simulator here."""
 
     name: str
-    suite: Literal["dm_control", "metaworld"]
+    suite: Literal["dm_control", "metaworld", "own"]
     obs_dim: int
     action_dim: int
     decisions: int
@@ -31,8 +31,10 @@ class Task:
         return {"cup": "ball_in_cup"}.get(first := self.name.split("-")[0], first)
 
     def score(self, mean_return: float, last_step_success: float) -> float:
-        """Compute the score in [0, 100]: return / 10 in dm_control, last-step success x 100 in MetaWorld."""
-        return mean_return / 10.0 if self.suite == "dm_control" else 100.0 * last_step_success
+        """Compute the score: return / 10 in dm_control, last-step success x 100 in MetaWorld, the return itself elsewhere."""
+        if self.suite == "metaworld":
+            return 100.0 * last_step_success
+        return mean_return / 10.0 if self.suite == "dm_control" else mean_return
 
 
 _DMC = """

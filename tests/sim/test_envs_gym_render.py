@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
 from pwmlib.sim.env import DifferentiableEnv  # noqa: E402
-from pwmlib.sim.gym import GymEnv, GymVectorEnv  # noqa: E402
+from pwmlib.sim.gym import IDS, GymEnv, GymVectorEnv  # noqa: E402
 from pwmlib.sim.registry import ENVS  # noqa: E402
 from pwmlib.sim.render import render, render_frames, save_animation, shape_points  # noqa: E402
 
@@ -20,6 +20,18 @@ from pwmlib.sim.render import render, render_frames, save_animation, shape_point
 @pytest.mark.parametrize("name", ["hopper", "ant"])
 def test_gymnasiums_checker_accepts_the_single_environment(name):
     check_env(GymEnv(name, render_mode="rgb_array"), skip_render_check=False)
+
+
+def test_gymnasium_makes_every_robot_by_its_id():
+    assert list(IDS) == list(ENVS), "a new environment needs an id"
+    env = gymnasium.make("pwm/Hopper-v0", episode_length=3)
+    obs, _ = env.reset(seed=1)
+    np.testing.assert_array_equal(obs, GymEnv("hopper").reset(seed=1)[0])
+    for _ in range(3):
+        *_, truncated, _ = env.step(np.zeros(3, np.float32))
+    assert truncated
+    envs = gymnasium.make_vec("pwm/Ant-v0", num_envs=4, vectorization_mode="vector_entry_point")
+    assert isinstance(envs.unwrapped, GymVectorEnv) and envs.reset(seed=0)[0].shape == (4, 37)
 
 
 def test_vector_environment_follows_gymnasiums_conventions():
