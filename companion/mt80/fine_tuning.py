@@ -13,12 +13,12 @@ from companion.running.job import Job
 from companion.running.runs import Run, resolve_device
 from companion.running.sweep import note_plan
 from pwmlib.evaluation.scores import believed_and_real_value, evaluate_policy
-from pwmlib.model.one_task import one_task, one_task_policy
 from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
 from pwmlib.tasks import make
 
 from .cost import COST, model_update_s, policy_update_s
 from .jobs import policy_job
+from .one_task import one_task, one_task_policy
 from .stages import MultitaskExperiment
 
 __all__ = ["FineTuning", "fine_tuning_job"]

@@ -15,7 +15,6 @@ from pwmlib.data.store import record, record_together
 from pwmlib.evaluation.planning import evaluate_planner
 from pwmlib.evaluation.scores import EVALUATION_SEED, believed_and_real_value, evaluate_policy, summarise
 from pwmlib.model.frozen import FrozenWorldModel
-from pwmlib.model.one_task import one_task
 from pwmlib.optimizer.actor_critic import Actor, Critics
 from pwmlib.optimizer.online_episodes import OnlineAgent, policy_actor
 from pwmlib.optimizer.pwm import PWM
@@ -24,6 +23,7 @@ from pwmlib.tasks import Task, make
 from pwmlib.tasks import task as find_task
 
 from .experiment import ExperimentRuns
+from .one_task import one_task
 from .scales import AgentsPlan
 
 __all__ = ["collection_job", "gate_job", "policy_job", "random_job", "shipped_policy_job", "stacked_job", "trained_policy"]

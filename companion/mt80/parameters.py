@@ -13,7 +13,6 @@ from companion.running.notebook import Common, Folder, Names
 from companion.running.parameters import override, parse_list
 from companion.running.paths import resolve, writable_folder
 from companion.running.runs import digest, plain
-from pwmlib.model.one_task import divisible
 from pwmlib.model.training import Variant
 from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.settings import SettingError
@@ -21,6 +20,7 @@ from pwmlib.tasks import STRATIFIED, Task, select_tasks
 from pwmlib.tasks.video import RendererMissingError
 
 from .fine_tuning import FineTuning
+from .one_task import divisible
 from .peers import Comparison, MultitaskPeers
 from .pictures import Watched
 from .published_model import DIFFERENCES, PublishedModel

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from companion.running.paths import PROJECT
+from companion.running.paths import DATA
 from companion.running.runs import plain
 from companion.running.stamp import environment_stamp
 from pwmlib.data import EpisodeStore, SliceSampler
@@ -30,7 +30,7 @@ from pwmlib.tasks import Task, task
 
 __all__ = ["SHIPPED", "Artefacts", "ship", "ship_policies"]
 
-SHIPPED = PROJECT / "data" / "models" / "mt80"
+SHIPPED = DATA / "models" / "mt80"
 """The world model of all 80 tasks at scale laptop."""
 
 CARD = "card.json"

@@ -7,23 +7,25 @@ Every number is computed from data/published and data/results; each section's cl
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from companion.reporting.cells import Cell
 from companion.reporting.claim import Claim, read_claims
-from companion.running.paths import PROJECT
+from companion.running.paths import DATA, PROJECT
 from pwmlib.data.checkpoints import write_atomic
 
 from .views import badges, claims_page
 
 __all__ = ["BADGES", "CLAIMS", "LEDGER", "PAGE", "ledger_table", "main"]
 
-CLAIMS = PROJECT / "data" / "claims.csv"
+CLAIMS = DATA / "claims.csv"
 PAGE = PROJECT / "docs" / "claims.md"
 BADGES = PROJECT / "docs" / "badges"
 SECTIONS = ("ball_wall", "double_pendulum", "single_task", "mt80", "ablations")
 """Folders of the companion, each with its claims.toml."""
-LEDGER: dict[str, list[Claim]] = dict(read_claims(PROJECT / "companion" / section / "claims.toml") for section in SECTIONS)
+LEDGER: dict[str, list[Claim]] = dict(read_claims(Path(__file__).parents[1] / section / "claims.toml") for section in SECTIONS)
 """Section of the paper -> its rows."""
 
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from companion.running.paths import PROJECT
+from companion.running.paths import DATA
 from companion.running.runs import plain
 
 __all__ = ["compare", "dotted", "printed_settings", "published_aggregates", "published_scores", "published_table"]
 
-PUBLISHED = PROJECT / "data" / "published"
+PUBLISHED = DATA / "published"
 
 
 def published_table(name: str) -> pd.DataFrame:

@@ -10,10 +10,17 @@ from typing import Any
 
 from pwmlib.errors import ExplainedError
 
-__all__ = ["PROJECT", "OutputFolderError", "read_toml", "resolve", "shown", "writable_folder"]
+__all__ = ["CHECKOUT", "DATA", "PROJECT", "OutputFolderError", "read_toml", "resolve", "shown", "writable_folder"]
 
-PROJECT = Path(__file__).resolve().parents[2]
-"""The repository root in an editable install (what `make` sets up)."""
+_ROOT = Path(__file__).resolve().parents[2]
+CHECKOUT = (_ROOT / "pyproject.toml").is_file()
+"""Whether this is the repository, and not a plain install without it."""
+
+PROJECT = _ROOT if CHECKOUT else Path.cwd()
+"""What relative paths begin at: the repository root in an editable install (what `make` sets up), else the folder of the process."""
+
+DATA = _ROOT / "data" if CHECKOUT else _ROOT / "companion" / "shipped"
+"""What comes with the project: models, results, published numbers."""
 
 
 class OutputFolderError(ExplainedError):
@@ -21,7 +28,7 @@ class OutputFolderError(ExplainedError):
 
 
 def resolve(path: str | Path) -> Path:
-    """Absolute path; relative ones are taken from the repository root, so that notebooks agree wherever they are started."""
+    """Absolute path; relative ones are taken from `PROJECT`, so that notebooks of a checkout agree wherever they are started."""
     path = Path(path).expanduser()
     return path if path.is_absolute() else PROJECT / path
 

@@ -11,11 +11,11 @@ import pandas as pd
 from companion.running.stamp import environment_stamp
 from pwmlib.data.checkpoints import read_json, write_atomic
 
-from .paths import PROJECT
+from .paths import DATA
 
 __all__ = ["RESULTS", "TableNotRecordedError", "provenance", "results_path", "results_paths", "results_table", "save_table"]
 
-RESULTS = PROJECT / "data" / "results"
+RESULTS = DATA / "results"
 
 
 class TableNotRecordedError(FileNotFoundError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .paths import PROJECT
+from .paths import CHECKOUT, PROJECT
 
 __all__ = ["environment_stamp"]
 
@@ -45,6 +45,8 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
+    if not CHECKOUT:
+        return None
     command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=10"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

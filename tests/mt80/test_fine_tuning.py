@@ -11,8 +11,8 @@ import torch
 from test_multitask import tiny_experiment
 
 from companion.mt80.fine_tuning import FineTuning, fine_tuning_job
+from companion.mt80.one_task import one_task, one_task_policy
 from companion.mt80.scales import MULTITASK_SCALES, FineTuningPlan
-from pwmlib.model.one_task import one_task, one_task_policy
 from pwmlib.model.training import WorldModelTraining
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.optimizer.actor_critic import Actor

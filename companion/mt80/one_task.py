@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .world_model import WorldModel, WorldModelConfig
+from pwmlib.model.world_model import WorldModel, WorldModelConfig
 
 __all__ = ["divisible", "one_task", "one_task_policy"]
 
