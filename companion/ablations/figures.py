@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -15,45 +17,55 @@ __all__ = ["ablation_curves", "extraction_curves"]
 
 
 def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) -> Figure:
-    """Return against environment steps by variation, or against evaluations where no run takes a step of its own; the last return of every
-    seed; and, where a world model is learned, its error in rewards and the cosine of its gradient to the simulator's, at the end."""
+    """Draw a question's runs, all of them: every seed's return against environment steps (against evaluations where no run takes a step
+    of its own) and the IQM of each variation; every seed's last return; and, where a world model is learned, its error in rewards and the
+    cosine of its gradient to the simulator's, at the end."""
     order = list(dict.fromkeys(results["variation"]))
-    palette = colours_of(order)
-    learned = curves["gradient_cosine"].notna().any()
-    figure, axes = plt.subplots(
-        1,
-        4 if learned else 2,
-        figsize=(9.5 if learned else 7.5, 3.2),
-        layout="constrained",
-        width_ratios=[2, 1, 1, 1][: 4 if learned else 2],
-    )
+    palette, learned = colours_of(order), curves["gradient_cosine"].notna().any()
     runs = curves.groupby(["variation", "train_seed"], sort=False)
     acting = runs["env_steps"].nunique().gt(1).any()
-    curves = curves.assign(evaluation=runs.cumcount() + 1)
-    x = "env_steps" if acting else "evaluation"
-    sns.lineplot(curves, x=x, y="mean_return", hue="variation", palette=palette, estimator=iqm, errorbar=("ci", 95), seed=0, ax=axes[0])
-    axes[0].set(xlabel="environment steps" if acting else "evaluation, at even intervals", ylabel="return")
+    curves, x = curves.assign(evaluation=runs.cumcount() + 1), "env_steps" if acting else "evaluation"
+    ends = curves.groupby(["variation", "train_seed"], sort=False).last().reset_index()
+    panels = [("last", "last return", results)]
+    if learned:
+        panels += [("reward_rmse", "error of 16 rewards", ends), ("gradient_cosine", "cosine of the gradient", ends)]
+    size = (9.5 if learned else 7.5, max(3.2, 1.3 + 0.42 * len(order)))
+    figure, axes = plt.subplots(1, 1 + len(panels), figsize=size, layout="constrained", width_ratios=[2] + [1] * len(panels))
+    of = {"x": x, "y": "mean_return", "hue": "variation", "palette": palette, "ax": axes[0], "legend": False}
+    sns.lineplot(curves, units="train_seed", estimator=None, lw=0.7, alpha=0.5, **of)
+    sns.lineplot(curves, estimator=iqm, errorbar=None, lw=2, **of)
+    axes[0].set(xlabel="environment steps" if acting else "evaluation, at even intervals", ylabel="return: IQM, thin: every seed")
     axes[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if acting:
         axes[0].ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
-    figure.suptitle(question, fontsize=10)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(order), fontsize=8)
-    axes[0].get_legend().remove()
-    ends = curves.groupby(["variation", "train_seed"], sort=False).last().reset_index()
-    panels = [
-        ("last", "last return", results),
-        ("reward_rmse", "reward error, 16 steps", ends),
-        ("gradient_cosine", "cosine to the simulator", ends),
-    ]
-    for ax, (column, label, table) in zip(axes[1:], panels, strict=False):
-        sns.stripplot(
-            table, x="variation", y=column, hue="variation", order=order, palette=palette, jitter=False, size=6, ax=ax, legend=False
-        )
-        ax.set_xticks(range(len(order)), [str(i + 1) for i in range(len(order))])
-        ax.set(xlabel="variation, as below", ylabel=label)
+    names = [fill(name, 20) for name in order]
+    for ax, (column, label, table) in zip(axes[1:], panels, strict=True):
+        places = table["variation"].map(order.index)
+        ax.scatter(table[column], places, c=table["variation"].map(palette), s=36, alpha=0.8, lw=0, clip_on=False, zorder=3)
+        ax.set_yticks(range(len(order)), names if ax is axes[1] else [""] * len(order), fontsize=8)
+        ax.set(xlabel=label, ylim=(len(order) - 0.5, -0.5))
+        low, high = min(0.0, table[column].min()), max(0.0, table[column].max())
+        ax.set_xlim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.axvline(0, color="0.3", lw=0.8)
     for ax in axes:
-        ax.grid(axis="y", alpha=0.3)
+        ax.grid(alpha=0.3)
+    for label, name in zip(axes[1].get_yticklabels(), order, strict=True):
+        label.set_color(palette[name])
+    figure.suptitle(f"{question}\n{_what(results)}", fontsize=10)
     return figure
+
+
+def _what(results: pd.DataFrame) -> str:
+    """Robot, seeds and budget of the runs, as a title says them."""
+    robots = " and ".join(name.replace("_", " ").capitalize() for name in results["task"].unique())
+    seeds, updates = results.groupby("variation")["train_seed"].nunique(), results["updates"].dropna()
+    times = f", {_from_to(updates.astype(int))} updates of the policy" if len(updates) else ""
+    return f"{robots}, {_from_to(seeds)} seed{'' if seeds.max() == 1 else 's'}{times}"
+
+
+def _from_to(numbers: pd.Series) -> str:
+    return f"{numbers.min()}" if numbers.nunique() == 1 else f"{numbers.min()} to {numbers.max()}"
 
 
 def extraction_curves(table: pd.DataFrame) -> Figure:

@@ -52,7 +52,7 @@ class ExperimentRuns:
     engine: Engine = "local"
     """Where jobs run: processes here, or Ray."""
     shipped: Artefacts | None = None
-    """Begin with this world model and its start states instead of generating data and training; rounds of agents may follow."""
+    """Begin with this world model and its start states instead of training one. Rounds of agents may follow; they need the episodes."""
     published: PublishedModel | None = None
     """Take this checkpoint for the world model; the episodes give start states and the model's fit."""
     stacked: bool | None = None
@@ -193,9 +193,8 @@ class ExperimentRuns:
         return name, run, collected
 
     def _store(self, t: Task, collected: Sequence[str]) -> EpisodeStore:
-        """The episodes of a task before any collection (none came with a shipped world model), and those of the named shards."""
-        folder = self.data_dir / f"shipped-{self.shipped.fingerprint}" if self.shipped else self.data_dir
-        return EpisodeStore(folder, t, collected=collected)
+        """The episodes of a task before any collection, and those of the named shards."""
+        return EpisodeStore(self.data_dir, t, collected=collected)
 
     def _collection_run(self, name: str, number: int, world_model: str) -> Run:
         plan = self.plan(number)

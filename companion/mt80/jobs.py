@@ -95,7 +95,7 @@ def _learning(experiment: ExperimentRuns, index: int, number: int, run: Run) -> 
         make(t),
         plan.agent.online(scale.model, plan.policy),
         model=one_task(experiment.load_world_model(), experiment.model_index(index), t.obs_dim, t.action_dim),
-        replay=() if experiment.as_shipped else experiment.store(t).arrays(),
+        replay=experiment.store(t).arrays(),
         seed=COLLECTION_SEED + number,
         device=resolve_device(experiment.device),
     )

@@ -78,6 +78,8 @@ class MultitaskExperiment(ExperimentRuns):
             return {"quality": self._published_fit()}
         before = self._before()
         if before:
+            if before.as_shipped:
+                self.generate()
             before.train_world_model()
             before.collect()
         run, config = self.world_model_run(), self.plan(self._round).training if before else self.scale.training
