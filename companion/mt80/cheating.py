@@ -22,53 +22,44 @@ from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.optimizer.pwm import PWM
 from pwmlib.tasks import make, task
 
-from .scales import MULTITASK_SCALES, MultitaskScale
+from .scales import MULTITASK_SCALES
 from .shipped_model import SHIPPED, Artefacts
 from .stages import MultitaskExperiment
 
-__all__ = ["HARD", "VARIATIONS", "cheating_table", "promises_figure", "study_experiment"]
+__all__ = ["HARD", "VARIATIONS", "cheating_table", "promises_figure"]
 
 HARD = ("walker-walk", "cheetah-run", "reacher-hard", "cup-catch", "mw-push", "mw-door-open", "mw-basketball", "mw-reach")
 """Tasks of both suites, on most of which the policies of the shipped model fail."""
 
-_AS_SHIPPED = replace(MULTITASK_SCALES["laptop"], collection=None, planner_episodes=0)
-_AGENTS = MULTITASK_SCALES["overnight"].agents
-_POLICY = _AS_SHIPPED.policy
-
-VARIATIONS: dict[str, MultitaskScale] = {
-    "300 updates, H = 16": _AS_SHIPPED,
-    "1000 updates": replace(_AS_SHIPPED, policy=replace(_POLICY, updates=1000)),
-    "H = 4": replace(_AS_SHIPPED, policy=replace(_POLICY, horizon=4)),
-    "H = 32": replace(_AS_SHIPPED, policy=replace(_POLICY, horizon=32)),
-    "gamma = 0.95": replace(_AS_SHIPPED, policy=replace(_POLICY, gamma=0.95)),
-    "after agents' replay": replace(_AS_SHIPPED, agents=replace(_AGENTS, rounds=1, training=replace(_AGENTS.training, updates=4000))),
+VARIATIONS: dict[str, dict[str, Any]] = {
+    "300 updates, H = 16": {},
+    "gamma = 0.95": {"gamma": 0.95},
+    "H = 4": {"horizon": 4},
+    "H = 32": {"horizon": 32},
+    "1000 updates": {"updates": 1000},
 }
-"""Name -> numbers of the policies, and of what the shipped world model learns before they are extracted; one change each."""
+"""Name -> settings of the policy that are not those of scale laptop, one change each."""
 
 
-def study_experiment(variation: str, seeds: int, workers: int, runs_dir: Path, tasks: Sequence[str] = HARD) -> MultitaskExperiment:
-    """Make the experiment of a variation; nothing is run."""
-    of = {"device": "cpu", "workers": workers, "progress": False, "shipped": Artefacts(SHIPPED)}
-    chosen = tuple(task(name) for name in tasks)
-    return MultitaskExperiment(chosen, VARIATIONS[variation], seeds, runs_dir=runs_dir, data_dir=runs_dir / "data", **of)
-
-
-def cheating_job(variation: str, experiment: MultitaskExperiment, index: int, seed: int) -> dict[str, Any]:
+def cheating_job(name: str, variation: str, seed: int, runs_dir: str) -> dict[str, Any]:
     """Extract one policy, act in the real task, and compare what the model promised; a resumable run. Returns its line of the table."""
-    t, config, episodes = experiment.tasks[index], experiment.scale.policy, 10
-    model = experiment.shipped.fingerprint if experiment.as_shipped else experiment.world_model_name()
-    run = Run(experiment.runs_dir, "cheating", f"{t.name}-seed{seed}", {"model": model, "task": t.name, "policy": config, "seed": seed})
+    config = replace(MULTITASK_SCALES["laptop"].policy, **VARIATIONS[variation])
+    t, shipped, episodes = task(name), Artefacts(SHIPPED), 10
 
     def work(run: Run) -> dict[str, Any]:
-        view = FrozenWorldModel(experiment.load_world_model(), experiment.model_index(index), reward_symexp=config.reward_symexp)
-        learner = PWM(view, experiment.starts(index, view), config, seed=seed)
+        scale = replace(MULTITASK_SCALES["laptop"], policy=config)
+        folders = {"runs_dir": Path(runs_dir), "data_dir": Path(runs_dir)}
+        experiment = MultitaskExperiment((t,), scale, 1, **folders, device="cpu", workers=1, progress=False, shipped=shipped)
+        view = FrozenWorldModel(shipped.world_model(), shipped.index(t), reward_symexp=config.reward_symexp)
+        learner = PWM(view, experiment.starts(0, view), config, seed=seed)
         train(run, learner, config.updates, checkpoint_every=100)
         evaluation, played = evaluate_policy([make(t) for _ in range(episodes)], learner.actor, view)
         found = promise(learner.actor, learner.critics, view, played, obs_dim=t.obs_dim, gamma=config.gamma)
         return {"score": evaluation.score, "mean_return": evaluation.mean_return, "success": evaluation.success, **asdict(found)}
 
-    line = {"task": t.name, "variation": variation, "train_seed": seed, "updates": config.updates, "horizon": config.horizon}
-    return line | run.execute(work)
+    run = Run(runs_dir, "cheating", f"{name}-seed{seed}", {"model": shipped.fingerprint, "task": name, "policy": config, "seed": seed})
+    line = {"task": name, "variation": variation, "train_seed": seed, "updates": config.updates, "horizon": config.horizon}
+    return line | run.execute(work) | {"cpu_s": read_record(run.folder)["cpu_s"]}
 
 
 def cheating_table(seeds: int, workers: int, runs_dir: Path, tasks: Sequence[str] = HARD) -> pd.DataFrame:
@@ -77,33 +68,22 @@ def cheating_table(seeds: int, workers: int, runs_dir: Path, tasks: Sequence[str
     Args:
         seeds: of each task and variation.
         workers: processes.
-        runs_dir: folder of the runs and the episodes; what is finished is not repeated.
+        runs_dir: folder of the runs; finished ones are not repeated.
         tasks: names.
 
     Returns:
-        The evaluation, the parts of `pwmlib.evaluation.promises.Promise`, the 90th percentile of the returns in the data before any
-        collection, and model_cpu_s, the CPU time of what was done to the shipped world model before policies were extracted, s.
+        The evaluation, the parts of `pwmlib.evaluation.promises.Promise`, the CPU time of extraction and evaluation, s, and the 90th
+        percentile of the data's returns.
     """
-    tables = []
-    for variation in VARIATIONS:
-        experiment = study_experiment(variation, seeds, workers, runs_dir, tasks)
-        experiment.train_world_model()
-        each = [
-            {"variation": variation, "experiment": experiment, "index": i, "seed": seed} for seed in range(seeds) for i in range(len(tasks))
-        ]
-        jobs = [Job(f"{tasks[given['index']]}, {variation}, seed {given['seed']}", cheating_job, given) for given in each]
-        table = pd.DataFrame(values_of(jobs, workers=workers, description=variation)).assign(model_cpu_s=_model_cpu_s(experiment))
-        tables.append(table.merge(experiment.data()[["task", "data_p90"]], on="task"))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _model_cpu_s(experiment: MultitaskExperiment) -> float:
-    """CPU time of the rounds of agents and of the world model's training, s."""
-    runs: list[Run] = []
-    for number in range(experiment.scale.agents.rounds if experiment.scale.agents else 0):
-        runs += [replace(experiment, round=number).collection_run(i) for i in range(len(experiment.tasks))]
-        runs.append(replace(experiment, round=number + 1).world_model_run())
-    return sum(read_record(run.folder)["cpu_s"] for run in runs)
+    each = [
+        {"name": name, "variation": variation, "seed": seed, "runs_dir": str(runs_dir)}
+        for variation in VARIATIONS
+        for seed in range(seeds)
+        for name in tasks
+    ]
+    jobs = [Job(f"{given['name']}, {given['variation']}, seed {given['seed']}", cheating_job, given) for given in each]
+    table = pd.DataFrame(values_of(jobs, workers=workers, description="policies"))
+    return table.merge(Artefacts(SHIPPED).table("data")[["task", "data_p90"]], on="task")
 
 
 def promises_figure(table: pd.DataFrame) -> Figure:
