@@ -1,4 +1,4 @@
-# make reproduce | figures | pages | test | test-quick | test-long | lint | types | lab | lock | help. Everything lives in .venv; delete it to start anew.
+# make reproduce | figures | pages | site | test | test-quick | test-long | lint | types | lab | lock | help. Everything lives in .venv; delete it to start anew.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +16,9 @@ RELEASED_DIR ?=
 PYTEST ?= -n 2 --dist loadfile
 QUICK := tests/test_house.py tests/model tests/optimizer/test_short_runs.py tests/optimizer/test_reference.py tests/optimizer/test_stacked.py
 
-.PHONY: help reproduce figures pages test test-quick test-long lint types lab lock clean
+SITE_TOOLS := $(VENV)/site-tools
+
+.PHONY: help reproduce figures pages site test test-quick test-long lint types lab lock clean
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +33,17 @@ figures: $(VENV)/.installed  ## Every figure of the paper and the claims ledger 
 
 pages: reproduce  ## Every notebook executed, and its results as Markdown with pictures: docs/pages/
 	$(BIN)/python -m companion.paper.pages
+
+site: $(SITE_TOOLS)  ## Executed notebooks, results, how to use it and the reference of pwmlib as a searchable site: executed/site/index.html
+	rm -rf executed/site executed/site-source && mkdir -p executed/site-source
+	cp -r docs executed/site-source/docs && ln -s ../../figures executed/site-source/figures
+	PYTHONPATH=$(SITE_TOOLS) $(BIN)/python -m sphinx.ext.apidoc -q -e -M -o executed/site-source/docs/api pwmlib
+	PYTHONPATH=$(SITE_TOOLS) $(BIN)/python -m sphinx -q -c site executed/site-source/docs executed/site
+	@echo "The site is executed/site/index.html."
+
+# Beside the environment: the lock is of what the project itself needs.
+$(SITE_TOOLS): | $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check --target $@ sphinx==9.0.4 myst-parser==5.2.0 furo==2025.12.19 latex2mathml==3.81.1 sphinx-copybutton==0.5.2
 
 test: $(VENV)/.installed  ## Set up if needed, then the test suite, on two processes
 	$(BIN)/python -m pytest $(PYTEST) -m "not long"

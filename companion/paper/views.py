@@ -145,25 +145,34 @@ HEAD = """# Claims ledger
 What the paper says, what its released files say, what we get. Written by `python -m companion.paper.ledger` from `data/published` and
 `data/results`; `data/claims.csv` has the same with more columns, `notebooks/06_figures_and_claims.ipynb` filters it.
 
-- **Released files**: recomputed from the authors' files, or from the numbers printed where no file was released. Whether they bear the
-  statement out is the next column.
-- **Ours**: what our runs give, at the scale named. "holds at smaller scale": they show the same. "contradicts": at the paper's own
+- **Released files say**: whether they bear the statement out, and the number, recomputed from the authors' files, or from the numbers
+  printed where no file was released.
+- **Our runs say**: what our runs give, at the scale named. "holds at smaller scale": they show the same. "contradicts": at the paper's own
   size they show the contrary, interval included. "not shown at this size": runs of this length and number do not decide. Empty: not run.
 - Intervals, in square brackets, are of 95 %; seeds or samples that they rest on stand behind them.
 """
 
 
 def claims_page(table: pd.DataFrame) -> str:
-    """Write the ledger as Markdown."""
-    words, scale, lines = in_words(table), table["scale"].fillna(""), [HEAD]
-    page = words.assign(
-        where=words["where"] + " `" + words["id"] + "`",
-        ours=words["ours"] + (" (" + scale + ")").where(scale != "", ""),
-        **{verdict: words[verdict].map(_marked) for verdict in (FILES, OURS)},
-    )[["where", "statement", "published", "released files", FILES, "ours", OURS, "note"]]
-    for section, rows in page.groupby(words["section"], sort=False):
-        lines += [f"## {section}", "", markdown_table(rows), ""]
+    """Write the ledger as Markdown: a table a section, a row a claim."""
+    words, lines = in_words(table).assign(scale=table["scale"].fillna("")), [HEAD]
+    for section, rows in words.groupby("section", sort=False):
+        lines += [f"## {section}", "", markdown_table(pd.DataFrame([_row(claim) for claim in rows.to_dict("records")])), ""]
     return "\n".join(lines)
+
+
+def _row(claim: dict[str, str]) -> dict[str, str]:
+    printed = f"printed: {claim['published']}" if claim["published"] else ""
+    made = claim["ours"] + (f" ({claim['scale']})" if claim["scale"] and claim["ours"] else "")
+    return {
+        "claim": _cell(claim["statement"], f"{claim['where']}, `{claim['id']}`", f"*{claim['note']}*" if claim["note"] else ""),
+        FILES: _cell(_marked(claim[FILES]), claim["released files"], printed),
+        OURS: _cell(_marked(claim[OURS]), made),
+    }
+
+
+def _cell(*parts: str) -> str:
+    return "<br>".join(part for part in parts if part)
 
 
 def _marked(verdict: str) -> str:
