@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pwmlib.model.training import WorldModelTraining
+from pwmlib.optimizer.online_episodes import OnlineConfig
 from pwmlib.optimizer.pwm import PWMConfig
 
 from .experiment import ExperimentRuns
 
-__all__ = ["COST", "cost_line", "model_update_s", "policy_update_s"]
+__all__ = ["COST", "agent_s", "cost_line", "model_update_s", "policy_update_s"]
 
 COST = {
     "update_ms": 60.0,
@@ -36,6 +37,13 @@ def model_update_s(training: WorldModelTraining, latent_dim: int) -> float:
     return slower * COST["model_update_ms"] * (latent_dim / 128) * (training.batch / 256) * (training.horizon / 16) / 1000
 
 
+def agent_s(config: OnlineConfig, latent_dim: int, suite: str) -> float:
+    """CPU time of an agent that acts and learns (App. C.4), its evaluations apart, s."""
+    models, policies = model_update_s(config.training, latent_dim), policy_update_s(config.policy, latent_dim)
+    episodes = config.random_episodes + config.episodes
+    return config.training.updates * models + config.policy.updates * policies + episodes * COST[f"{suite}_episode_s"]
+
+
 def cost_line(experiment: ExperimentRuns) -> str:
     """One sentence: the stages that an experiment has at most, and about how many minutes they take on its number of processes."""
     e, scale, workers = experiment, experiment.scale, max(1, experiment.workers)
@@ -59,7 +67,12 @@ def cost_line(experiment: ExperimentRuns) -> str:
     )
     minutes = f"planning in the model and policies take about {seconds / 60 / workers:.0f} min{measured}"
     todo = f"{policies} policies of {c.updates} updates; {minutes}"
-    if e.shipped or e.chunks:
+    agents = scale.agents
+    if agents:
+        learning = sum(agent_s(agents.agent.online(scale.model, agents.policy), latent, t.suite) for t in e.tasks) / 60 / workers
+        more = agents.rounds * (learning + model_minutes(agents.training))
+        todo = f"agents of all tasks and a world model from their replays, {agents.rounds} times, about {more:.0f} min; {todo}"
+    if (e.shipped and not agents) or e.chunks:
         return f"To do at most: {todo} on {e.workers} processes."
     plan, rounds = scale.data, scale.collection
     episodes = {"dm_control": sum(plan.dm_control.values()), "metaworld": sum(plan.metaworld.values())}
@@ -71,6 +84,6 @@ def cost_line(experiment: ExperimentRuns) -> str:
         model += rounds.rounds * (each / 60 / workers + model_minutes(rounds.training))
     trained = "a world model with its rounds of collection" if rounds else "a world model"
     first = f"episodes, about {data:.0f} min" + (" and those of a learning agent" if plan.replay else "")
-    if e.published:
+    if e.published or e.shipped:
         return f"To do at most: {first}; {todo} on {e.workers} processes."
     return f"To do at most: {first}; {trained}, about {model:.0f} min; {todo} on {e.workers} processes."

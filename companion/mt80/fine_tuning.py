@@ -16,7 +16,7 @@ from pwmlib.evaluation.scores import believed_and_real_value, evaluate_policy
 from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig
 from pwmlib.tasks import make
 
-from .cost import COST, model_update_s, policy_update_s
+from .cost import COST, agent_s
 from .jobs import policy_job
 from .one_task import one_task, one_task_policy
 from .stages import MultitaskExperiment
@@ -43,10 +43,9 @@ class FineTuning:
             return ""
         e, c, plan = self.experiment, self.config(), self.experiment.scale.fine_tuning
         latent = e.load_world_model().latent_dim if e.as_shipped else e.scale.model.latent_dim
-        models, policies = c.training.updates * model_update_s(c.training, latent), c.policy.updates * policy_update_s(c.policy, latent)
-        episodes = plan.first_episodes + plan.episodes
-        evaluated = (2 + episodes // EVALUATE_EVERY) * e.scale.eval_episodes
-        each = [models + policies + (episodes + evaluated) * COST[f"{e.tasks[i].suite}_episode_s"] for i in self.tasks]
+        evaluated = (2 + (plan.first_episodes + plan.episodes) // EVALUATE_EVERY) * e.scale.eval_episodes
+        suites = [e.tasks[i].suite for i in self.tasks]
+        each = [agent_s(c, latent, suite) + evaluated * COST[f"{suite}_episode_s"] for suite in suites]
         minutes = e.train_seeds * sum(each) / 60 / max(1, e.workers)
         return (
             f"Fine-tuning online: {len(self.tasks) * e.train_seeds} policies, {plan.episodes} episodes each, about {minutes:.0f} min "

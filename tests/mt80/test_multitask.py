@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from companion.mt80.scales import MULTITASK_SCALES, CollectionPlan
+from companion.mt80.scales import MULTITASK_SCALES, AgentsPlan, CollectionPlan, FineTuningPlan
 from companion.mt80.shipped_model import Artefacts, ship
 from companion.mt80.stages import MultitaskExperiment
 from companion.running.jobs import JobsFailedError
@@ -183,6 +183,30 @@ def test_an_experiment_starts_from_shipped_artefacts(whole, tmp_path):
         again.index(task("walker-walk"))
     with pytest.raises(CheckpointError, match="no readable model card"):
         _ = Artefacts(tmp_path / "nothing").card
+
+
+def test_agents_go_on_from_shipped_artefacts_with_some_of_its_tasks(whole, tmp_path):
+    experiment, _ = whole
+    model, t = experiment.load_world_model(), experiment.tasks[1]
+    quality = pd.DataFrame([{"task": t.name, "correlation_last": 0.5}])
+    tables = {"data": experiment.data(), "quality": quality, "behaviours": experiment.data_by_behaviour()}
+    stores = [experiment.store(t) for t in experiment.tasks]
+    shipped = ship(tmp_path / "models", model, stores, settings=experiment.scale, command="test", tables=tables, states=20)
+    short = dataclasses.replace(experiment.scale.training, updates=3, horizon=4, batch=8)
+    few = dataclasses.replace(experiment.scale.policy, updates=2)
+    learning = FineTuningPlan(episodes=2, first_episodes=1, first_model_updates=1, model_updates=1, policy_updates=1, training=short)
+    agents = AgentsPlan(stages=1, agent=learning, policy=few, training=short)
+    scale = dataclasses.replace(experiment.scale, agents=agents, policy=few, evaluate_every=2)
+    more = dataclasses.replace(experiment, tasks=(t,), shipped=shipped, scale=scale, train_seeds=1, runs_dir=tmp_path / "runs")
+    assert "agents of all tasks and a world model from their replays, 1 times" in more.cost()
+    assert more.results()["task"].tolist() == ["mw-reach"]
+    assert more.world_model_run().params["continues"] == f"shipped-{shipped.fingerprint}"
+    index = more.store(t).index()
+    assert index["behaviour"].value_counts().to_dict() == {"scripted_noisy": 3, "agent_round_1": 3}
+    before, after = (m.state_dict()["task_embedding.weight"] for m in (model, more.load_world_model()))
+    torch.testing.assert_close(after[0], before[0], rtol=0, atol=0)
+    assert (after[1] - before[1]).abs().max() > 0, "the model knows the task by its number among the shipped ones"
+    assert more.evaluate_shipped().empty, "shipped policies are those of the shipped model"
 
 
 def test_status_tells_what_is_left_and_why(tmp_path):

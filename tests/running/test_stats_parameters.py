@@ -108,7 +108,7 @@ def test_parameters_from_the_command_line_are_converted():
     ("change", "said"),
     [
         ({"tasks": 7000}, r"tasks=7000 is not allowed: .*less than or equal to 80.*30 \(MT30\), 80 \(MT80\)"),
-        ({"scale": "fats"}, r"scale='fats' is not allowed: .*'quick', 'laptop' or 'paper'"),
+        ({"scale": "fats"}, r"scale='fats' is not allowed: .*'quick', 'laptop', 'overnight' or 'paper'"),
         ({"task_names": '["walker-fly"]'}, r"no task 'walker-fly' in MT80; nearest: walker-"),
         ({"device": "tpu9"}, r"device='tpu9'"),
         ({"variant": "papper"}, r"variant='papper'"),
