@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from companion.reporting.colours import colours_of
 from companion.reporting.style import WIDTH
 from companion.running.job import Job
 from companion.running.jobs import values_of
@@ -37,6 +38,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "H = 4": {"horizon": 4},
     "H = 32": {"horizon": 32},
     "1000 updates": {"updates": 1000},
+    "H = 4, 1000 updates": {"horizon": 4, "updates": 1000},
 }
 """Name -> settings of the policy that are not those of scale laptop, one change each."""
 
@@ -86,31 +88,45 @@ def cheating_table(seeds: int, workers: int, runs_dir: Path, tasks: Sequence[str
     return table.merge(Artefacts(SHIPPED).table("data")[["task", "data_p90"]], on="task")
 
 
+PARTS = {
+    "real": ("0.35", "what really follows"),
+    "reward": ("#E69F00", "error of 16 rewards"),
+    "dynamics": ("#D55E00", "of the dynamics over 16 steps"),
+    "beyond": ("#CC79A7", "of the model beyond 16 steps"),
+    "critics": ("#56B4E9", "of the critics"),
+}
+"""Part of a promise -> its colour and name."""
+
+
 def promises_figure(table: pd.DataFrame) -> Figure:
-    """Draw each promise as what really follows and three errors, a panel a variation, a bar a task; dots are the seeds' promises."""
+    """Draw what policies get, a dot a seed, a colour a variation; and what promises are made of, a bar a variation."""
     tasks, variations = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["variation"]))
-    figure, axes = plt.subplots(
-        len(variations), 1, figsize=(WIDTH, 0.6 + 2.6 * len(variations)), layout="constrained", squeeze=False, sharex=True
-    )
-    colours = {"real": "0.35", "reward": "#E69F00", "dynamics": "#D55E00", "bootstrap": "#56B4E9"}
-    for ax, variation in zip(axes[:, 0], variations, strict=True):
-        mine = table[table["variation"] == variation]
-        means = mine.groupby("task")[["mean_return", "data_p90", *colours]].mean().loc[tasks]
-        for y, name in enumerate(tasks):
-            above, below = 0.0, 0.0
-            for part, colour in colours.items():
-                width = means.loc[name, part]
-                ax.barh(y, width, left=above if width >= 0 else below, color=colour, height=0.7)
-                above, below = above + max(width, 0.0), below + min(width, 0.0)
-            seeds = mine.loc[mine["task"] == name, "promised"]
-            ax.plot(seeds, [y] * len(seeds), "o", color="black", ms=3)
-        share = 100 * means["mean_return"] / means["data_p90"]
-        ax.set_yticks(range(len(tasks)), [f"{name} ({share[name]:.0f} %)" for name in tasks], fontsize=8)
-        ax.axvline(0, color="black", lw=0.6)
-        ax.invert_yaxis()
-        ax.set_title(f"{variation}, {mine['train_seed'].nunique()} seeds (percentages: return / 90th percentile of the data)", fontsize=9)
-    axes[-1, 0].set_xlabel("discounted return from states of the policy's episodes, symlog rewards")
-    handles = [Line2D([], [], color=colour, lw=7) for colour in colours.values()] + [Line2D([], [], color="black", marker="o", lw=0, ms=3)]
-    names = ["real", "error of the reward", "of the dynamics over 16 steps", "of the critics' value there", "promised, a dot a seed"]
-    figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8)
+    palette = colours_of(variations)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.6), width_ratios=(1.25, 1), layout="constrained")
+    for i, variation in enumerate(variations):
+        mine, place = table[table["variation"] == variation], (i - (len(variations) - 1) / 2) * 0.8 / len(variations)
+        share = mine["mean_return"] / mine["data_p90"]
+        left.plot(share, mine["task"].map(tasks.index) + place, "o", ms=4, color=palette[variation], label=variation)
+    left.axvline(0.7, color="0.5", lw=0.8, ls="--")
+    left.set_yticks(range(len(tasks)), tasks, fontsize=8)
+    left.set(ylim=(len(tasks) - 0.5, -0.5), xlim=(-0.02, None), xlabel="return / 90th percentile of the data (dashed: 0.7)")
+    for y in range(1, len(tasks)):
+        left.axhline(y - 0.5, color="0.9", lw=0.8)
+    left.legend(fontsize=7, loc="lower right", framealpha=1)
+    shares = table[list(PARTS)].div(table["promised"], axis=0).groupby(table["variation"]).mean().loc[variations]
+    for y, variation in enumerate(variations):
+        above, below = 0.0, 0.0
+        for part, (colour, _) in PARTS.items():
+            width = shares.loc[variation, part]
+            right.barh(y, width, left=above if width >= 0 else below, color=colour, height=0.7)
+            above, below = above + max(width, 0.0), below + min(width, 0.0)
+    right.set_yticks(range(len(variations)), variations, fontsize=8)
+    right.invert_yaxis()
+    right.axvline(0, color="black", lw=0.6)
+    right.axvline(1, color="black", lw=0.6, ls=":")
+    right.set_xlabel("share of the promise (dotted), mean of tasks and seeds")
+    handles = [Line2D([], [], color=colour, lw=7, label=name) for colour, name in PARTS.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+    seeds, updates = table["train_seed"].nunique(), table["updates"].iloc[0]
+    figure.suptitle(f"Eight hard tasks, the shipped world model, {updates} updates where not said otherwise, {seeds} seeds", fontsize=9)
     return figure
