@@ -112,7 +112,7 @@ def promises_figure(table: pd.DataFrame) -> Figure:
     left.set(ylim=(len(tasks) - 0.5, -0.5), xlim=(-0.02, None), xlabel="return / 90th percentile of the data (dashed: 0.7)")
     for y in range(1, len(tasks)):
         left.axhline(y - 0.5, color="0.9", lw=0.8)
-    left.legend(fontsize=7, loc="lower right", framealpha=1)
+    left.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     shares = table[list(PARTS)].div(table["promised"], axis=0).groupby(table["variation"]).mean().loc[variations]
     for y, variation in enumerate(variations):
         above, below = 0.0, 0.0
@@ -124,7 +124,7 @@ def promises_figure(table: pd.DataFrame) -> Figure:
     right.invert_yaxis()
     right.axvline(0, color="black", lw=0.6)
     right.axvline(1, color="black", lw=0.6, ls=":")
-    right.set_xlabel("share of the promise (dotted), mean of tasks and seeds")
+    right.set_xlabel("share of the promise (1, dotted)")
     handles = [Line2D([], [], color=colour, lw=7, label=name) for colour, name in PARTS.values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
     seeds, updates = table["train_seed"].nunique(), table["updates"].iloc[0]
