@@ -119,12 +119,14 @@ def compared_scores(table: pd.DataFrame, title: str) -> Figure:
         part = table[table["method"] == method]
         part = part.assign(train_seed=part.groupby("task").cumcount(), score=part["score"] / 100)
         a = aggregate(part)["iqm"]
-        right.bar(i, a.value, color=colour, width=0.6)
         whisker(right, i, a.value, a.low, a.high)
+        right.plot(i, a.value, "D", color=colour, ms=8)
     runs = [table[table["method"] == m].groupby("task").size().max() for m in methods]
     labels = [f"{fill(m, 12)}\n({n} run{'s' if n > 1 else ''})" for m, n in zip(methods, runs, strict=True)]
     right.set_xticks(range(len(methods)), labels, fontsize=7)
-    right.set(ylim=(0, 1.02), ylabel="IQM of normalised scores", title="95 % interval over runs\nwhere there are several")
+    right.set(xlim=(-0.6, len(methods) - 0.4), ylim=(-0.02, 1.02), ylabel="IQM of normalised scores of the tasks")
+    right.set_title("95 % interval over runs\nwhere there are several")
+    right.grid(axis="y", alpha=0.3)
     right.title.set_fontsize(9)
     return figure
 

@@ -11,10 +11,10 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from companion.reporting.colours import colours_of
-from companion.reporting.drawings import whisker
 from companion.reporting.statistics import aggregate, performance_profile
 from pwmlib.sim.env import DifferentiableEnv
 from pwmlib.sim.render import render_frames
@@ -116,45 +116,55 @@ def training_curves(curves: pd.DataFrame) -> Figure:
     return figure
 
 
+ENOUGH = 3
+"""Runs of an algorithm from which on an aggregate or a profile of them says something."""
+
+
 def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Figure:
-    """Fig. 5: IQM of returns over the published score of PPO and the profile of the runs, each at the end of training and at its peak.
+    """Draw Fig. 5: every run's return over the published score of PPO, at the end of training and at its peak; and, where there are
+    `ENOUGH` runs, their IQM with its interval and their profile.
 
     results: one line a run with `last` and `best`; a diverged run counts with what it had, one without a return with 0.
     """
     ppo = published[published["algorithm"] == "ppo"].set_index("task")["ppo_norm"]
     scored = results.assign(**{point: (results[point] / results["task"].map(ppo)).fillna(0.0) for point in ("last", "best")})
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.3), layout="constrained")
-    algorithms = list(dict.fromkeys(results["algorithm"]))
+    algorithms, runs = list(dict.fromkeys(results["algorithm"])), results.groupby("algorithm")["train_seed"].nunique()
+    several = [name for name in algorithms if runs[name] >= ENOUGH]
+    size = (9.5 if several else 6.0, max(2.4, 1.6 + 0.36 * len(algorithms)))
+    ratios = (1.4, 1)[: 1 + bool(several)]
+    figure, axes = plt.subplots(1, len(ratios), figsize=size, layout="constrained", squeeze=False, width_ratios=ratios)
+    left = axes[0, 0]
     for i, name in enumerate(algorithms):
-        part = scored[scored["algorithm"] == name]
-        for point, shift, solid in (("last", -0.2, True), ("best", 0.2, False)):
-            a = aggregate(part, score=point)["iqm"]
-            colour = _COLOURS[NAMES[name]]
-            left.bar(i + shift, a.value, width=0.38, facecolor=colour if solid else "none", edgecolor=colour, lw=1.5)
-            whisker(left, i + shift, a.value, a.low, a.high, capsize=3, lw=1)
-        for point, line in (("last", "-"), ("best", ":")):
-            profile = performance_profile(part, np.linspace(0, 1.5, 61), score=point)
-            right.plot(profile["threshold"], profile["fraction"], line, color=_COLOURS[NAMES[name]])
-            if point == "last":
-                right.fill_between(profile["threshold"], profile["low"], profile["high"], color=_COLOURS[NAMES[name]], alpha=0.15, lw=0)
-    left.set_xticks(
-        range(len(algorithms)),
-        [textwrap.fill(NAMES[a], 18) for a in algorithms],
-        fontsize=8,
-        rotation=35,
-        ha="right",
-        rotation_mode="anchor",
-    )
-    left.set(ylabel="return / published PPO", title="IQM: at the end (filled), at the peak (hollow)")
-    right.set(
-        xlabel="return / published PPO",
-        ylabel="share of runs above",
-        title="profile of the runs: at the end (lines), at the peak (dotted)",
-        ylim=(-0.02, 1.02),
-    )
-    for ax in (left, right):
-        ax.title.set_fontsize(9)
-        ax.grid(axis="y", alpha=0.3)
+        part, colour = scored[scored["algorithm"] == name], _COLOURS[NAMES[name]]
+        for point, y, solid in (("last", i - 0.17, True), ("best", i + 0.17, False)):
+            left.plot(part[point], [y] * len(part), "o", ms=5, mfc=colour if solid else "white", mec=colour, alpha=0.8)
+            if name in several:
+                a = aggregate(part, score=point)["iqm"]
+                left.plot([a.low, a.high], [y, y], color="black", lw=1, zorder=0)
+                left.plot(a.value, y, "|", color="black", ms=11, mew=1.8)
+    names = [f"{textwrap.fill(NAMES[a], 22)} ({runs[a]})" for a in algorithms]
+    left.set_yticks(range(len(algorithms)), names, fontsize=8)
+    farthest = 1.04 * max(1.0, scored[["last", "best"]].max(axis=None))
+    left.set(xlim=(-0.02, farthest), ylim=(len(algorithms) - 0.5, -0.5), xlabel="return / published PPO, a dot a run")
+    left.axvline(1, color="0.5", lw=0.8, ls="--")
+    handles = [Line2D([], [], marker="o", lw=0, color="0.3", label="at the end")]
+    handles += [Line2D([], [], marker="o", lw=0, color="0.3", mfc="white", label="at the peak")]
+    if several:
+        handles += [Line2D([], [], marker="|", color="black", ms=11, mew=1.8, lw=1, label=f"IQM of {ENOUGH} or more, 95 %")]
+        right = axes[0, 1]
+        for name in several:
+            for point, line in (("last", "-"), ("best", ":")):
+                part, colour = scored[scored["algorithm"] == name], _COLOURS[NAMES[name]]
+                profile = performance_profile(part, np.linspace(0, 1.5, 61), score=point)
+                right.plot(profile["threshold"], profile["fraction"], line, color=colour)
+                if point == "last":
+                    right.fill_between(profile["threshold"], profile["low"], profile["high"], color=colour, alpha=0.15, lw=0)
+        right.set(xlabel="return / published PPO (dotted: peak)", ylabel="share of runs above", ylim=(-0.02, 1.02))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+    robots = ", ".join(name.replace("_", " ").capitalize() for name in results["task"].unique())
+    figure.suptitle(f"{robots}: every run (their number behind the name)", fontsize=10)
+    for ax in axes.flat:
+        ax.grid(alpha=0.3)
     return figure
 
 

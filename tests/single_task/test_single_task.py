@@ -458,13 +458,20 @@ def test_ours_stand_beside_tables_3_and_4_in_their_units():
 
 def test_the_profile_has_the_end_and_the_peak():
     results = pd.DataFrame(
-        {"task": "hopper", "algorithm": "shac", "train_seed": [0, 1], "last": [1000.0, 2000.0], "best": [3000.0, 6000.0]}
-    )
+        {
+            "task": "hopper", "algorithm": "shac", "train_seed": [0, 1, 2],
+            "last": [1000.0, 2000.0, 2000.0], "best": [3000.0, 6000.0, 6000.0],
+        }
+    )  # fmt: skip
     drawing = aggregates_and_profile(results, published_table("single_task"))
     end, peak = (line for line in drawing.axes[1].lines)
     at = [list(line.get_ydata()[np.searchsorted(line.get_xdata(), [0.1, 0.3, 1.0])]) for line in (end, peak)]
-    assert at == [[1.0, 0.5, 0.0], [1.0, 1.0, 0.5]], "0.21 and 0.42 of the published PPO at the end, 0.63 and 1.27 at the peak"
+    assert np.allclose(at, [[1.0, 2 / 3, 0.0], [1.0, 1.0, 2 / 3]]), "0.21, 0.42 of the published PPO at the end, 0.63, 1.27 at the peak"
     plt.close(drawing)
+    few = aggregates_and_profile(results[:2], published_table("single_task"))
+    dots = [list(line.get_xdata()) for line in few.axes[0].lines if line.get_marker() == "o"]
+    assert len(few.axes) == 1 and np.allclose(dots, [[0.2109, 0.4217], [0.6326, 1.2652]], atol=1e-3), "two runs are two dots, no aggregate"
+    plt.close(few)
 
 
 def test_equal_time_shows_what_was_known_by_then():
