@@ -11,7 +11,11 @@ PAGES = sorted((PROJECT / "docs" / "use").glob("*.md"))
 NEEDS = {"own_data": "minari", "gymnasium": "stable_baselines3", "tensorboard": "tensorboard"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+LONG = {"own_robot"}
+"""It compiles the kernels of a new robot."""
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, id=p.stem, marks=[pytest.mark.long] * (p.stem in LONG)) for p in PAGES])
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     if page.stem in NEEDS:
         pytest.importorskip(NEEDS[page.stem])
