@@ -31,7 +31,7 @@ def read_minari(dataset: MinariDataset) -> tuple[Task, list[np.ndarray]]:
         ValueError: the spaces are others, or there is no episode; it names them.
     """
     name, low, high = dataset.spec.dataset_id, *_bounds(dataset.action_space)
-    obs_dim, action_dim = _width(dataset.observation_space, "observations"), len(low)
+    obs_dim, action_dim = _vectors(dataset.observation_space, "observations").shape[0], len(low)
     lengths: dict[int, list[np.ndarray]] = {}
     for episode in dataset.iterate_episodes():
         rows = np.full((len(episode.rewards) + 1, obs_dim + action_dim + 1), np.nan, np.float32)
@@ -70,15 +70,15 @@ def _box(size: int, reach: float) -> Box:
     return Box(-reach, reach, (size,), np.float32)
 
 
-def _width(space: Space, what: str) -> int:
+def _vectors(space: Space, what: str) -> Box:
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise ValueError(f"{what} must be vectors, a Box of one dimension; got {space}")
-    return space.shape[0]
+    return space
 
 
 def _bounds(space: Space) -> tuple[np.ndarray, np.ndarray]:
-    _width(space, "actions")
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    box = _vectors(space, "actions")
+    low, high = box.low.astype(np.float64), box.high.astype(np.float64)
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise ValueError(f"actions must be bounded, to be scaled to [-1, 1]; got {space}")
     return low, high
