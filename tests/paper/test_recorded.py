@@ -516,6 +516,31 @@ def test_ablations_say_what_the_text_says():
     assert f"the IQMs, {row['ours']:.2f}, has an interval from {row['ours_low']:.2f} to {row['ours_high']:.2f}" in TEXT
 
 
+def test_the_study_of_promises_says_what_the_text_says():
+    table = results_table("cheating")
+    errors, base = ["reward", "dynamics", "beyond", "critics"], table[table["variation"] == "300 updates, H = 16"]
+    np.testing.assert_allclose(table[["real", *errors]].sum(axis=1), table["promised"], rtol=1e-4)
+    of = 100 * base[errors].div(base["promised"] - base["real"], axis=0).groupby(base["task"]).mean()
+    low, high = of.min(), of.max()
+    assert f"makes {high['reward']:.0f} % of the difference at most" in TEXT
+    assert f"The dynamics of the 16 steps make {low['dynamics']:.0f} to {high['dynamics']:.0f} %." in TEXT
+    assert f"for hundreds of steps, makes {low['beyond']:.0f} to {high['beyond']:.0f} %." in TEXT
+    assert f"The critics are off by {low['critics']:.0f} to {high['critics']:.0f} %:" in TEXT
+    table = table.assign(share=table["mean_return"] / table["data_p90"], true=100 * table["real"] / table["promised"])
+    assert set(table.groupby(["variation", "task"]).size()) == {2} and table["task"].nunique() == 8
+    share, true = (table.groupby("variation")[column].mean() for column in ("share", "true"))
+    usual, short = "300 updates, H = 16", "H = 4"
+    assert f"is {share[usual]:.2f} with 300 updates and H = 16, {share['gamma = 0.95']:.2f} with a discount of 0.95," in TEXT
+    assert f"{share[short]:.2f} with H = 4, {share['H = 32']:.2f} with H = 32, {share['1000 updates']:.2f} with 1000 updates," in TEXT
+    assert f"and {share['H = 4, 1000 updates']:.2f} with 1000 updates and H = 4." in TEXT
+    assert f"what really follows is {true['gamma = 0.95']:.0f} % of the promise, against {true[usual]:.0f} %." in TEXT
+    each = table.groupby(["task", "variation"])["share"].mean()
+    for name, words in (("mw-door-open", "goes "), ("walker-walk", ""), ("mw-push", "")):
+        assert f"{name} {words}from {each[name, usual]:.2f} to {each[name, short]:.2f}" in TEXT
+    learned = (each >= 0.7).groupby("variation").sum()
+    assert f"At most {learned.max()} of the eight tasks are learned to 0.7." in TEXT
+
+
 @pytest.mark.parametrize(
     ("name", "commit", "claim"),
     [
