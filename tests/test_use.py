@@ -11,8 +11,8 @@ PAGES = sorted((PROJECT / "docs" / "use").glob("*.md"))
 NEEDS = {"own_data": "minari", "gymnasium": "stable_baselines3", "tensorboard": "tensorboard"}
 
 
-LONG = {"own_robot"}
-"""It compiles the kernels of a new robot."""
+LONG = {"own_robot", "pictures"}
+"""Kernels of a new robot are compiled; an episode is filmed."""
 
 
 @pytest.mark.parametrize("page", [pytest.param(p, id=p.stem, marks=[pytest.mark.long] * (p.stem in LONG)) for p in PAGES])

@@ -46,6 +46,7 @@ def test_the_next_world_model_learns_from_the_whole_replay_of_every_agent(done):
     assert lines.groupby("task")["updates"].apply(list).tolist() == [[3, 5]], "policy updates after 2 and 4 own episodes"
 
 
+@pytest.mark.long
 def test_an_agent_learns_from_the_offline_episodes_and_its_own(done, monkeypatch):
     begun, replays = [], []
 
@@ -63,6 +64,7 @@ def test_an_agent_learns_from_the_offline_episodes_and_its_own(done, monkeypatch
     assert 0 < (begun[0].model.state_dict()["dynamics.1.weight"] - whole).abs().max() < 1e-2, "a copy of the shared model, trained on"
 
 
+@pytest.mark.long
 def test_a_killed_agent_ends_with_the_same_episodes(done, monkeypatch):
     before, t = dataclasses.replace(done, round=0), done.tasks[0]
     rows = [np.array(a) for a in before.store(t).read(before.collected_shard())]

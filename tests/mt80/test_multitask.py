@@ -185,6 +185,7 @@ def test_an_experiment_starts_from_shipped_artefacts(whole, tmp_path):
         _ = Artefacts(tmp_path / "nothing").card
 
 
+@pytest.mark.long
 def test_agents_go_on_from_shipped_artefacts_with_some_of_its_tasks(whole, tmp_path):
     experiment, _ = whole
     model, t = experiment.load_world_model(), experiment.tasks[1]
