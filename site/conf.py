@@ -28,11 +28,9 @@ autodoc_default_options = {"members": True, "member-order": "bysource", "ignore-
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_type_aliases = {name: name for name in pwmlib.settings.__all__}
-autodoc_mock_imports = ["minari"]
 napoleon_numpy_docstring = False
 # Notebooks as executed show what papermill injected; names in backticks are code, not roles.
-suppress_warnings = ["myst.header", "myst.xref_missing", "misc.highlighting_failure", "autodoc.mocked_object", "ref.python"]
-nitpicky = False
+suppress_warnings = ["myst.header", "myst.xref_missing", "misc.highlighting_failure", "ref.python"]
 
 REPOSITORY = os.environ.get("SITE_REPOSITORY", "").rstrip("/")
 """Where files that are not on the site can be read, such as https://example.org/owner/name/blob/main; without it they are named only."""
@@ -55,6 +53,7 @@ def links(app, page, source):
 
 
 attributes = {}
+"""Name -> lines of its docstring before Napoleon reads them, from `plain` to `sentences`."""
 
 
 def plain(app, what, name, obj, options, lines):
