@@ -1,6 +1,7 @@
 """The rules that the house is built by: who may import whom, no circles, and what fits on a page."""
 
 import json
+import re
 import subprocess
 import sys
 from functools import cache
@@ -52,3 +53,10 @@ def test_the_library_is_thin():
 def test_import_pwmlib_is_quick():
     code = "import json, sys, pwmlib; print(json.dumps([m for m in ('torch', 'numpy', 'warp', 'mujoco', 'pandas') if m in sys.modules]))"
     assert json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT).stdout) == []
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT.glob("companion/**/*.py")), ids=lambda p: str(p.relative_to(PROJECT)))
+def test_colours_stand_in_one_file(path):
+    """A method that a module colours by itself would have another colour in the next figure."""
+    if path.name != "colours.py":
+        assert not re.search(r"""["'](#[0-9A-Fa-f]{6}|tab:\w+)["']""", path.read_text())

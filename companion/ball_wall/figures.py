@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from companion.reporting.colours import GREEN, METHODS, YELLOW
 from companion.reporting.style import WIDTH
+from pwmlib.sim.closed_form.ball_wall import BallWall
 
-__all__ = ["COLOURS", "NAMES", "OPTIMUM", "claim_map", "landscapes", "losses_and_descents"]
-
-COLOURS = {"relu": "#D55E00", "layernorm_mish": "#0072B2", "simnorm": "#009E73", "true J": "#000000"}
-"""Okabe-Ito, distinguishable with colour-vision deficiencies."""
-
-
-OPTIMUM = "#F0E442"
-
+__all__ = ["NAMES", "claim_map", "landscapes", "losses_and_descents", "throws"]
 
 NAMES = {"relu": "ReLU", "layernorm_mish": "LayerNorm + Mish", "simnorm": "SimNorm", "true J": "true J"}
 
@@ -37,16 +36,16 @@ def landscapes(models: pd.DataFrame, ends: pd.DataFrame) -> Figure:
         for ax, kind in zip(row, kinds, strict=True):
             ax.plot(truth["theta"], truth["value"], color="black", lw=1.4, label="true J", zorder=1)
             for _, fit in models[models["surrogate"] == kind].groupby("seed"):
-                ax.plot(fit["theta"], fit["value"], color=COLOURS[kind], lw=0.6, alpha=0.6)
+                ax.plot(fit["theta"], fit["value"], color=METHODS[NAMES[kind]], lw=0.6, alpha=0.6)
             part = ends[(ends["surrogate"] == kind) & (ends["descent"] == descent)]
             # Vertical jitter would misplace J; horizontal positions are the data.
-            ax.scatter(part["end"], part["value"], s=26, color=COLOURS[kind], edgecolor="black", lw=0.6, zorder=3, label="end of descent")
+            ax.scatter(
+                part["end"], part["value"], s=26, color=METHODS[NAMES[kind]], edgecolor="black", lw=0.6, zorder=3, label="end of descent"
+            )
             start = part["start"].iloc[0]
             height = np.interp(start, truth["theta"], truth["value"])
             ax.scatter(start, height, marker="s", s=26, color="white", edgecolor="black", zorder=3, label="start")
-            ax.scatter(
-                best["theta"], best["value"], marker="*", s=110, color="#F0E442", edgecolor="black", lw=0.6, zorder=2, label="optimum"
-            )
+            ax.scatter(best["theta"], best["value"], marker="*", s=110, color=YELLOW, edgecolor="black", lw=0.6, zorder=2, label="optimum")
             beyond = part["gap"][part["crossed"]]
             distance = f"ending {beyond.mean():.1f} m from the optimum" if len(beyond) else ""
             ax.set_title(f"{NAMES[kind]}, {descent}\n{len(beyond)} of {len(part)} seeds cross the wall\n{distance}", fontsize=9)
@@ -70,8 +69,8 @@ def losses_and_descents(courses: pd.DataFrame, models: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(quantities), figsize=(WIDTH / 3 * len(quantities), 2.9), layout="constrained")
     for ax, quantity in zip(axes, quantities, strict=True):
         for kind, course in courses[courses["quantity"] == quantity].groupby("surrogate", sort=False):
-            ax.fill_between(course["step"], course["low"], course["high"], color=COLOURS[kind], alpha=0.15, lw=0)
-            ax.plot(course["step"], course["median"], color=COLOURS[kind], lw=1.8, label=NAMES[kind])
+            ax.fill_between(course["step"], course["low"], course["high"], color=METHODS[NAMES[kind]], alpha=0.15, lw=0)
+            ax.plot(course["step"], course["median"], color=METHODS[NAMES[kind]], lw=1.8, label=NAMES[kind])
         ax.axhline(models["value"][models["surrogate"] == "true J"].min(), color="0.5", lw=1, ls=":")
         ax.set(xlabel="step of gradient descent", ylabel="true J(θ) [m]", title=f"descent, {quantity}")
     axes[0].lines[-1].remove()
@@ -97,4 +96,38 @@ def claim_map(outcomes: pd.DataFrame) -> Figure:
         ax.set_title(title, fontsize=10)
         ax.tick_params(length=0)
         ax.set_xticklabels([name.replace(" ", "\n", 1) for name in columns], rotation=0, fontsize=8)
+    return figure
+
+
+def throws(world: BallWall, model: Callable[[Tensor], Tensor], paths: Mapping[str, Sequence[float]]) -> Figure:
+    """The wall with the throws at which descents begin and end (Fig. 2, left), and the landscape on which they descend.
+
+    Args:
+        world: the ball and the wall.
+        model: theta [1, n] -> J [1, n].
+        paths: "true J" or "model" -> the angles of the descent on it, rad.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.2), width_ratios=(1.15, 1), layout="constrained")
+    colours, (best, _) = {"true J": METHODS["true J"], "model": GREEN}, world.optimum()
+    begin = next(iter(paths.values()))[0]
+    ends = {f"end on the {name}": (path[-1], colours[name], "-") for name, path in paths.items()}
+    for label, (angle, colour, style) in {"start": (begin, "0.6", ":"), **ends, "optimum": (best, YELLOW, "-")}.items():
+        x, y = world.flight(torch.tensor(angle, dtype=torch.float64))
+        left.plot(x, y, style, color=colour, lw=3 if label == "optimum" else 1.8, zorder=1 if label == "optimum" else 2, label=label)
+        left.plot(x[-1:], y[-1:], "o", ms=5, color=colour, mec="black", mew=0.5, zorder=3)
+    low, high = left.get_ylim()
+    left.plot([world.wall] * 2, [low, world.height], color="0.3", lw=6, solid_capstyle="butt", zorder=0, label="the wall")
+    left.set(ylim=(low, max(high, world.height + 1)), xlabel="x [m]", ylabel="y [m]", title=f"the throws, for {world.time:g} s")
+    angles = torch.linspace(-torch.pi, torch.pi, 2000)
+    right.plot(angles, world.objective(angles), color=colours["true J"], lw=1, label="true J")
+    right.plot(angles, model(angles[None])[0], color=colours["model"], lw=1, label="model")
+    for name, path in paths.items():
+        along = torch.tensor(path)
+        said = f"descent on the {name}: {along[0]:.2f} to {along[-1]:.2f}"
+        right.plot(along, world.objective(along), "o-", markevery=[0, -1], lw=4, alpha=0.5, color=colours[name], label=said)
+    right.set(xlabel="angle of the throw [rad]", ylabel="J: minus the distance [m]", title="the landscape")
+    for ax in (left, right):
+        ax.legend(fontsize=7)
+    if warnings := world.warnings():
+        figure.suptitle("\n".join(warnings), fontsize=8)
     return figure

@@ -10,11 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion.double_pendulum.sweep import FEEDBACK, REWARD_UNITS
+from companion.reporting.colours import METHODS, PINK
 from companion.reporting.style import WIDTH
 
-__all__ = ["WORLD_COLOURS", "disturbance_growth", "gradient_curves", "gradient_fidelity_curves", "gradient_switches"]
-
-WORLD_COLOURS = {"true": "#000000", "model, H = 3": "#D55E00", "model, H = 16": "#0072B2", "true, zeroth order": "#7F7F7F"}
+__all__ = ["disturbance_growth", "gradient_curves", "gradient_fidelity_curves", "gradient_switches"]
 
 
 def gradient_curves(table: pd.DataFrame) -> Figure:
@@ -29,7 +28,7 @@ def gradient_curves(table: pd.DataFrame) -> Figure:
         for row, (name, label) in enumerate(names):
             ax = axes[row, column]
             for world, curve in table[table["setting"] == setting].groupby("world"):
-                colour, style = WORLD_COLOURS.get(world, "0.5"), ":" if world.endswith("zeroth order") else "-"
+                colour, style = METHODS.get(world, "0.5"), ":" if world.endswith("zeroth order") else "-"
                 ax.plot(curve["horizon"], curve[name], color=colour, linestyle=style, label=world)
                 low, high = (curve[f"{name}_{end}"].clip(lower=floors[name]) for end in ("low", "high"))
                 ax.fill_between(curve["horizon"], low, high, color=colour, alpha=0.18, linewidth=0)
@@ -55,7 +54,7 @@ def gradient_switches(table: pd.DataFrame) -> Figure:
     units = table[table["setting"] == REWARD_UNITS]
     for ax, column, label in ((left, "mean_variance", "variance, mean over parameters"), (middle, "esnr", "ESNR (Eq. 5)")):
         ax.plot(same.loc["true", "horizon"], same.loc["true", column], color="black", label="the environment's")
-        ax.plot(units["horizon"], units[column], color="#E69F00", ls="--", label="reward / 21554 + 1, as released")
+        ax.plot(units["horizon"], units[column], color=PINK, ls="--", label="reward / 21554 + 1, as released")
         ax.set(yscale="log", xlabel="horizon H [steps]", ylabel=label)
     left.set_title("true dynamics, units of the reward", fontsize=9)
     middle.set_title("true dynamics, units of the reward", fontsize=9)
@@ -65,7 +64,7 @@ def gradient_switches(table: pd.DataFrame) -> Figure:
     for world in ("true", "model, H = 16"):
         for (column, style), name in zip(formulas.items(), names, strict=True):
             values = same.loc[world, column].where(same.loc[world, column] > 0)  # an unbiased estimate of about 0 may fall below it
-            right.plot(same.loc[world, "horizon"], values, color=WORLD_COLOURS[world], ls=style, lw=1.2)
+            right.plot(same.loc[world, "horizon"], values, color=METHODS[world], ls=style, lw=1.2)
             if world == "true":
                 right.plot([], [], color="0.4", ls=style, label=name)
     right.set(yscale="log", xlabel="horizon H [steps]", ylabel="ESNR")
@@ -84,7 +83,7 @@ def gradient_fidelity_curves(table: pd.DataFrame, *, at: int = 16) -> Figure:
     rows = (("cosine", "batch_cosine", "cosine"), ("norm_ratio", "batch_norm_ratio", "|model| / |simulator|"))
     for (column, batch_column, label), row in zip(rows, axes, strict=True):
         for world in worlds:
-            colour, part = WORLD_COLOURS[world], table[table["world"] == world]
+            colour, part = METHODS[world], table[table["world"] == world]
             trained = part[part["updates"] == final]
             along = trained[trained["kind"] == visited]
             time = part[(part["kind"] == visited) & (part["horizon"] == at)]
@@ -112,7 +111,7 @@ def gradient_fidelity_curves(table: pd.DataFrame, *, at: int = 16) -> Figure:
     axes[0, 1].set_title(f"training time, horizon {at}", fontsize=9)
     axes[0, 2].set_title(f"kind of start state, horizon {at}", fontsize=9)
     for world in worlds:
-        axes[0, 0].plot([], [], color=WORLD_COLOURS[world], label=world)
+        axes[0, 0].plot([], [], color=METHODS[world], label=world)
     axes[0, 0].plot([], [], color="0.4", label="mean over samples (band: middle half; dot)")
     axes[0, 0].plot([], [], color="0.4", ls="--", label="mean gradient of the batch (cross)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
@@ -123,7 +122,7 @@ def disturbance_growth(growth: pd.DataFrame) -> Figure:
     """How a small disturbance of the start grows under the same actions: medians, bands hold the middle half of the samples."""
     figure, ax = plt.subplots(figsize=(5.4, 3.4), layout="constrained")
     for world, curve in growth.groupby("world"):
-        colour = WORLD_COLOURS.get(world, "0.5")
+        colour = METHODS.get(world, "0.5")
         ax.plot(curve["horizon"], curve["growth"], color=colour, label=world)
         ax.fill_between(curve["horizon"], curve["growth_low"], curve["growth_high"], color=colour, alpha=0.18, linewidth=0)
     ax.axhline(1.0, color="0.6", linewidth=0.8)

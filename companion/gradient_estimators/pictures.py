@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import io
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,65 +12,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from companion.reporting.colours import BLACK, GREEN, METHODS
+from companion.reporting.sliders import picture
 from companion.running.runs import single_thread
 from pwmlib.estimators import gradient_statistics, mix, variance_optimal_alpha
 
-__all__ = ["Picture", "against_horizon", "along", "growth", "slider", "smoothed", "spread", "who_wins"]
+__all__ = ["against_horizon", "along", "growth", "smoothed", "spread", "who_wins"]
 
 Objective = Callable[[Tensor], Tensor]
 """x [N, P] -> f(x) [N], one value a row."""
 Orders = Mapping[str, Callable[[Objective, Tensor, Tensor, float], Tensor]]
 """Name -> estimator: (f, theta [P], noise [N, P], sigma) -> gradient samples [N, P]. The first in blue, the second in orange."""
 
-FIRST, ZEROTH, EXACT, OTHER = "#0072B2", "#D55E00", "#000000", "#009E73"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure as PNG: shown by Jupyter as a cell's value or in a widget."""
-
-    png: bytes
-
-    def _repr_png_(self) -> bytes:
-        return self.png
-
-
-def _picture(draw: Callable[..., Figure]) -> Callable[..., Picture]:
-    @functools.wraps(draw)
-    def rendered(*arguments: object, **options: object) -> Picture:
-        with single_thread():
-            figure = draw(*arguments, **options)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=100)
-        plt.close(figure)
-        return Picture(buffer.getvalue())
-
-    return rendered
-
-
-def slider(draw: Callable[..., Picture], **ranges: tuple[float, float, float]):
-    """A widget: one slider a keyword, (lowest, highest, value); values are spread evenly in the logarithm when lowest > 0 is below a
-    fiftieth of highest. Integers give an integer slider."""
-    import ipywidgets as widgets
-
-    controls = {}
-    for name, (low, high, value) in ranges.items():
-        common = {"value": value, "description": name, "continuous_update": False}
-        if all(isinstance(x, int) for x in (low, high, value)):
-            controls[name] = widgets.IntSlider(min=low, max=high, **common)
-        elif low > 0 and high / low > 50:
-            controls[name] = widgets.FloatLogSlider(min=np.log10(low), max=np.log10(high), step=0.05, **common)
-        else:
-            controls[name] = widgets.FloatSlider(min=low, max=high, step=(high - low) / 50, **common)
-    # An image that is replaced needs no capture of the cell's output, which headless execution does not always survive.
-    shown = widgets.Image(value=draw(**{name: control.value for name, control in controls.items()}).png, format="png")
-
-    def redraw(change: object) -> None:
-        shown.value = draw(**{name: control.value for name, control in controls.items()}).png
-
-    for control in controls.values():
-        control.observe(redraw, names="value")
-    return widgets.VBox([*controls.values(), shown])
+FIRST, ZEROTH, EXACT, OTHER = METHODS["first order"], METHODS["zeroth order"], BLACK, GREEN
 
 
 def _axes(count: int, width: float = 9.0, height: float = 3.2):
@@ -85,7 +36,7 @@ def _normal(count: int, size: int = 1, seed: int = 0) -> Tensor:
     return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
 
 
-@_picture
+@picture
 def spread(f: Objective, orders: Orders, *, theta: float = 1.0, sigma: float = 0.3, samples: int = 1000) -> Figure:
     """f with 40 samples around theta, and how far the single gradient samples of the estimators spread."""
     at, noise = torch.tensor([theta]), _normal(samples)
@@ -113,7 +64,7 @@ def smoothed(f: Objective, grid: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     return values @ weight, (values * w) @ weight / sigma
 
 
-@_picture
+@picture
 def along(f: Objective, orders: Orders, *, reach: float = 2.0, sigma: float = 0.5, samples: int = 1000) -> Figure:
     """f and its smoothed J for theta in [-reach, reach], and the mean of each estimator with two standard errors, beside the truth."""
     noise, grid, name = _normal(samples), torch.linspace(-reach, reach, 61), f.__name__.replace("_", " ")
@@ -151,7 +102,7 @@ def _plot_distances(axis: Axes, distances: Tensor, horizon: int) -> None:
     axis.legend(fontsize=8)
 
 
-@_picture
+@picture
 def against_horizon(
     functions: Mapping[str, Objective], orders: Orders, horizons: Iterable[int], *, actions: int = 1, sigma: float = 0.3,
     samples: int = 64, distances: Tensor | None = None,

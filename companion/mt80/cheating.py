@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from companion.reporting.colours import colours_of
+from companion.reporting.colours import ORANGE, PINK, SKY, VERMILION, colours_of
 from companion.reporting.style import WIDTH
 from companion.running.job import Job
 from companion.running.jobs import values_of
@@ -90,10 +90,10 @@ def cheating_table(seeds: int, workers: int, runs_dir: Path, tasks: Sequence[str
 
 PARTS = {
     "real": ("0.35", "what really follows"),
-    "reward": ("#E69F00", "error of 16 rewards"),
-    "dynamics": ("#D55E00", "of the dynamics over 16 steps"),
-    "beyond": ("#CC79A7", "of the model beyond 16 steps"),
-    "critics": ("#56B4E9", "of the critics"),
+    "reward": (ORANGE, "error of 16 rewards"),
+    "dynamics": (VERMILION, "of the dynamics over 16 steps"),
+    "beyond": (PINK, "of the model beyond 16 steps"),
+    "critics": (SKY, "of the critics"),
 }
 """Part of a promise -> its colour and name."""
 

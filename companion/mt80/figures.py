@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from companion.reporting.colours import METHODS, colours_of
+from companion.reporting.colours import GREEN, METHODS, ORANGE, VERMILION, colours_of
 from companion.reporting.drawings import whisker
 from companion.reporting.statistics import Aggregate, aggregate
 from companion.reporting.style import WIDTH
@@ -25,7 +25,7 @@ __all__ = [
     "online_curves",
 ]
 
-OURS, PLANNER = METHODS["PWM"], "#009E73"
+OURS, PLANNER = METHODS["PWM"], GREEN
 PUBLISHED = {"PWM, published": ("D", METHODS["PWM"]), "TD-MPC2, published": ("s", METHODS["TD-MPC2"])}
 
 
@@ -50,7 +50,7 @@ def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -
     left.scatter(
         table["score"],
         table["task"].map(y) + 0.14 * offsets,
-        color="#0072B2",
+        color=OURS,
         edgecolor="white",
         s=46,
         zorder=3,
@@ -61,7 +61,7 @@ def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -
     left.grid(axis="x", alpha=0.3)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     for i, (name, a) in enumerate(aggregates.items()):
-        right.bar(i, a.value, color="#0072B2" if name.startswith("PWM") else "0.6", width=0.6)
+        right.bar(i, a.value, color=OURS if name.startswith("PWM") else "0.6", width=0.6)
         whisker(right, i, a.value, a.low, a.high)
     right.set_xticks(range(len(aggregates)), [name.replace(" ", "\n") for name in aggregates], fontsize=8)
     resampled = next(iter(aggregates.values())).resampled
@@ -175,7 +175,7 @@ def fine_tuning_curves(curves: pd.DataFrame, results: pd.DataFrame) -> Figure:
     return figure
 
 
-_STARTS = {"anew": ("policy and critics start anew", OURS), "extracted": ("start as extracted", "#d55e00")}
+_STARTS = {"anew": ("policy and critics start anew", OURS), "extracted": ("start as extracted", VERMILION)}
 
 
 def online_curves(table: pd.DataFrame) -> Figure:
@@ -186,7 +186,7 @@ def online_curves(table: pd.DataFrame) -> Figure:
     tasks, models = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["model"]))
     figure, axes = plt.subplots(1, len(tasks), figsize=(4.3 * len(tasks), 3.1), layout="constrained", squeeze=False, sharey=True)
     for ax, task in zip(axes[0], tasks, strict=True):
-        for model, colour in zip(models, sns.color_palette("colorblind", len(models)), strict=True):
+        for model, colour in zip(models, colours_of(models).values(), strict=True):
             part = table[(table["task"] == task) & (table["model"] == model)]
             for _, seed in part.groupby("train_seed"):
                 ax.plot(seed["episodes"], seed["mean_return"], color=colour, lw=0.8, alpha=0.5)
@@ -207,8 +207,8 @@ def offline_cartpole_scores(table: pd.DataFrame, data: pd.DataFrame) -> Figure:
     settings = list(dict.fromkeys(table["setting"]))
     for i, setting in enumerate(settings):
         part = table[table["setting"] == setting]
-        right.scatter([i - 0.1] * len(part), part["mean_return"], color="#0072B2", s=30, label="last" if i == 0 else None)
-        right.scatter([i + 0.1] * len(part), 10 * part["best_score"], color="#E69F00", s=30, label="best" if i == 0 else None)
+        right.scatter([i - 0.1] * len(part), part["mean_return"], color=OURS, s=30, label="last" if i == 0 else None)
+        right.scatter([i + 0.1] * len(part), 10 * part["best_score"], color=ORANGE, s=30, label="best" if i == 0 else None)
     right.set_xticks(range(len(settings)), [s.replace(", ", "\n") for s in settings])
     right.set(title="policies, one dot a seed", xlim=(-0.5, len(settings) - 0.5))
     right.legend(fontsize=8, loc="lower right")

@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
+from companion.reporting.colours import METHODS
 from companion.reporting.style import WIDTH
 from pwmlib.data.store import record
 from pwmlib.evaluation.scores import EVALUATION_SEED
@@ -117,7 +118,7 @@ def strips(watched: Sequence[Watched], *, shown: int = 7) -> Figure:
         left.title.set_fontsize(8)
         for i, line in enumerate(w.imagined):
             steps = np.arange(i * len(line), (i + 1) * len(line))
-            right.plot(steps, line, color="#0072B2", lw=1.0, label="imagined, 16 steps from a real state" if i == 0 else None)
+            right.plot(steps, line, color=METHODS["PWM"], lw=1.0, label="imagined, 16 steps from a real state" if i == 0 else None)
         right.plot(w.rewards, color="black", lw=0.8, label="real")
         right.set(xlim=(0, len(w.rewards)), ylabel="reward")
         right.tick_params(labelsize=7)

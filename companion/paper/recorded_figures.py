@@ -19,6 +19,7 @@ from companion.double_pendulum.figures import disturbance_growth, gradient_curve
 from companion.mt80 import figures as mt80
 from companion.mt80.cheating import promises_figure
 from companion.perfect_model import perfect_model_curves
+from companion.reporting.colours import BLUE, METHODS, SKY
 from companion.reporting.published import published_aggregates, published_scores, published_table
 from companion.reporting.statistics import multitask_aggregates
 from companion.reporting.style import WIDTH, save_figure, use_style
@@ -52,12 +53,12 @@ def simulator_overview(shac: pd.DataFrame, speed: pd.DataFrame) -> Figure:
         axes.set_title(f"{name}\nobservation {env.obs_dim}, action {env.action_dim}", fontsize=8)
     left, right = bottom.subplots(1, 2)
     for _, curve in shac.groupby("seed"):
-        left.plot(curve["cpu_seconds"], curve["return"], marker="o", markersize=3, color="#0072B2", alpha=0.6)
+        left.plot(curve["cpu_seconds"], curve["return"], marker="o", markersize=3, color=METHODS["SHAC"], alpha=0.6)
     title = f"SHAC on Hopper, {shac['seed'].nunique()} seeds"
     left.set(xlabel="seconds on one core", ylabel="return of one episode", title=title, ylim=(0, None))
     parts = speed.assign(backward=speed["t_mlp"] - speed["forward_t_mlp"])
-    right.barh(parts["env"], parts["forward_t_mlp"], color="#56B4E9", label="forward")
-    right.barh(parts["env"], parts["backward"], left=parts["forward_t_mlp"], color="#0072B2", label="backward")
+    right.barh(parts["env"], parts["forward_t_mlp"], color=SKY, label="forward")
+    right.barh(parts["env"], parts["backward"], left=parts["forward_t_mlp"], color=BLUE, label="backward")
     right.axvline(1.0, color="0.3", linewidth=1, linestyle="--")
     right.text(1.1, 0, "one 64x256 MLP\nforward + backward", fontsize=8, va="center")
     right.set(xlabel="cost of one control step, 64 environments, one thread [t_mlp]", title="Whole environment step")

@@ -10,18 +10,11 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from companion.reporting.claim import VERDICTS
+from companion.reporting.colours import GREY, VERDICT_COLOURS
 from companion.reporting.markdown import markdown_table
 
 __all__ = ["badges", "claims_page", "in_words", "matching", "styled", "verdict_bars", "verdict_counts"]
 
-COLOURS = {
-    "holds": "#0072B2",
-    "holds at smaller scale": "#56B4E9",
-    "contradicts": "#D55E00",
-    "not shown at this size": "#E69F00",
-    "cannot be checked": "#BBBBBB",
-}
-"""Colours of the verdicts (Okabe-Ito): blue where the paper is confirmed, red where it is contradicted, orange where nothing is decided."""
 OURS, FILES = "our runs say", "released files say"
 COUNTED = {"holds": "hold", "contradicts": "contradicted", "not shown": "not shown"}
 """Beginning of a verdict -> how its claims are counted."""
@@ -75,7 +68,7 @@ def styled(words: pd.DataFrame) -> Styler:
     """The rows with their verdicts coloured. words: of `in_words`."""
 
     def colour(verdict: str) -> str:
-        return f"background-color: {COLOURS[verdict]}55" if verdict in COLOURS else ""
+        return f"background-color: {VERDICT_COLOURS[verdict]}55" if verdict in VERDICT_COLOURS else ""
 
     return words.style.map(colour, subset=[FILES, OURS]).set_properties(**{"text-align": "left"}).hide(axis="index")
 
@@ -90,7 +83,7 @@ def verdict_bars(table: pd.DataFrame) -> Figure:
         counts = pd.crosstab(table.loc[verdicts.index, "section"], verdicts).reindex(index=sections, columns=VERDICTS, fill_value=0)
         left = pd.Series(0, sections)
         for verdict in VERDICTS:
-            bars = ax.barh(sections, counts[verdict], left=left, color=COLOURS[verdict], label=verdict)
+            bars = ax.barh(sections, counts[verdict], left=left, color=VERDICT_COLOURS[verdict], label=verdict)
             ax.bar_label(bars, [str(n) if n else "" for n in counts[verdict]], label_type="center", fontsize=8)
             left += counts[verdict]
         ax.set(title=f"{title} ({len(verdicts)} of {len(table)} claims)", xlabel="claims")
@@ -125,10 +118,10 @@ def badges(table: pd.DataFrame) -> dict[str, str]:
 
 def _badge(parts: list[str]) -> str:
     """Text on coloured fields: each count in its verdict's colour, grey where nothing was run."""
-    of_words = {word: next(c for verdict, c in COLOURS.items() if verdict.startswith(start)) for start, word in COUNTED.items()}
+    of_words = {word: next(c for verdict, c in VERDICT_COLOURS.items() if verdict.startswith(start)) for start, word in COUNTED.items()}
     left, fields = 0.0, []
     for text in parts:
-        colour = of_words.get(text.partition(" ")[2], "#777777")
+        colour = of_words.get(text.partition(" ")[2], GREY)
         width = round(6.3 * len(text) + 12)  # px: about what fonts that are usual for badges take at 11 px
         fields += [
             f'<rect x="{left:g}" width="{width}" height="20" fill="{colour}"/>',

@@ -4,26 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["METHODS", "OTHERS", "colours_of"]
+__all__ = ["METHODS", "OTHERS", "VERDICT_COLOURS", "colours_of"]
+
+BLUE, SKY, GREEN, ORANGE, VERMILION = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00"
+PINK, INDIGO, YELLOW, GREY, BLACK = "#CC79A7", "#332288", "#F0E442", "#888888", "#000000"
 
 METHODS = {
-    "PWM": "#0072B2",
-    "PWM, SHAC replay": "#0072B2",
-    "PWM, from scratch, state-space model": "#56B4E9",
-    "PWM, frozen models": "#332288",
-    "PWM, from scratch": "#888888",
-    "SHAC": "#009E73",
-    "TD-MPC2": "#E69F00",
-    "PPO": "#CC79A7",
-    "SAC": "#D55E00",
-    "ReLU": "#D55E00",
-    "LayerNorm + Mish": "#0072B2",
-    "LayerNorm + Mish + SimNorm": "#009E73",
-    "world model of H = 3": "#E69F00",
-    "world model of H = 16": "#0072B2",
+    "PWM": BLUE,
+    "PWM, SHAC replay": BLUE,
+    "PWM, from scratch, state-space model": SKY,
+    "PWM, frozen models": INDIGO,
+    "PWM, from scratch": GREY,
+    "SHAC": GREEN,
+    "TD-MPC2": ORANGE,
+    "PPO": PINK,
+    "SAC": VERMILION,
+    "ReLU": VERMILION,
+    "LayerNorm + Mish": BLUE,
+    "LayerNorm + Mish + SimNorm": GREEN,
+    "SimNorm": GREEN,
+    "true J": BLACK,
+    "model, H = 3": ORANGE,
+    "world model of H = 3": ORANGE,
+    "model, H = 16": BLUE,
+    "world model of H = 16": BLUE,
+    "true": BLACK,
+    "true, zeroth order": GREY,
+    "first order": BLUE,
+    "zeroth order": VERMILION,
 }
-"""Learners, and kinds of world model (as in Fig. 2)."""
-OTHERS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#332288", "#888888", "#F0E442")
+"""Learners, kinds of world model (as in Fig. 2 and 3), and estimators."""
+VERDICT_COLOURS = {
+    "holds": BLUE,
+    "holds at smaller scale": SKY,
+    "contradicts": VERMILION,
+    "not shown at this size": ORANGE,
+    "cannot be checked": "#BBBBBB",
+}
+"""Blue where the paper is confirmed, red where it is contradicted, orange where nothing is decided."""
+OTHERS = (BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, INDIGO, GREY, YELLOW)
 
 
 def colours_of(labels: Iterable[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from companion.reporting.colours import VERMILION
 from companion.running.stamp import environment_stamp
 from pwmlib.data.checkpoints import write_atomic
 
@@ -50,7 +51,7 @@ def save_figure(
     folder.mkdir(parents=True, exist_ok=True)
     if changed:
         told = ", ".join(f"{key} = {value}" for key, value in changed.items())
-        figure.text(0.5, 1.0, textwrap.fill(f"changed: {told}", 110), ha="center", va="bottom", fontsize=8, color="#CC3311")
+        figure.text(0.5, 1.0, textwrap.fill(f"changed: {told}", 110), ha="center", va="bottom", fontsize=8, color=VERMILION)
         slug = re.sub(r"[^\w.-]+", "-", told).strip("-")
         name = f"{name}--{slug if len(slug) <= 80 else slug[:60] + hashlib.sha256(slug.encode()).hexdigest()[:8]}"
     stamp = environment_stamp()

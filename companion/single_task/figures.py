@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from companion.reporting.colours import colours_of
+from companion.reporting.colours import METHODS, colours_of
 from companion.reporting.statistics import aggregate, performance_profile
 from pwmlib.sim.env import DifferentiableEnv
 from pwmlib.sim.render import render_frames
@@ -56,8 +56,8 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
             if x == "env_steps":  # a learner without steps of its own has no curve against them
                 part = part[part.groupby("algorithm")[x].transform("nunique") > 1].assign(env_steps=lambda table: table["env_steps"] / 1e6)
             sns.lineplot(
-                part, x=x, y=y, hue="algorithm", hue_order=present, palette=_COLOURS, estimator=iqm, errorbar=("ci", 95), seed=0, ax=ax,
-                legend=ax is axes[0, 1],
+                part, x=x, y=y, hue="algorithm", hue_order=present, palette=_COLOURS, estimator=iqm, errorbar=("ci", 95), n_boot=200,
+                seed=0, ax=ax, legend=ax is axes[0, 1],
             )  # fmt: skip
             if x == "env_steps":
                 _logarithmic(ax)
@@ -65,7 +65,7 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
             ax.grid(alpha=0.3)
             level = published.query("algorithm == 'pwm' and task == @task")["final_iqm"]
             if y == "mean_return" and len(level) and np.isfinite(level.iloc[0]):
-                ax.axhline(level.iloc[0], color="0.5", ls=":", lw=1, label="PWM, published")
+                ax.axhline(level.iloc[0], color=METHODS["PWM"], ls=":", lw=1, label="PWM, published")
         row[1].sharey(row[0])
         if learned:
             row[2].set_ylim(-0.3, 1.02)
@@ -101,7 +101,7 @@ def training_curves(curves: pd.DataFrame) -> Figure:
         part = shown[shown["task"] == task]
         own = part.groupby("algorithm")["env_steps"].transform("nunique") > 1  # else it takes no steps of its own
         evaluated = part[part["policy"] == kinds["mean_return"]]
-        sns.lineplot(evaluated, x="gradient_steps", **common, errorbar=("ci", 95), seed=0, ax=row[0], legend=False)
+        sns.lineplot(evaluated, x="gradient_steps", **common, errorbar=("ci", 95), n_boot=200, seed=0, ax=row[0], legend=False)
         sns.lineplot(part[own], x="env_steps", style="policy", style_order=list(kinds.values()), **common, errorbar=None, ax=row[1])
         row[0].set(xlabel="gradient steps, all networks, thousands", ylabel=f"{task}\nreturn")
         row[1].set(xlabel="environment steps, millions")

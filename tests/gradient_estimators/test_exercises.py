@@ -1,10 +1,14 @@
 """The checks of notebook 05 with right answers and with the wrong ones that people write."""
 
+import ast
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from companion.gradient_estimators import exercises as ex
+from companion.running.paths import PROJECT
 
 
 def first(f, theta, noise, sigma):
@@ -141,3 +145,20 @@ def test_zeros_are_called_zero(name):
 def test_typical_mistakes_are_named(name, answer, words):
     verdict = getattr(ex, f"check_{name}")(answer)
     assert not verdict.right and words in verdict.message, verdict
+
+
+def test_the_notebook_of_solutions_has_a_right_answer_to_each():
+    notebook = json.loads((PROJECT / "notebooks" / "solutions" / "05_gradient_estimators.ipynb").read_text())
+    code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    assert all(c["outputs"] == [] and c["execution_count"] is None for c in code)
+    names, checked = {}, []
+    for cell in code:
+        for part in ast.parse("".join(cell["source"])).body:
+            text = ast.unparse(part)
+            if text.startswith("exercises.check_"):
+                verdict = eval(text, names)
+                assert verdict.right, (text, verdict)
+                checked.append(text.removeprefix("exercises.check_").split("(")[0])
+            else:
+                exec(text, names)
+    assert sorted(checked) == sorted(RIGHT)

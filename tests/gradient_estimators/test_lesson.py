@@ -9,6 +9,7 @@ import torch
 from test_cells import cells, run
 
 from companion.gradient_estimators import pictures as lesson
+from companion.reporting.sliders import slider
 from pwmlib.estimators import objective_gradients
 from pwmlib.sim.closed_form.ball_wall import BallWall
 
@@ -53,14 +54,14 @@ def test_an_edited_cell_draws_another_picture(sources):
 
 
 def test_moving_a_slider_draws_another_picture(found):
-    box = lesson.slider(found["draw_step"], sigma=(0.05, 1.5, 0.5), samples=(50, 5000, 1000))
+    box = slider(found["draw_step"], sigma=(0.05, 1.5, 0.5), samples=(50, 5000, 1000))
     sigma, samples, image = box.children
     before = image.value
     assert before == found["draw_step"](sigma=0.5, samples=1000).png and type(samples).__name__ == "IntSlider"
     sigma.value = 1.1
     assert image.value != before and image.value == found["draw_step"](sigma=sigma.value, samples=1000).png
     draw = lambda sigma: lesson.spread(found["bowl"], found["orders"], sigma=sigma)  # noqa: E731
-    assert type(lesson.slider(draw, sigma=(0.02, 2.0, 0.3)).children[0]).__name__ == "FloatLogSlider"
+    assert type(slider(draw, sigma=(0.02, 2.0, 0.3)).children[0]).__name__ == "FloatLogSlider"
 
 
 def test_pictures_are_png_and_leave_no_open_figure(found):

@@ -1,6 +1,7 @@
 """The cells that show the method compute what the library computes, and whoever edits them sees another result."""
 
 import json
+import math
 import re
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from companion.ball_wall import figures as ball_wall_figures
 from companion.ball_wall.surrogates import Descent, descend
 from companion.running.paths import PROJECT
 from pwmlib.estimators import first_order, gradient_statistics, zeroth_order
@@ -105,17 +107,25 @@ def test_an_edited_cell_of_03_gives_another_result(edit):
     assert results[0] == results[1] != results[2]
 
 
-def test_the_descent_in_the_cell_is_that_of_the_library_and_follows_an_edit():
+def test_the_descent_in_the_cell_is_that_of_the_library_and_its_sliders_move_it():
     world, sources = BallWall(), cells("00")
-    names = {"world": world, "params": SimpleNamespace(start=-2.0, lr=0.01), "numbers": SimpleNamespace(steps=40)}
-    found = run(sources, "fit", "descent", names=dict(names))
+    names = {
+        "world": world, "params": SimpleNamespace(start=-math.pi, lr=0.01), "numbers": SimpleNamespace(steps=400),
+        "ball_wall_figures": ball_wall_figures,
+    }  # fmt: skip
+    found = run(sources, "fit", "descent", "picture", "live", names=names)
     for name, objective in (("true J", world.objective), ("model", found["model"])):
-        expected = descend(objective, Descent(start=-2.0, steps=40, lr=0.01), 1)[:, 0]
+        expected = descend(objective, Descent(start=-math.pi, steps=400, lr=0.01), 1)[:, 0]
         torch.testing.assert_close(torch.tensor(found["paths"][name]), expected, rtol=1e-5, atol=1e-6)
-    edited = run(sources, "fit", "descent", "picture", names=dict(names), descent={"momentum = {}, 0.0": "momentum = {}, 0.9"})
-    expected = descend(edited["model"], Descent(start=-2.0, steps=40, lr=0.01, momentum=0.9), 1)[-1, 0]
-    assert edited["paths"]["model"][-1] == pytest.approx(float(expected), rel=1e-4)
-    assert abs(edited["paths"]["model"][-1] - found["paths"]["model"][-1]) > 1e-3
+
+    def crosses(objective, momentum, step):
+        return bool(world.objective(torch.tensor(found["descend"](objective, step, momentum)[-1])) < -world.wall)
+
+    # What the cell above the sliders says of them.
+    assert [crosses(found["model"], m, s) for m, s in ((0.0, 0.01), (0.9, 0.003), (0.9, 0.01))] == [False, True, False]
+    assert not any(crosses(world.objective, m, 0.003) for m in (0.0, 0.9, 0.95))
+    pictures = [found["live"](5.0, height, momentum, 0.01).png for height, momentum in ((0.0, 0.0), (0.0, 0.9), (1.0, 0.9))]
+    assert len(set(pictures)) == 3 and found["fitted"](world) is found["fitted"](world)
 
 
 class Linear(torch.nn.Module):

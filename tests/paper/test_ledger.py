@@ -15,10 +15,11 @@ from scipy import stats
 from companion import record as recorded
 from companion.ablations.questions import ABLATIONS
 from companion.paper.ledger import BADGES, CLAIMS, LEDGER, PAGE, ledger_table
-from companion.paper.views import COLOURS, badges, claims_page, verdict_counts
+from companion.paper.views import badges, claims_page, verdict_counts
 from companion.reporting import published
 from companion.reporting.cells import Cell, StatisticError, computed, iqm_cell, iqm_gain, iqm_ratio
 from companion.reporting.claim import VERDICTS, Claim, ClaimError, read_claims
+from companion.reporting.colours import VERDICT_COLOURS
 from companion.reporting.markdown import markdown_table
 from companion.running import results
 from companion.running.paths import PROJECT
@@ -61,7 +62,7 @@ def test_badges_count_what_our_runs_say():
     ours = table[(table["basis"] == "ours") & table["section"].str.startswith("Sec. 3.1")]["verdict"]
     for verdict, word in (("holds", "hold"), ("contradicts", "contradicted"), ("not shown at this size", "not shown")):
         fields = re.findall(f'fill="(#[0-9A-F]+)"/><text [^>]*>{ours.str.startswith(verdict).sum()} {word}<', pictures["3.1.svg"])
-        assert fields == [COLOURS[verdict]], "a word and a colour of its own for each"
+        assert fields == [VERDICT_COLOURS[verdict]], "a word and a colour of its own for each"
 
 
 def test_the_readme_counts_the_verdicts():

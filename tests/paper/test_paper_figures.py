@@ -1,11 +1,13 @@
 """Every figure of the paper from every source, drawn from the tables it names or a panel that says why not; the ledger's views."""
 
 import json
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex, to_rgba_array
 
 from companion.ball_wall.parameters import BallWallParameters
 from companion.paper.figures import PAPER_FIGURES, paper_figure
@@ -37,6 +39,20 @@ def words_of(figure):
     return " ".join(text.get_text() for text in figure.findobj(plt.Text))
 
 
+def coloured(figure):
+    """(name, colour) of what stands for a method: its artists with a label, and its entries in legends."""
+    for artist in figure.findobj(lambda a: hasattr(a, "get_label") and not isinstance(a, plt.Axes)):
+        name = re.sub(r" \(\d+\)$", "", str(artist.get_label()).replace("\n", " ")).removesuffix(", published")
+        if name not in METHODS:
+            continue
+        for ask in ("get_color", "get_edgecolor"):
+            if hasattr(artist, ask):
+                found = to_rgba_array(getattr(artist, ask)())
+                shades = {to_hex(c).upper() for c in found if to_hex(c) != "#ffffff"}
+                yield from ((name, shade) for shade in shades)
+                break
+
+
 def test_every_figure_that_the_project_promises():
     wanted = {"2", "3", "5", "6", "7a", "7b", "8a", "8b", "9", "10", "11", "13", "14", "15", "16", "17", "18", "19"}
     assert set(PAPER_FIGURES) == wanted
@@ -52,6 +68,8 @@ def test_each_figure_is_drawn_or_says_why_not(number, source):
     else:
         assert drawn.paths and all(path.is_file() for path in drawn.paths)
         assert any(ax.lines or ax.patches or ax.collections for ax in drawn.figure.axes)
+    for name, colour in coloured(drawn.figure):
+        assert colour == METHODS[name], f"{name} is drawn in {colour}"
 
 
 def test_without_the_released_files_each_figure_says_how_to_get_them():

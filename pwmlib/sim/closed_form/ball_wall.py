@@ -55,6 +55,12 @@ class BallWall:
         y = self.speed * torch.sin(theta) * contact - 0.5 * self.gravity * contact.square()
         return (y >= self.height) | (contact > self.time)
 
+    def flight(self, theta: Tensor, points: int = 100) -> tuple[Tensor, Tensor]:
+        """Follow one throw until the wall stops it, or until T: its places (x, y) [m], each [points]; theta: a scalar."""
+        t = torch.linspace(0, 1, points, dtype=theta.dtype) * (self.time if self.clears(theta) else self.contact(theta))
+        x = self.speed * torch.cos(theta) * t + 0.5 * self.acceleration * t.square()
+        return x, self.speed * torch.sin(theta) * t - 0.5 * self.gravity * t.square()
+
     def objective(self, theta: Tensor) -> Tensor:
         """Compute J(theta) [m], any shape; it is differentiable almost everywhere, with jumps."""
         free = self.speed * torch.cos(theta) * self.time + 0.5 * self.acceleration * self.time**2
