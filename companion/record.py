@@ -9,6 +9,7 @@ python -m companion.record fine_tuning       the shipped world model fine-tuned 
 python -m companion.record cheating          what the shipped world model promises on 8 hard tasks, and which part of it is wrong, 2 seeds
 python -m companion.record hopper_shac       SHAC on Hopper at laptop scale, 5 seeds; likewise hopper_pwm, ant_shac, ...
 python -m companion.record ablation_batch    a question of notebook 04 at laptop scale, 2 or 3 seeds; likewise ablation_stiffness, ...
+python -m companion.record anchored          MetaWorld policies held near the data's good actions, shipped world model, 1 seed
 python -m companion.record extraction        Fig. 8b on two tasks of dm_control, 3 seeds
 python -m companion.record figures           draw them, and the table of notebook 03 at scale quick
 python -m companion.record policies          figures/policies.gif: shipped policies of tasks that were learned, filmed
@@ -31,6 +32,7 @@ import pandas as pd
 from companion.ablations.extraction import ABLATION_SCALES, ExtractionStudy
 from companion.ablations.questions import ABLATIONS, ablation_experiments, run_ablation
 from companion.ball_wall import study as ball_wall_study
+from companion.mt80.anchored import Anchor
 from companion.mt80.cheating import cheating_table
 from companion.mt80.fine_tuning import FineTuning
 from companion.mt80.jobs import gate_job, policy_job
@@ -47,7 +49,7 @@ from companion.single_task.runner import Algorithm, SingleTaskSettings
 from companion.single_task.scales import settings_for
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.sim.closed_form.ball_wall import BallWall
-from pwmlib.tasks import task
+from pwmlib.tasks import MT80, task
 
 from .perfect_model import SETTINGS, gradient_reach, run_setting
 
@@ -123,6 +125,14 @@ def cheating(workers: int, runs_dir: Path, seeds: int = 2) -> Tables:
     return {"cheating": cheating_table(seeds, workers, runs_dir)}
 
 
+def anchored(workers: int, runs_dir: Path, seeds: int = 1) -> Tables:
+    """Policies of the shipped world model that are held near the data's good actions, on MetaWorld; episodes are generated first."""
+    scale, tasks = replace(MULTITASK_SCALES["laptop"], anchor=Anchor()), tuple(t for t in MT80 if t.suite == "metaworld")
+    folders, shipped = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}, Artefacts(SHIPPED)
+    experiment = MultitaskExperiment(tasks, scale, seeds, **folders, device="cpu", workers=workers, shipped=shipped)
+    return {"anchored": experiment.extract_policies().merge(experiment.data()[["task", "data_p50", "data_p90", "data_success"]], on="task")}
+
+
 SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
     "hopper": {"shac": 5, "pwm": 5, "pwm_state_space": 5, "pwm_offline": 5},
     "ant": {"shac": 3},
@@ -176,6 +186,7 @@ EXPERIMENTS: dict[str, tuple[str, Callable[[int, Path], Tables]]] = {
     "fine_tuning": ("mt80", partial(fine_tuning, "fine_tuning", "anew")),
     "fine_tuning_extracted": ("mt80", partial(fine_tuning, "fine_tuning_extracted", "extracted")),
     "cheating": ("mt80", cheating),
+    "anchored": ("mt80", anchored),
     "extraction": ("ablations", extraction),
     **{f"{robot}_{name}": ("single_task", partial(single_task, robot, name)) for robot in SINGLE_TASK for name in get_args(Algorithm)},
     **{f"ablation_{name}": ("ablations", partial(ablation, name)) for name in ABLATIONS},
@@ -187,7 +198,10 @@ def main() -> None:
     """Run one experiment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "experiment", metavar="experiment", choices=[*EXPERIMENTS, "figures", "policies", "tables"], help="one of those above"
+        "experiment",
+        metavar="experiment",
+        choices=[*EXPERIMENTS, "figures", "policies", "tables"],
+        help="one of those above",
     )
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--runs-dir", default="runs/recorded")

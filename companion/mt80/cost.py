@@ -20,10 +20,11 @@ COST = {
     "metaworld_data_s": 0.1,
     "model_update_ms": 88.0,
     "joint_times": 3.7,
+    "imitation_ms": 5.0,
 }
 """CPU time of one policy update (batch 64, H = 16, latent 128), of one evaluated, planned or generated episode (planners included), and of
 one world-model update (0.6M weights, batch 256, H = 16, bfloat16 products), measured at scale laptop; one core of a Xeon. joint_times: of
-that update in float32, jointly with TD-MPC2's Q-functions and prior."""
+that update in float32, jointly with TD-MPC2's Q-functions and prior. imitation_ms: of an update of imitation, batch 512 (AMD EPYC)."""
 
 
 def policy_update_s(config: PWMConfig, latent_dim: int) -> float:
@@ -56,12 +57,13 @@ def cost_line(experiment: ExperimentRuns) -> str:
         return times * training.updates * model_update_s(training, latent) / 60
 
     update_s, measured = policy_update_s(c, latent), ""
+    imitation_s = scale.anchor.imitation * COST["imitation_ms"] / 1000 if scale.anchor else 0.0
     if e.published:
         update_s = e.published.update_s(c)
         measured = f" ({update_s:.2g} s an update of a policy, measured now in the published model on one thread)"
     checks = -(-c.updates // scale.evaluate_every)
     seconds = sum(
-        e.train_seeds * (c.updates * update_s + checks * scale.eval_episodes * COST[f"{t.suite}_episode_s"])
+        e.train_seeds * (imitation_s + c.updates * update_s + checks * scale.eval_episodes * COST[f"{t.suite}_episode_s"])
         + scale.planner_episodes * COST[f"{t.suite}_planning_s"]
         for t in e.tasks
     )
@@ -72,7 +74,7 @@ def cost_line(experiment: ExperimentRuns) -> str:
         learning = sum(agent_s(agents.agent.online(scale.model, agents.policy), latent, t.suite) for t in e.tasks) / 60 / workers
         more = agents.rounds * (learning + model_minutes(agents.training))
         todo = f"agents of all tasks and a world model from their replays, {agents.rounds} times, about {more:.0f} min; {todo}"
-    if (e.shipped and not agents) or e.chunks:
+    if (e.shipped and not agents and not scale.anchor) or e.chunks:
         return f"To do at most: {todo} on {e.workers} processes."
     plan, rounds = scale.data, scale.collection
     episodes = {"dm_control": sum(plan.dm_control.values()), "metaworld": sum(plan.metaworld.values())}

@@ -23,6 +23,7 @@ from pwmlib.optimizer.pwm import StartStates
 from pwmlib.settings import Count, settings
 from pwmlib.tasks import Task
 
+from .anchored import Shown, shown
 from .published_model import PublishedModel
 from .scales import AgentsPlan, CollectionPlan, MultitaskScale, joint_training
 from .shipped_model import Artefacts
@@ -111,6 +112,8 @@ class ExperimentRuns:
             "eval_episodes": scale.eval_episodes,
             "evaluate_every": scale.evaluate_every,
         }
+        if scale.anchor:
+            params |= {"anchor": scale.anchor, "shown": self.store(t).fingerprint()}
         return Run(self.runs_dir, "policy", f"{t.name}-seed{seed}", params)
 
     def starts(self, index: int, view: FrozenWorldModel) -> StartStates:
@@ -127,6 +130,11 @@ class ExperimentRuns:
                 return view.encode(obs.to(view.model.obs_mean.device))
 
         return draw
+
+    def shown(self, index: int) -> Shown:
+        """What an anchored policy is held to: the steps of a task's episodes."""
+        t = self.tasks[index]
+        return shown(self.store(t).arrays(), t.obs_dim, self.scale.anchor.sharpness)
 
     def start_observations(self) -> Callable[[int, int, np.random.Generator], torch.Tensor]:
         """(index of a task, batch, rng) -> observations of random replay states, padded to [batch, obs_dim] of the world model."""

@@ -22,6 +22,7 @@ from pwmlib.optimizer.stacked import Member, StackedPolicies
 from pwmlib.tasks import Task, make
 from pwmlib.tasks import task as find_task
 
+from .anchored import AnchoredPWM
 from .experiment import ExperimentRuns
 from .one_task import one_task
 from .scales import AgentsPlan
@@ -142,10 +143,11 @@ def policy_job(experiment: ExperimentRuns, index: int, seed: int) -> dict[str, A
             precision=scale.policy.precision,
             reward_symexp=scale.policy.reward_symexp,
         )
-        starts = experiment.starts(index, view)
         envs = [make(t) for _ in range(scale.eval_episodes)]
-
-        learner = PWM(view, starts, scale.policy, seed=seed, device=device)
+        if scale.anchor:
+            learner = AnchoredPWM(view, scale.policy, scale.anchor, experiment.shown(index), seed=seed, device=device)
+        else:
+            learner = PWM(view, experiment.starts(index, view), scale.policy, seed=seed, device=device)
 
         def evaluate(step: int) -> dict[str, Any]:
             evaluation, episodes = evaluate_policy(envs, learner.actor, view)

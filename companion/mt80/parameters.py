@@ -19,6 +19,7 @@ from pwmlib.settings import SettingError
 from pwmlib.tasks import STRATIFIED, Task, select_tasks
 from pwmlib.tasks.video import RendererMissingError
 
+from .anchored import Anchor
 from .fine_tuning import FineTuning
 from .one_task import divisible
 from .peers import Comparison, MultitaskPeers
@@ -63,6 +64,9 @@ class MultitaskParameters(Common):
     )
     fine_tune: Names = Field([], description="names of tasks on which policies learn online at the end; empty means the scale's choice")
     watch: Names = Field([], description="names of tasks whose first policies are shown at work; empty means the first four of the run")
+    policies: Literal["paper", "anchored"] = Field(
+        "paper", description="those of the paper, or anchored: held near the data's good actions, an option of ours"
+    )
     compared_tasks: int = Field(12, ge=1, le=80, description="how many of the tasks, in the stratified order, are compared")
 
     @field_validator("task_names", "fine_tune", "watch")
@@ -160,6 +164,8 @@ class MultitaskParameters(Common):
             scale = replace(
                 scale, policy=PWMConfig.variant(self.variant), collection=None, agents=None, planner_episodes=0, evaluate_every=500
             )
+        if self.policies == "anchored":
+            scale = replace(scale, anchor=Anchor())
         scale = override(scale, self.overrides)
         if scale.pretraining == "tdmpc2":
             joint_training(scale.training, scale.tdmpc2)

@@ -20,6 +20,8 @@ from pwmlib.optimizer.pwm import PWMConfig
 from pwmlib.settings import Count, SettingError, Whole, settings
 from pwmlib.tasks import MT30
 
+from .anchored import Anchor
+
 __all__ = [
     "FINE_TUNED",
     "MULTITASK_SCALES",
@@ -135,6 +137,8 @@ class MultitaskScale:
     planner: PlannerConfig = PlannerConfig()
     collection: CollectionPlan | None = None
     agents: AgentsPlan | None = field(default=None, metadata={"later": True})
+    anchor: Anchor | None = field(default=None, metadata={"later": True})
+    """Policies that are held near the data's good actions; None is the paper."""
     fine_tuning: FineTuningPlan = FineTuningPlan()
     one_policy: PWMConfig = PWMConfig()
     """The policy for all tasks (Fig. 18)."""

@@ -153,6 +153,8 @@ class MultitaskExperiment(ExperimentRuns):
         only: indices of the tasks that get policies; by default all.
         """
         self.train_world_model()
+        if self.scale.anchor and self.as_shipped:
+            self.generate()
         each = [(i, seed) for i in (range(len(self.tasks)) if only is None else only) for seed in range(self.train_seeds)]
         note_plan(self.runs_dir, "policies", [self.policy_run(i, seed) for i, seed in each])
         if self._together:
@@ -166,7 +168,7 @@ class MultitaskExperiment(ExperimentRuns):
     @property
     def _together(self) -> bool:
         """Whether policies are extracted together."""
-        return self.stacked or (self.stacked is None and resolve_device(self.device).type == "cuda")
+        return not self.scale.anchor and (self.stacked or (self.stacked is None and resolve_device(self.device).type == "cuda"))
 
     def watch(self, index: int, seed: int = 0) -> Watched:
         """Film a task's policy in the real task, once `extract_policies` has extracted those of all tasks.

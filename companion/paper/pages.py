@@ -100,7 +100,7 @@ def write_page(notebook: Path, folder: Path) -> Path:
 def _from_here(text: str) -> str:
     """Links as they must be in docs/pages: those of a notebook start in notebooks/."""
     text = re.sub(r"\]\(\.\./(?!docs/)", "](../../", text)
-    text = text.replace("](../docs/", "](../")
+    text = text.replace("](../docs/", "](../").replace("](solutions/", "](../../notebooks/solutions/")
     return re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](\1.md", text)
 
 

@@ -93,6 +93,7 @@ DRAWN: dict[str, Recorded] = {
         lambda anew, extracted, results: mt80.fine_tuning_curves(pd.concat([anew, extracted]), results),
     ),
     "multitask_cheating": Recorded("none: which error the policies of Fig. 15 follow", ["cheating"], promises_figure),
+    "multitask_anchored": Recorded("none: Fig. 15 with policies held near the data", ["anchored", "multitask_80"], mt80.anchored_returns),
     "online": Recorded("none: App. C.4 on single tasks", ["online"], mt80.online_curves),
     "fig06_multitask_80_tasks": Recorded(
         "Fig. 6, left", ["multitask_80"], lambda t: mt80.aggregate_bars(multitask_aggregates(t), published_aggregates())

@@ -45,7 +45,7 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
     panels = [
         ("env_steps", "mean_return", "environment steps, millions", "return"),
         ("minutes", "mean_return", "CPU-minutes of training", "return"),
-        ("minutes", "gradient_cosine", "CPU-minutes of training", "cosine of the model's gradient\nto the simulator's"),
+        ("minutes", "gradient_cosine", "CPU-minutes of training", "cosine of model's and simulator's gradient"),
     ]
     for row, task in zip(axes, tasks, strict=True):
         for ax, (x, y, x_label, y_label) in zip(row, panels, strict=False):
@@ -61,7 +61,8 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
             )  # fmt: skip
             if x == "env_steps":
                 _logarithmic(ax)
-            ax.set(xlabel=x_label, ylabel=f"{task}\n{y_label}" if ax is row[0] else y_label)
+            ax.set(xlabel=x_label, ylabel=task if ax is row[0] else "")
+            ax.set_title(y_label, fontsize=9)
             ax.grid(alpha=0.3)
             level = published.query("algorithm == 'pwm' and task == @task")["final_iqm"]
             if y == "mean_return" and len(level) and np.isfinite(level.iloc[0]):
@@ -80,7 +81,7 @@ def _logarithmic(ax: Axes) -> None:
     """Make the axis of what is drawn logarithmic; where that is less than a decade, with a few even ticks."""
     ax.set_xscale("log")
     low, high = ax.get_xlim()
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)) if high > 10 * low else MaxNLocator(3))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 3.0)) if high > 10 * low else MaxNLocator(3))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
 
