@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,11 +19,13 @@ from companion.reporting.colours import METHODS, colours_of
 from companion.reporting.statistics import aggregate, performance_profile
 from pwmlib.sim.env import DifferentiableEnv
 from pwmlib.sim.render import render_frames
+from pwmlib.tasks.video import save_gif
 
 from .experiment import SingleTaskExperiment
+from .runner import Algorithm
 from .tables import NAMES, iqm
 
-__all__ = ["aggregates_and_profile", "gaits", "learning_curves", "training_curves"]
+__all__ = ["aggregates_and_profile", "gaits", "learning_curves", "moving_gait", "training_curves"]
 
 _COLOURS = colours_of(NAMES.values())
 
@@ -169,20 +172,39 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
     return figure
 
 
+BEFORE = 180
+"""Steps of an episode before its pictures: three seconds."""
+
+
 def gaits(experiment: SingleTaskExperiment, task: str, *, frames: int = 8, seed: int = 0) -> Figure:
     """Frames, an eighth of a second apart, of the last policy of each algorithm on a task; three seconds after the episode's start."""
     figure, axes = plt.subplots(
         len(experiment.algorithms), 1, figsize=(9.5, 1.45 * len(experiment.algorithms)), layout="constrained", squeeze=False
     )
     for ax, algorithm in zip(axes[:, 0], experiment.algorithms, strict=True):
-        env = DifferentiableEnv(task, 1, seed=20_000, stiffness=experiment.stiffness)
-        policy, obs, states = experiment.policy(algorithm, task, seed), env.reset(), []
-        for _ in range(180 + 8 * frames):
-            states.append(env.state[0].detach().clone())
-            with torch.no_grad():
-                obs = env.step(policy(obs, None)).obs
-        images = render_frames(env.model, torch.stack(states[180:]), stride=8, size=(2.4, 1.9))[:frames]
+        images = _frames(experiment, task, algorithm, seed, count=frames, every=8, size=(2.4, 1.9))
         ax.imshow(np.concatenate(list(images), 1))
         ax.set_axis_off()
         ax.set_title(NAMES[algorithm], loc="left", fontsize=9)
     return figure
+
+
+def moving_gait(experiment: SingleTaskExperiment, results: pd.DataFrame, task: str, folder: Path, *, seed: int = 0) -> Path:
+    """Save the same of the algorithm whose first seed ends best, two seconds of it, as folder/<task>_<algorithm>.gif."""
+    mine = results[(results["task"] == task) & (results["train_seed"] == seed)]
+    best = mine.loc[mine["last"].fillna(-np.inf).idxmax(), "algorithm"]
+    images = _frames(experiment, task, best, seed, count=40, every=3, size=(4.0, 3.0))
+    return save_gif(folder / f"{task}_{best}.gif", list(images), frame_ms=50)
+
+
+def _frames(
+    experiment: SingleTaskExperiment, task: str, algorithm: Algorithm, seed: int, *, count: int, every: int, size: tuple[float, float]
+) -> np.ndarray:
+    """Pictures of a policy in an episode of its own, from `BEFORE` on."""
+    env = DifferentiableEnv(task, 1, seed=20_000, stiffness=experiment.stiffness)
+    policy, obs, states = experiment.policy(algorithm, task, seed), env.reset(), []
+    for _ in range(BEFORE + every * count):
+        states.append(env.state[0].detach().clone())
+        with torch.no_grad():
+            obs = env.step(policy(obs, None)).obs
+    return render_frames(env.model, torch.stack(states[BEFORE:]), stride=every, size=size)[:count]

@@ -9,6 +9,7 @@ import sys
 import pandas as pd
 import papermill
 import pytest
+from PIL import Image
 from test_double_pendulum import TINY as TINY_PENDULUM
 from test_multitask import TINY
 
@@ -108,6 +109,8 @@ def test_02_single_task(tmp_path):
     results = pd.read_csv(path)
     assert results.groupby("algorithm").size().to_dict() == dict.fromkeys(algorithms, 2) and results["status"].eq("finished").all()
     assert drawn(tmp_path) == {"fig13_hopper", "training_hopper", "fig05_hopper", "gaits_hopper"}
+    (gait,) = (tmp_path / "figures" / "gifs").glob("hopper_*.gif")
+    assert Image.open(gait).n_frames > 10
     assert pictures(notebook) == 4 and "4837" in json.dumps(notebook["cells"]), "SHAC on Hopper as printed in Table 4"
     assert "To do at most: 1 task(s) x 5 algorithm(s) x 2 seed(s)" in printed(notebook)
 
