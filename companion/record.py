@@ -126,11 +126,17 @@ def cheating(workers: int, runs_dir: Path, seeds: int = 2) -> Tables:
 
 
 def anchored(workers: int, runs_dir: Path, seeds: int = 1) -> Tables:
-    """Policies of the shipped world model that are held near the data's good actions, on MetaWorld; episodes are generated first."""
+    """Policies of the shipped world model that are held near the data's good actions, on MetaWorld, and the imitation that they begin as.
+
+    Episodes are generated first.
+    """
     scale, tasks = replace(MULTITASK_SCALES["laptop"], anchor=Anchor()), tuple(t for t in MT80 if t.suite == "metaworld")
-    folders, shipped = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}, Artefacts(SHIPPED)
-    experiment = MultitaskExperiment(tasks, scale, seeds, **folders, device="cpu", workers=workers, shipped=shipped)
-    return {"anchored": experiment.extract_policies().merge(experiment.data()[["task", "data_p50", "data_p90", "data_success"]], on="task")}
+    alone = replace(scale, anchor=Anchor(climb=1e-6), policy=replace(scale.policy, updates=1))
+    folders, found = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}, []
+    for variation, numbers in {"anchored": scale, "imitation alone": alone}.items():
+        experiment = MultitaskExperiment(tasks, numbers, seeds, **folders, device="cpu", workers=workers, shipped=Artefacts(SHIPPED))
+        found.append(experiment.extract_policies().assign(variation=variation))
+    return {"anchored": pd.concat(found).merge(experiment.data()[["task", "data_p50", "data_p90", "data_success"]], on="task")}
 
 
 SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
