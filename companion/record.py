@@ -131,12 +131,11 @@ def anchored(workers: int, runs_dir: Path, seeds: int = 1) -> Tables:
     Episodes are generated first.
     """
     scale, tasks = replace(MULTITASK_SCALES["laptop"], anchor=Anchor()), tuple(t for t in MT80 if t.suite == "metaworld")
-    alone = replace(scale, anchor=Anchor(climb=1e-6), policy=replace(scale.policy, updates=1))
-    folders, found = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}, []
-    for variation, numbers in {"anchored": scale, "imitation alone": alone}.items():
-        experiment = MultitaskExperiment(tasks, numbers, seeds, **folders, device="cpu", workers=workers, shipped=Artefacts(SHIPPED))
-        found.append(experiment.extract_policies().assign(variation=variation))
-    return {"anchored": pd.concat(found).merge(experiment.data()[["task", "data_p50", "data_p90", "data_success"]], on="task")}
+    folders, shipped = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}, Artefacts(SHIPPED)
+    experiment = MultitaskExperiment(tasks, scale, seeds, **folders, device="cpu", workers=workers, shipped=shipped)
+    parts = {"anchored": experiment.extract_policies(), "imitation alone": experiment.imitate()}
+    table = pd.concat([part.assign(variation=name) for name, part in parts.items()])
+    return {"anchored": table.merge(experiment.data()[["task", "data_p50", "data_p90", "data_success"]], on="task")}
 
 
 SINGLE_TASK: dict[str, dict[Algorithm, int]] = {

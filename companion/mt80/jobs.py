@@ -27,7 +27,7 @@ from .experiment import ExperimentRuns
 from .one_task import one_task
 from .scales import AgentsPlan
 
-__all__ = ["collection_job", "gate_job", "policy_job", "random_job", "shipped_policy_job", "stacked_job", "trained_policy"]
+__all__ = ["collection_job", "gate_job", "imitation_job", "policy_job", "random_job", "shipped_policy_job", "stacked_job", "trained_policy"]
 
 COLLECTION_SEED = 1000
 """Seeds of policies that collect start here, apart from those of the policies that are judged."""
@@ -160,6 +160,19 @@ def policy_job(experiment: ExperimentRuns, index: int, seed: int) -> dict[str, A
         return _line(t, seed, evaluated, learner.step)
 
     return experiment.policy_run(index, seed).execute(work)
+
+
+def imitation_job(experiment: ExperimentRuns, index: int, seed: int) -> dict[str, Any]:
+    """Evaluate the imitation that an anchored policy begins as; a run. Returns its line of the results."""
+    t, scale = experiment.tasks[index], experiment.scale
+
+    def work(run: Run) -> dict[str, Any]:
+        view = FrozenWorldModel(experiment.load_world_model(), experiment.model_index(index))
+        learner = AnchoredPWM(view, scale.policy, scale.anchor, experiment.shown(index), seed=seed)
+        evaluation, _ = evaluate_policy([make(t) for _ in range(scale.eval_episodes)], learner.actor, view)
+        return {"task": t.name, "suite": t.suite, "train_seed": seed, **evaluation.row(), "updates": 0}
+
+    return Run(experiment.runs_dir, "imitation", f"{t.name}-seed{seed}", experiment.policy_run(index, seed).params).execute(work)
 
 
 def trained_policy(experiment: ExperimentRuns, index: int, seed: int, stack: Sequence[tuple[int, int]] | None) -> Actor:

@@ -29,7 +29,7 @@ from pwmlib.settings import settings
 from .cost import cost_line
 from .episodes import behaviour_quantiles, data_quantiles, generation_job, generation_run
 from .experiment import ExperimentRuns, StageFailedError
-from .jobs import collection_job, gate_job, policy_job, random_job, shipped_policy_job, stacked_job, trained_policy
+from .jobs import collection_job, gate_job, imitation_job, policy_job, random_job, shipped_policy_job, stacked_job, trained_policy
 from .pictures import Watched, watch
 from .scales import joint_training
 
@@ -164,6 +164,16 @@ class MultitaskExperiment(ExperimentRuns):
             for i, seed in each
         ]
         return pd.DataFrame(self._run(jobs, "policies"))
+
+    def imitate(self) -> pd.DataFrame:
+        """Evaluate the imitations that anchored policies begin as. One line per policy."""
+        self.generate()
+        each = [(i, seed) for i in range(len(self.tasks)) for seed in range(self.train_seeds)]
+        jobs = [
+            Job(f"{self.tasks[i].name} seed {seed}", imitation_job, {"experiment": self._for_job(), "index": i, "seed": seed})
+            for i, seed in each
+        ]
+        return pd.DataFrame(self._run(jobs, "imitations"))
 
     @property
     def _together(self) -> bool:
