@@ -107,7 +107,7 @@ def throws(world: BallWall, model: Callable[[Tensor], Tensor], paths: Mapping[st
         model: theta [1, n] -> J [1, n].
         paths: "true J" or "model" -> the angles of the descent on it, rad.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.2), width_ratios=(1.15, 1), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.6), width_ratios=(1.15, 1), layout="constrained")
     colours, (best, _) = {"true J": METHODS["true J"], "model": GREEN}, world.optimum()
     begin = next(iter(paths.values()))[0]
     ends = {f"end on the {name}": (path[-1], colours[name], "-") for name, path in paths.items()}
@@ -126,8 +126,8 @@ def throws(world: BallWall, model: Callable[[Tensor], Tensor], paths: Mapping[st
         said = f"descent on the {name}: {along[0]:.2f} to {along[-1]:.2f}"
         right.plot(along, world.objective(along), "o-", markevery=[0, -1], lw=4, alpha=0.5, color=colours[name], label=said)
     right.set(xlabel="angle of the throw [rad]", ylabel="J: minus the distance [m]", title="the landscape")
-    for ax in (left, right):
-        ax.legend(fontsize=7)
+    for ax, columns in ((left, 3), (right, 2)):
+        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns)
     if warnings := world.warnings():
         figure.suptitle("\n".join(warnings), fontsize=8)
     return figure
