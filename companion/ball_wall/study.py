@@ -107,7 +107,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         return f"{row[column]:.2f} [{row[column + '_low']:.2f}, {row[column + '_high']:.2f}]"
 
     columns = {c: [text(row, c) for _, row in table.iterrows()] for c in ("rmse", "argmin_gap")}
-    return table[["surrogate", "descent", "seeds"]].assign(**columns)
+    return table[["surrogate", "seeds"]].assign(**columns)
 
 
 def crossed(world: BallWall, value: pd.Series) -> pd.Series:

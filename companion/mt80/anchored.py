@@ -47,8 +47,12 @@ class Shown:
     """How often a step is imitated, up to a factor, [n]."""
 
 
+MOST = 200_000
+"""Steps of a task that are kept: those of random whole episodes, where there are more."""
+
+
 def shown(shards: Sequence[np.ndarray], obs_dim: int, sharpness: float) -> Shown:
-    """Read the steps that a policy is held to.
+    """Read the steps that a policy is held to; a piece of an episode counts as an episode.
 
     Args:
         shards: of an `EpisodeStore`, rows (observation | action | reward), each [episodes, decisions + 1, columns].
@@ -56,20 +60,31 @@ def shown(shards: Sequence[np.ndarray], obs_dim: int, sharpness: float) -> Shown
         sharpness: that of `Anchor`.
 
     Returns:
-        All steps, those behind an episode's end left out.
+        All steps, those behind an episode's end left out; at most about `MOST`.
     """
-    obs, action, reward = (np.concatenate([f(a) for a in shards]) for f in (
-        lambda a: a[:, :-1, :obs_dim], lambda a: a[:, 1:, obs_dim:-1], lambda a: a[:, 1:, -1],
-    ))  # fmt: skip
-    returns = np.nansum(reward, axis=1, dtype=np.float64)
-    weight = np.exp(sharpness * (returns - returns.mean()) / max(float(returns.std()), 1e-6)).astype(np.float32)
-    lived = np.isfinite(reward)
-    each = (obs[lived], action[lived], np.broadcast_to(weight[:, None], reward.shape)[lived])
-    return Shown(*map(torch.from_numpy, each))
+    returns = np.concatenate([np.nansum(a[:, 1:, -1], axis=1, dtype=np.float64) for a in shards])
+    score = sharpness * (returns - returns.mean()) / max(float(returns.std()), 1e-6)
+    weight = np.exp(score - (score.max() if score.max() > 80 else 0.0)).astype(np.float32)
+    lengths = np.concatenate([np.full(len(a), a.shape[1] - 1) for a in shards])
+    kept = np.ones(len(returns), bool)
+    if lengths.sum() > MOST:
+        order = np.random.default_rng(0).permutation(len(returns))
+        kept[order[np.cumsum(lengths[order]) > MOST]] = False
+    ends, parts = np.cumsum([len(a) for a in shards])[:-1], []
+    for rows, each, chosen in zip(shards, np.split(weight, ends), np.split(kept, ends), strict=True):
+        rows, each = rows[chosen], each[chosen]
+        reward = rows[:, 1:, -1]
+        lived = np.isfinite(reward)
+        weights = np.broadcast_to(each[:, None], reward.shape)
+        parts.append((rows[:, :-1, :obs_dim][lived], rows[:, 1:, obs_dim:-1][lived], weights[lived]))
+    return Shown(*(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True)))
 
 
 class AnchoredPWM(PWM):
-    """`PWM` that begins as an imitation of the data's good actions and is held near them; it imagines from all the data's states."""
+    """`PWM` that begins as an imitation of the data's good actions and is held near them; it imagines from all the data's states.
+
+    Its loss has a scale of its own, so that of `PWMConfig` (return_scaling, actor_loss_scale) does not count.
+    """
 
     def __init__(
         self, view: FrozenWorldModel, config: PWMConfig, anchor: Anchor, data: Shown, *, seed: int = 0, device: str | torch.device = "cpu"
@@ -89,7 +104,12 @@ class AnchoredPWM(PWM):
         padded[:, : data.obs.shape[1]] = data.obs
         with torch.no_grad():
             self._states = torch.cat([view.encode(part) for part in padded.to(self.device).split(10_000)])
-        self.anchor, self._actions, self._weight = anchor, data.action.to(self.device), data.weight.to(self.device)
+        action = data.action
+        if not view.model.config.apply_action_mask:  # then what is padding reaches the dynamics; in the data it is 0
+            action = torch.nn.functional.pad(action, (0, view.action_dim - action.shape[1]))
+        self.anchor, self._actions, self._weight = anchor, action.to(self.device), data.weight.to(self.device)
+        if self.actor.moments is not None:
+            self.actor.moments.add(self._states)
         rate, optimiser = self.config.actor_lr, torch.optim.Adam(self.actor.parameters(), lr=self.config.actor_lr)
         for update in range(anchor.imitation):
             lr = rate + (self.config.final_lr - rate) * update / anchor.imitation

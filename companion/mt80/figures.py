@@ -109,11 +109,12 @@ def anchored_returns(anchored: pd.DataFrame, without: pd.DataFrame) -> Figure:
     """Mean return of each task's policies over the 90th percentile of the data: extracted as in the paper, imitating, held near the data.
 
     Args:
-        anchored: one line a policy with columns task, variation ("imitation alone", "anchored"), mean_return, data_p90.
-        without: the same of the paper's extraction, without a variation; it may have more tasks.
+        anchored: one line a policy with columns task, train_seed, variation ("imitation alone", "anchored"), mean_return, data_p90.
+        without: the same of the paper's extraction, without a variation; more tasks and seeds are left out.
     """
     names = {"paper": "PWM as in the paper", "imitation alone": "imitation of the data alone", "anchored": "PWM held near the data (ours)"}
-    every = pd.concat([anchored, without[without["task"].isin(anchored["task"])].assign(variation="paper")])
+    same = without[without["task"].isin(anchored["task"]) & without["train_seed"].isin(anchored["train_seed"])]
+    every = pd.concat([anchored, same.assign(variation="paper")])
     share = (every["mean_return"] / every["data_p90"]).groupby([every["task"], every["variation"]]).mean()
     table = share.unstack().sort_values("anchored", ascending=False)[list(names)]
     half = -(-len(table) // 2)
@@ -127,10 +128,13 @@ def anchored_returns(anchored: pd.DataFrame, without: pd.DataFrame) -> Figure:
             ax.scatter(part[name].clip(upper=1.55), places, marker=marker, facecolor=face, edgecolor=edge, s=22, label=label)
         ax.axvline(0.7, color="0.5", lw=0.8, ls="--")
         ax.set_yticks(places, part.index, fontsize=7)
-        ax.set(ylim=(half - 0.4, -0.6), xlim=(-0.03, 1.6), xlabel="return / 90th percentile of the data (dashed: 0.7)")
+        ax.set(ylim=(half - 0.4, -0.6), xlim=(-0.03, 1.6), xlabel="return / 90th percentile of the data (more than 1.55: at the edge)")
         ax.grid(axis="x", alpha=0.3)
     counts = ", ".join(f"{label} {(table[name] >= 0.7).sum()}" for name, label in names.items())
-    figure.suptitle(f"{len(table)} tasks of MetaWorld, one frozen world model. At 0.7 or more: {counts}", fontsize=9)
+    seeds = anchored["train_seed"].nunique()
+    figure.suptitle(
+        f"{len(table)} tasks of MetaWorld, one frozen world model, {seeds} seed(s). At 0.7 (dashed) or more: {counts}", fontsize=9
+    )
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 

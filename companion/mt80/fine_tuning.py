@@ -68,6 +68,8 @@ class FineTuning:
         e, t, scale = self.experiment, self.experiment.tasks[index], self.experiment.scale
         params = {"world_model": e.world_model_name(), "task": t.name, "train_seed": seed, "policy": scale.policy}
         params |= {"plan": scale.fine_tuning, "eval_episodes": scale.eval_episodes}
+        if scale.anchor and scale.fine_tuning.policy == "extracted":
+            params["anchor"] = scale.anchor
         return Run(e.runs_dir, "fine_tuning", f"{t.name}-seed{seed}", params)
 
     def config(self) -> OnlineConfig:

@@ -167,8 +167,10 @@ def imitation_job(experiment: ExperimentRuns, index: int, seed: int) -> dict[str
     t, scale = experiment.tasks[index], experiment.scale
 
     def work(run: Run) -> dict[str, Any]:
-        view = FrozenWorldModel(experiment.load_world_model(), experiment.model_index(index))
-        learner = AnchoredPWM(view, scale.policy, scale.anchor, experiment.shown(index), seed=seed)
+        c, device = scale.policy, resolve_device(experiment.device)
+        model, number = experiment.load_world_model(), experiment.model_index(index)
+        view = FrozenWorldModel(model, number, precision=c.precision, reward_symexp=c.reward_symexp)
+        learner = AnchoredPWM(view, c, scale.anchor, experiment.shown(index), seed=seed, device=device)
         evaluation, _ = evaluate_policy([make(t) for _ in range(scale.eval_episodes)], learner.actor, view)
         return {"task": t.name, "suite": t.suite, "train_seed": seed, **evaluation.row(), "updates": 0}
 
@@ -181,11 +183,11 @@ def trained_policy(experiment: ExperimentRuns, index: int, seed: int, stack: Seq
     view = FrozenWorldModel(model, experiment.model_index(index))
     if stack is None:
         saved = experiment.policy_run(index, seed).load_checkpoint()
-        learner = PWM(view, None, scale.policy)
+        learner = PWM(view, None, scale.policy, device=resolve_device(experiment.device))
         learner.load_state_dict(saved)
         return learner.actor
     members = [Member(experiment.model_index(i), s, lambda batch, generator: torch.empty(0)) for i, s in stack]
-    together = StackedPolicies(model, members, scale.policy)
+    together = StackedPolicies(model, members, scale.policy, device=resolve_device(experiment.device))
     together.load_state_dict(stacked_run(experiment, stack).load_checkpoint()["stack"])
     return together.actors[stack.index((index, seed))]
 

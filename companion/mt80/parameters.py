@@ -165,8 +165,14 @@ class MultitaskParameters(Common):
                 scale, policy=PWMConfig.variant(self.variant), collection=None, agents=None, planner_episodes=0, evaluate_every=500
             )
         if self.policies == "anchored":
+            if self.variant == "released":
+                raise SettingError("policies", self.policies, "must be 'paper' with variant='released'")
             scale = replace(scale, anchor=Anchor())
+        elif any(name.split(".")[0] == "anchor" for name in self.overrides):
+            raise SettingError("policies", self.policies, "must be 'anchored' where overrides change the anchor")
         scale = override(scale, self.overrides)
+        if self.policies == "anchored" and not (scale.anchor and scale.policy.start_states == "all"):
+            raise SettingError("policies", self.policies, "needs an anchor and policy.start_states='all', which overrides took away")
         if scale.pretraining == "tdmpc2":
             joint_training(scale.training, scale.tdmpc2)
         return replace(scale, train_seeds=self.train_seeds or scale.train_seeds)

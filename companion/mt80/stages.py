@@ -49,14 +49,14 @@ class MultitaskExperiment(ExperimentRuns):
 
     def data(self) -> pd.DataFrame:
         """The quality of the data, one line a task; generates what is missing, or reads the shipped table."""
-        if self.shipped:
+        if self.shipped and not self.scale.anchor:
             table = self.shipped.table("data").set_index("task", drop=False)
             return table.loc[[t.name for t in self.tasks]].reset_index(drop=True)
         return data_quantiles(self.generate())
 
     def data_by_behaviour(self) -> pd.DataFrame:
         """The same by suite and behaviour, over all tasks of the data."""
-        return self.shipped.table("behaviours") if self.shipped else behaviour_quantiles(self.generate())
+        return self.shipped.table("behaviours") if self.shipped and not self.scale.anchor else behaviour_quantiles(self.generate())
 
     def generate(self) -> pd.DataFrame:
         """Episodes of all tasks, in parallel over tasks. Returns their index."""
@@ -166,7 +166,13 @@ class MultitaskExperiment(ExperimentRuns):
         return pd.DataFrame(self._run(jobs, "policies"))
 
     def imitate(self) -> pd.DataFrame:
-        """Evaluate the imitations that anchored policies begin as. One line per policy."""
+        """Evaluate the imitations that anchored policies begin as. One line per policy.
+
+        Raises:
+            StageFailedError: the scale has no anchor.
+        """
+        if not self.scale.anchor:
+            raise StageFailedError("imitate: the scale has no anchor; expected an Anchor, such as policies='anchored' gives it")
         self.generate()
         each = [(i, seed) for i in range(len(self.tasks)) for seed in range(self.train_seeds)]
         jobs = [

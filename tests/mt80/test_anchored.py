@@ -48,6 +48,35 @@ def test_the_steps_of_all_episodes_are_read_but_none_from_behind_an_end():
     assert shown(shards(), 3, 0.0).weight.eq(1).all()
 
 
+def test_shards_of_any_length_a_rare_good_episode_and_more_steps_than_are_kept(monkeypatch):
+    short = [shards()[0], shards()[1][:, :5]]
+    assert len(shown(short, 3, 1.0).obs) == 20 and torch.equal(shown(short, 3, 1.0).weight, shown(shards(), 3, 1.0).weight)
+    rare = [np.concatenate([np.repeat(shards()[0][:1], 2000, 0), shards()[0][1:]])]
+    weight = shown(rare, 3, 7.0).weight
+    assert torch.isfinite(weight).all() and float(weight[-6:].sum() / weight.sum()) > 0.99
+    monkeypatch.setattr("companion.mt80.anchored.MOST", 12)
+    few = shown(shards(), 3, 1.0)
+    assert len(few.obs) in (8, 10, 12) and torch.isin(few.weight, shown(shards(), 3, 1.0).weight).all()
+
+
+def test_the_imitation_holds_at_the_first_update_where_observations_are_standardised():
+    found, _ = learner(imitation=300, normalise_obs=True)
+    before = float(found.distance().detach())
+    found.imagine()
+    found.actor.moments.add(found.imagine().states.detach())
+    assert float(found.distance().detach()) < 2 * before + 0.02
+
+
+def test_padded_actions_that_reach_the_dynamics_are_held_to_zero():
+    config = WorldModelConfig(latent_dim=16, encoder_hidden=(16,), dynamics_hidden=(16,), reward_hidden=(16,), apply_action_mask=False)
+    view, obs = FrozenWorldModel(WorldModel(3, 4, config=config)), torch.randn(50, 3)
+    found = AnchoredPWM(view, PWMConfig(**NETS), Anchor(imitation=1), Shown(obs, torch.ones(50, 2), torch.ones(50)))
+    with torch.no_grad():
+        found.actor.mean[-1].weight.zero_()
+        found.actor.mean[-1].bias.fill_(10.0)
+    assert float(found.distance().detach()) == pytest.approx(2.0, rel=1e-4), "two actions right, two that are padding at 1 instead of 0"
+
+
 def learner(climb=10.0, imitation=600, seed=0, **changes):
     torch.manual_seed(0)
     model = WorldModel(3, 2, config=WorldModelConfig(latent_dim=16, encoder_hidden=(16,), dynamics_hidden=(16,), reward_hidden=(16,)))
@@ -136,6 +165,10 @@ def test_one_parameter_of_the_notebook_holds_the_policies_and_its_numbers_can_be
     cell = {"tasks": 1, "policies": "anchored", "overrides": {"anchor.climb": 2.5}}
     parameters = MultitaskParameters.validate_cell(defaults() | cell)
     assert parameters.scaled().anchor == Anchor(climb=2.5) and MultitaskParameters.validate_cell(defaults()).scaled().anchor is None
+    for more in ({"overrides": {"anchor.climb": 2.5}}, {"policies": "anchored", "overrides": {"anchor": None}},
+                 {"policies": "anchored", "variant": "released"}):  # fmt: skip
+        with pytest.raises(ParameterError, match="policies"):
+            MultitaskParameters.validate_cell(defaults() | more)
     with pytest.raises(ParameterError, match="climb"):
         MultitaskParameters.validate_cell(defaults() | {"policies": "anchored", "overrides": {"anchor.climb": -1}})
 

@@ -323,7 +323,7 @@ def test_the_five_lines_of_the_readme():
     shac, pwm = 100 * (1 - 1 / claims.loc["stiff_shac_hurts", "ours"]), 100 * (1 - claims.loc["stiff_pwm_holds", "ours"])
     assert f"costs our SHAC {shac:.0f} %, our PWM {pwm:.0f} %" in readme
     files = claims.loc[["mt80_pwm", "mt80_tdmpc2"], "recomputed"]
-    assert f"aggregates ({files.iloc[0]:.3f} against {files.iloc[1]:.3f})" in readme
+    assert f"aggregates (PWM {files.iloc[0]:.3f}, TD-MPC2 {files.iloc[1]:.3f})" in readme
     tasks = results_table("multitask_80").groupby("task")[["mean_return", "data_p90"]].mean()
     assert f"of their data's 90th percentile on {(tasks['mean_return'] >= 0.7 * tasks['data_p90']).sum()} of {len(tasks)} tasks" in readme
 
@@ -652,3 +652,32 @@ def test_gradient_fidelity_says_what_the_text_says():
     ]
     assert f"gradient is {said[0]} (trained" in TEXT and f"random states {said[1]}; along 50 steps {said[2]}." in TEXT
     assert f"over 16 steps has {table[sixteen, 300, visited, 16]:.2f}" in TEXT
+
+
+def test_anchored_policies_do_what_the_text_says():
+    table, paper = results_table("anchored"), results_table("multitask_80").query("suite == 'metaworld'")
+    assert table.groupby("variation").size().eq(50).all() and table["variation"].nunique() == 2
+
+    def by_task(part):
+        each = part.assign(share=part["mean_return"] / part["data_p90"], promise=part["model_value"] / part["real_value"].clip(lower=1e-6))
+        return each.groupby("task")[["share", "success", "promise"]].mean()
+
+    held, alone = (by_task(table[table["variation"] == name]) for name in ("anchored", "imitation alone"))
+    ones = [int((by_task(part)["share"] >= 0.7).sum()) for _, part in paper.groupby("train_seed")]
+    paper = by_task(paper[paper["train_seed"].isin(table["train_seed"])])
+    reached = {name: int((part["share"] >= 0.7).sum()) for name, part in (("held", held), ("alone", alone), ("paper", paper))}
+    assert f"{reached['held']} of the 50 tasks reach 70 % of the data's 90th percentile." in TEXT
+    assert (
+        f"The paper's extraction brings {reached['paper']} there with this seed, and {min(ones)} to {max(ones)} with each of three." in TEXT
+    )
+    assert f"The imitation alone brings {reached['alone']} there." in TEXT
+    assert f"on {reached['held']} of the 50 MetaWorld tasks (one seed). The imitation that they begin as has {reached['alone']}" in TEXT
+    assert f"{reached['alone']}, the paper's extraction {min(ones)} to {max(ones)}." in TEXT
+    success = [f"{100 * part['success'].mean():.0f} %" for part in (held, alone, paper)]
+    assert "Success is {} on average, against {} and {}.".format(*success) in TEXT
+    for name in ("mw-basketball", "mw-assembly", "mw-hammer"):
+        assert f"{name} goes from {paper.loc[name, 'share']:.2f} to {held.loc[name, 'share']:.2f}" in TEXT
+    assert f"On {(held['share'] > alone['share']).sum()} of the 50 tasks the policy is better than the imitation" in TEXT
+    assert f"is {held['promise'].median():.1f}, against {paper['promise'].median():.1f}: the critics still promise too much" in TEXT
+    lost = sorted(held.index[(paper["share"] >= 0.7) & (held["share"] < 0.7)])
+    assert f"{len(lost)} tasks are lost: {', '.join(lost)}." in TEXT
