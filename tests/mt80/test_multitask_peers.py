@@ -42,7 +42,7 @@ def peers(tmp_path_factory):
     [
         ("tdmpc2", ["PWM, a policy a task", "TD-MPC2, planning", "TD-MPC2, prior only"], 4 + 2 + 2),
         ("one_policy", ["PWM, a policy a task", "PWM, one policy of all"], 4 + 4),
-        ("horizon", ["world model of H = 3", "world model of H = 16"], 4 + 4),
+        pytest.param("horizon", ["world model of H = 3", "world model of H = 16"], 4 + 4, marks=pytest.mark.long),
     ],
 )
 def test_a_comparison_has_every_method_on_every_task(peers, comparison, methods, lines, monkeypatch):
