@@ -203,10 +203,7 @@ def main() -> None:
     """Run one experiment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "experiment",
-        metavar="experiment",
-        choices=[*EXPERIMENTS, "figures", "policies", "tables"],
-        help="one of those above",
+        "experiment", metavar="experiment", choices=[*EXPERIMENTS, "figures", "policies", "tables"], help="one of those above"
     )
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--runs-dir", default="runs/recorded")

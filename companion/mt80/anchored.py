@@ -33,6 +33,7 @@ class Anchor:
     imitation: Count = 4000
     """Updates of imitation alone, with which a policy begins."""
     batch: Count = 512
+    """Steps of the data in each update, of imitation or of extraction."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def test_an_edited_cell_of_03_gives_another_result(edit):
     assert results[0] == results[1] != results[2]
 
 
-def test_the_descent_in_the_cell_is_that_of_the_library_and_its_sliders_move_it():
+def test_the_descent_in_the_cell_is_that_of_the_library_follows_an_edit_and_moves_with_its_sliders():
     world, sources = BallWall(), cells("00")
     names = {
         "world": world, "params": SimpleNamespace(start=-math.pi, lr=0.01), "numbers": SimpleNamespace(steps=400),
@@ -117,6 +117,12 @@ def test_the_descent_in_the_cell_is_that_of_the_library_and_its_sliders_move_it(
     for name, objective in (("true J", world.objective), ("model", found["model"])):
         expected = descend(objective, Descent(start=-math.pi, steps=400, lr=0.01), 1)[:, 0]
         torch.testing.assert_close(torch.tensor(found["paths"][name]), expected, rtol=1e-5, atol=1e-6)
+
+    for momentum, step in ((0.9, 0.01), (0.9, 0.003)):
+        expected = descend(found["model"], Descent(start=-math.pi, steps=400, lr=step, momentum=momentum), 1)[-1, 0]
+        assert found["descend"](found["model"], step, momentum)[-1] == pytest.approx(float(expected), rel=1e-3)
+    edited = run(sources, "descent", names=dict(found), descent={"momentum=0.0": "momentum=0.9"})
+    assert abs(edited["paths"]["model"][-1] - found["paths"]["model"][-1]) > 1e-3
 
     def crosses(objective, momentum, step):
         return bool(world.objective(torch.tensor(found["descend"](objective, step, momentum)[-1])) < -world.wall)
