@@ -46,8 +46,28 @@ OTHERS = (BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, INDIGO, GREY, YELLOW)
 
 
 def colours_of(labels: Iterable[str]) -> dict[str, str]:
-    """Label -> colour: its own where it has one ("PWM, published" has PWM's), the others in order of appearance, none twice."""
+    """Give each label its colour, none twice.
+
+    A method has its own, and so has what is told of it after a comma: "PWM, published" is drawn as PWM. Where several such labels of a
+    figure speak of one method, the later ones are lighter. The others have what is left, in order of appearance.
+
+    Args:
+        labels: What the figure names.
+
+    Returns:
+        Label -> colour.
+    """
     different = list(dict.fromkeys(labels))
     known = {label: METHODS[name] for label in different for name in (label, label.removesuffix(", published")) if name in METHODS}
+    for label in different:
+        method = label.split(", ")[0]
+        if label not in known and method in METHODS:
+            shades = (_lighter(METHODS[method], share) for share in (0.0, 0.5, 0.7, 0.3))
+            known[label] = next((shade for shade in shades if shade not in known.values()), METHODS[method])
     free = iter([c for c in OTHERS if c not in known.values()] + list(OTHERS))
     return {label: known[label] if label in known else next(free) for label in different}
+
+
+def _lighter(colour: str, share: float) -> str:
+    """The colour with this share of white in it."""
+    return "#" + "".join(f"{round(int(colour[i : i + 2], 16) * (1 - share) + 255 * share):02X}" for i in (1, 3, 5))

@@ -34,18 +34,19 @@ TINY = {
     "data.replay.first_model_updates": 3,
     "data.replay.model_updates": 2,
     "data.replay.policy_updates": 2,
-    "training.updates": 120,
+    "training.updates": 20,
     "training.batch": 16,
-    "policy.updates": 120,
+    "policy.updates": 12,
     "policy.horizon": 5,
     "policy.batch": 8,
     "planner.samples": 8,
     "planner.horizon": 4,
     "planner.elites": 2,
     "eval_episodes": 1,
-    "evaluate_every": 60,
+    "evaluate_every": 6,
     "checkpoint_every": 3,
 }
+LONG_ENOUGH_TO_KILL = {"training.updates": 120, "policy.updates": 120, "evaluate_every": 60}
 
 
 def tiny_experiment(root, **changes):
@@ -126,12 +127,18 @@ STAGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The table of a longer run that nobody kills."""
+    return tiny_experiment(tmp_path_factory.mktemp("undisturbed"), **LONG_ENOUGH_TO_KILL).results()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
-def test_kill_9_in_any_stage_gives_the_same_table(stage, whole, tmp_path):
+def test_kill_9_in_any_stage_gives_the_same_table(stage, undisturbed, tmp_path):
     code = (
-        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); from test_multitask import tiny_experiment\n"
-        "if __name__ == '__main__': tiny_experiment(pathlib.Path(sys.argv[2])).results()"
+        "import sys, pathlib; sys.path.insert(0, sys.argv[1]); from test_multitask import LONG_ENOUGH_TO_KILL, tiny_experiment\n"
+        "if __name__ == '__main__': tiny_experiment(pathlib.Path(sys.argv[2]), **LONG_ENOUGH_TO_KILL).results()"
     )
     script = tmp_path / "run.py"
     script.write_text(code)
@@ -146,12 +153,13 @@ def test_kill_9_in_any_stage_gives_the_same_table(stage, whole, tmp_path):
     else:
         interrupted = [p for p in tmp_path.glob(STAGES[stage]) if not (p.parent / "result.json").exists()]
         assert interrupted, "the stage had ended before it could be killed"
-    table = tiny_experiment(tmp_path).results()
-    pd.testing.assert_frame_equal(table, whole[1], check_exact=True)
+    table = tiny_experiment(tmp_path, **LONG_ENOUGH_TO_KILL).results()
+    pd.testing.assert_frame_equal(table, undisturbed, check_exact=True)
 
 
-def test_a_failing_stage_names_its_job_and_reason(tmp_path):
-    experiment = tiny_experiment(tmp_path, **{"policy.min_log_std": 200.0})
+def test_a_failing_stage_names_its_job_and_reason(whole):
+    experiment, _ = whole
+    experiment = dataclasses.replace(experiment, scale=override(experiment.scale, {"policy.min_log_std": 200.0}))
     with pytest.raises(JobsFailedError, match=r"cartpole-swingup seed 0: NonFiniteError: update \d+: the actor [a-z ]+ is nan"):
         experiment.results()
 

@@ -1,5 +1,6 @@
 """Every figure of the paper from every source, drawn from the tables it names or a panel that says why not; the ledger's views."""
 
+import colorsys
 import json
 import re
 
@@ -7,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex, to_rgba_array
+from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 
 from companion.ball_wall.parameters import BallWallParameters
 from companion.paper.figures import PAPER_FIGURES, paper_figure
@@ -124,6 +125,14 @@ def test_no_two_labels_share_a_colour():
     assert len(set(colours_of([*METHODS][:9]).values())) == 8, "PWM and its recorded kind are one"
     assert len(set(colours_of(["PWM", "TD-MPC2", "a", "b", "c"]).values())) == 5
     assert colours_of(["PWM, published"]) == {"PWM, published": METHODS["PWM"]}
+
+
+def test_variations_of_a_method_are_shades_of_its_colour():
+    found = colours_of(["SHAC, contacts 1x", "SHAC, contacts 4x", "PWM, contacts 1x", "PWM, contacts 4x", "nothing known"])
+    assert len(set(found.values())) == 5 and found["SHAC, contacts 1x"] == METHODS["SHAC"] and found["PWM, contacts 1x"] == METHODS["PWM"]
+    for method in ("SHAC", "PWM"):
+        full, light = (colorsys.rgb_to_hls(*to_rgb(found[f"{method}, contacts {n}x"])) for n in (1, 4))
+        assert light[0] == pytest.approx(full[0], abs=0.02) and light[1] > full[1] + 0.1
 
 
 def test_a_message_fits_into_its_panel():
