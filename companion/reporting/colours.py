@@ -7,7 +7,7 @@ from collections.abc import Iterable
 __all__ = ["METHODS", "OTHERS", "VERDICT_COLOURS", "colours_of"]
 
 BLUE, SKY, GREEN, ORANGE, VERMILION = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00"
-PINK, INDIGO, YELLOW, GREY, BLACK = "#CC79A7", "#332288", "#F0E442", "#888888", "#000000"
+PINK, INDIGO, YELLOW, GREY, BLACK, WHITE = "#CC79A7", "#332288", "#F0E442", "#888888", "#000000", "#FFFFFF"
 
 METHODS = {
     "PWM": BLUE,
@@ -49,7 +49,7 @@ def colours_of(labels: Iterable[str]) -> dict[str, str]:
     """Give each label its colour, none twice.
 
     A method has its own, and so has what is told of it after a comma: "PWM, published" is drawn as PWM. Where several such labels of a
-    figure speak of one method, the later ones are lighter. The others have what is left, in order of appearance.
+    figure speak of one method, the later ones are darker or lighter. The others have what is left, in order of appearance.
 
     Args:
         labels: What the figure names.
@@ -62,12 +62,13 @@ def colours_of(labels: Iterable[str]) -> dict[str, str]:
     for label in different:
         method = label.split(", ")[0]
         if label not in known and method in METHODS:
-            shades = (_lighter(METHODS[method], share) for share in (0.0, 0.5, 0.7, 0.3))
+            shades = (_mixed(METHODS[method], other, share) for other, share in ((BLACK, 0.0), (BLACK, 0.5), (WHITE, 0.5), (BLACK, 0.75)))
             known[label] = next((shade for shade in shades if shade not in known.values()), METHODS[method])
     free = iter([c for c in OTHERS if c not in known.values()] + list(OTHERS))
     return {label: known[label] if label in known else next(free) for label in different}
 
 
-def _lighter(colour: str, share: float) -> str:
-    """The colour with this share of white in it."""
-    return "#" + "".join(f"{round(int(colour[i : i + 2], 16) * (1 - share) + 255 * share):02X}" for i in (1, 3, 5))
+def _mixed(colour: str, other: str, share: float) -> str:
+    """The colour with this share of another in it."""
+    parts = ((int(c[i : i + 2], 16) for c in (colour, other)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(a * (1 - share) + b * share):02X}" for a, b in parts)

@@ -131,8 +131,8 @@ def test_variations_of_a_method_are_shades_of_its_colour():
     found = colours_of(["SHAC, contacts 1x", "SHAC, contacts 4x", "PWM, contacts 1x", "PWM, contacts 4x", "nothing known"])
     assert len(set(found.values())) == 5 and found["SHAC, contacts 1x"] == METHODS["SHAC"] and found["PWM, contacts 1x"] == METHODS["PWM"]
     for method in ("SHAC", "PWM"):
-        full, light = (colorsys.rgb_to_hls(*to_rgb(found[f"{method}, contacts {n}x"])) for n in (1, 4))
-        assert light[0] == pytest.approx(full[0], abs=0.02) and light[1] > full[1] + 0.1
+        full, dark = (colorsys.rgb_to_hls(*to_rgb(found[f"{method}, contacts {n}x"])) for n in (1, 4))
+        assert dark[0] == pytest.approx(full[0], abs=0.02) and dark[1] < full[1] - 0.1
 
 
 def test_a_message_fits_into_its_panel():
