@@ -161,7 +161,10 @@ def greedy():
     return len(bytearray(2**31))
 
 
-@pytest.mark.parametrize("engine, died", [("local", "exit code -9"), ("ray", "its process ended: WorkerCrashedError")])
+@pytest.mark.parametrize(
+    ("engine", "died"),
+    [("local", "exit code -9"), pytest.param("ray", "its process ended: WorkerCrashedError", marks=pytest.mark.long)],
+)
 def test_jobs_survive_each_other(engine, died, monkeypatch):
     if engine == "ray":
         pytest.importorskip("ray", reason="the 'cluster' extra is not installed")

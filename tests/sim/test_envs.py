@@ -99,8 +99,15 @@ def walker_reward(name, q, qd, a, variant):
     return reward + torch.where(d < 0, -200 * d**2, gain * d) - cost * a.square().sum(-1)
 
 
-@pytest.mark.parametrize("variant", ["paper", "released"])
-@pytest.mark.parametrize("name", ENVS)
+SLOW_TO_BUILD = ("anymal", "humanoid", "snu_like")
+"""A kernel more for each, whose released reward is checked in the long tier."""
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [(name, "paper") for name in ENVS]
+    + [pytest.param(name, "released", marks=[pytest.mark.long] * (name in SLOW_TO_BUILD)) for name in ENVS],
+)
 def test_rewards_are_table_2(name, variant):
     dynamics = EnvDynamics(name, 16, variant=variant)
     state, nq = dynamics.reset(), dynamics.rules.model.nq

@@ -44,7 +44,7 @@ def address(tensor):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to run the CUDA text as C++")
-@pytest.mark.parametrize("name", ["hopper", "ant", "snu_like"])
+@pytest.mark.parametrize("name", ["hopper", "ant", pytest.param("snu_like", marks=pytest.mark.long)])
 def test_cuda_text_computes_what_the_cpu_kernels_compute(name, tmp_path):
     count = 40  # one full pack of 32 and a part of another
     simulator = EnvDynamics(name, count).simulator

@@ -414,7 +414,7 @@ def test_a_wrong_question_is_refused_by_file_and_name(variation, said, tmp_path)
         read_ablations(tmp_path / "questions.toml")
 
 
-@pytest.mark.parametrize("name", ["regularisation", pytest.param("reward_head", marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["detach", *(pytest.param(name, marks=pytest.mark.long) for name in ("regularisation", "reward_head"))])
 def test_an_ablation_runs_and_names_its_variations(name, settings, tmp_path):
     changes = {
         "pwm.actor_critic.updates": 2, "pwm.pretraining_updates": 2, "replay.updates": 2, "replay.horizon": 8, "envs": 4,
