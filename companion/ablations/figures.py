@@ -72,9 +72,8 @@ def extraction_curves(table: pd.DataFrame) -> Figure:
     """Fig. 8b: return of policies that do not plan against updates of the world model; a panel a task, a dot a seed, lines are medians."""
     tasks, methods = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["method"]))
     palette = colours_of(methods)
-    figure, axes = plt.subplots(
-        1, len(tasks), figsize=(min(9.5, 3.6 * len(tasks) + 1), 3.2), layout="constrained", squeeze=False, sharey=True
-    )
+    size = (min(9.5, 3.6 * len(tasks) + 1), 3.2)
+    figure, axes = plt.subplots(1, len(tasks), figsize=size, layout="constrained", squeeze=False, sharey=True)
     for ax, task in zip(axes[0], tasks, strict=True):
         part = table[table["task"] == task]
         for method in methods:

@@ -8,6 +8,7 @@ from textwrap import fill
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.reporting.colours import GREEN, METHODS, ORANGE, VERMILION, colours_of
@@ -32,38 +33,22 @@ PUBLISHED = {"PWM, published": ("D", METHODS["PWM"]), "TD-MPC2, published": ("s"
 
 def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -> Figure:
     """Per-task scores beside random behaviour, the data and planning (Fig. 15 in our numbers), and the aggregates (Fig. 6)."""
-    tasks = list(dict.fromkeys(table["task"]))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 0.55 * len(tasks) + 1.9), width_ratios=(3, 1.25), layout="constrained")
-    y = {name: i for i, name in enumerate(tasks)}
-    first = table.drop_duplicates("task").set_index("task")
-    dmc = first["suite"] == "dm_control"
-    for name in tasks:
-        if dmc[name]:
-            left.plot(
-                [first.data_p10[name] / 10, first.data_p90[name] / 10], [y[name]] * 2, color="0.85", lw=9, solid_capstyle="butt", zorder=0
-            )
-    left.plot([], [], color="0.8", lw=9, label="data, 10th to 90th percentile of episode scores")
+    first, runs = table.drop_duplicates("task").set_index("task"), table.groupby("task")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 0.55 * len(first) + 1.9), width_ratios=(3, 1.25), layout="constrained")
+    y, dmc = pd.Series(range(len(first)), first.index), first["suite"] == "dm_control"
+    low, high = (first[end].where(dmc) / 10 for end in ("data_p10", "data_p90"))
+    left.hlines(y, low, high, color="0.85", lw=9, zorder=0, label="data, 10th to 90th percentile of episode scores")
     success = first["data_success"].where(~dmc) * 100
-    left.scatter(success, [y[t] for t in first.index], marker="D", color="0.6", s=36, label="data, share of successful episodes")
-    left.scatter(first["random_score"], [y[t] for t in first.index], marker="x", color="black", s=34, label="random actions")
-    left.scatter(first["planning_score"], [y[t] - 0.3 for t in first.index], marker="^", color=PLANNER, s=42, label="planning in the model")
-    offsets = table.groupby("task").cumcount() - (table.groupby("task")["task"].transform("count") - 1) / 2
-    left.scatter(
-        table["score"],
-        table["task"].map(y) + 0.14 * offsets,
-        color=OURS,
-        edgecolor="white",
-        s=46,
-        zorder=3,
-        label="PWM, one dot a seed",
-    )
-    left.set_yticks(range(len(tasks)), tasks)
-    left.set(xlim=(-3, 103), ylim=(len(tasks) - 0.5, -0.5), xlabel="score")
+    left.scatter(success, y, marker="D", color="0.6", s=36, label="data, share of successful episodes")
+    left.scatter(first["random_score"], y, marker="x", color="black", s=34, label="random actions")
+    left.scatter(first["planning_score"], y - 0.3, marker="^", color=PLANNER, s=42, label="planning in the model")
+    places = table["task"].map(y) + 0.14 * (runs.cumcount() - (runs["task"].transform("count") - 1) / 2)
+    left.scatter(table["score"], places, color=OURS, edgecolor="white", s=46, zorder=3, label="PWM, one dot a seed")
+    left.set_yticks(y, first.index)
+    left.set(xlim=(-3, 103), ylim=(len(first) - 0.5, -0.5), xlabel="score")
     left.grid(axis="x", alpha=0.3)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    for i, (name, a) in enumerate(aggregates.items()):
-        right.bar(i, a.value, color=OURS if name.startswith("PWM") else "0.6", width=0.6)
-        whisker(right, i, a.value, a.low, a.high)
+    _bars(right, aggregates)
     right.set_xticks(range(len(aggregates)), [name.replace(" ", "\n") for name in aggregates], fontsize=8)
     resampled = next(iter(aggregates.values())).resampled
     right.set(ylim=(0, 1.02), ylabel="normalised score", title="IQM, 95 % interval\n" + resampled.split(",")[0])
@@ -71,33 +56,33 @@ def multitask_scores(table: pd.DataFrame, aggregates: Mapping[str, Aggregate]) -
     return figure
 
 
+def _bars(ax: Axes, aggregates: Mapping[str, Aggregate]) -> None:
+    for i, (name, a) in enumerate(aggregates.items()):
+        ax.bar(i, a.value, color=OURS if name.startswith("PWM") else "0.6", width=0.6)
+        whisker(ax, i, a.value, a.low, a.high)
+
+
 def many_task_scores(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """Fig. 15 and 16 for many tasks: ours, one dot a seed; random actions, planning in the model, the data, and the published scores.
 
     table: of `MultitaskExperiment.results`; published: of `published_scores` (full method, 48M model, published data; MetaWorld v2).
     """
-    suites = [(name, group) for name, group in table.groupby("suite", sort=False)]
-    rows = max(group["task"].nunique() for _, group in suites)
+    suites = table.groupby("suite", sort=False)
+    rows = suites["task"].nunique().max()
     size = (4.75 * len(suites), 0.19 * rows + 1.5)
     figure, axes = plt.subplots(1, len(suites), figsize=size, layout="constrained", squeeze=False)
     for ax, (suite, group) in zip(axes[0], suites, strict=True):
         order = group.groupby("task")["score"].mean().sort_values(ascending=False).index
-        y = {name: i for i, name in enumerate(order)}
-        once = group.drop_duplicates("task").set_index("task").loc[order]
-        places = range(len(order))
-        if suite == "dm_control":
-            ax.hlines(places, once["data_p10"] / 10, once["data_p90"] / 10, color="0.86", lw=5, zorder=0)
-        else:
-            ax.hlines(places, 0, 100 * once["data_success"], color="0.86", lw=5, zorder=0)
-        ax.plot([], [], color="0.86", lw=5, label="data: middle 80 % of returns, or share of success")
+        places, once = pd.Series(range(len(order)), order), group.drop_duplicates("task").set_index("task").loc[order]
+        low, high = (once["data_p10"] / 10, once["data_p90"] / 10) if suite == "dm_control" else (0, 100 * once["data_success"])
+        ax.hlines(places, low, high, color="0.86", lw=5, zorder=0, label="data: middle 80 % of returns, or share of success")
         ax.scatter(once["random_score"], places, marker="x", color="black", s=14, lw=0.9, label="random actions")
         ax.scatter(once["planning_score"], places, marker="^", color=PLANNER, s=16, label="planning in our model")
         for name, (marker, colour) in PUBLISHED.items():
             values = published[name].reindex(order)
             ax.scatter(values, places, marker=marker, facecolor="none", edgecolor=colour, s=20, lw=1, label=name)
-        ax.scatter(
-            group["score"], group["task"].map(y), color=OURS, s=20, edgecolor="white", lw=0.5, zorder=3, label="PWM, ours, one dot a seed"
-        )
+        at, label = group["task"].map(places), "PWM, ours, one dot a seed"
+        ax.scatter(group["score"], at, color=OURS, s=20, edgecolor="white", lw=0.5, zorder=3, label=label)
         ax.set_yticks(places, order, fontsize=7)
         ax.set(xlim=(-3, 103), ylim=(len(order) - 0.4, -0.6), xlabel="score", title=suite.replace("metaworld", "MetaWorld"))
         ax.grid(axis="x", alpha=0.3)
@@ -108,9 +93,8 @@ def many_task_scores(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
 def anchored_returns(anchored: pd.DataFrame, without: pd.DataFrame) -> Figure:
     """Mean return of each task's policies over the 90th percentile of the data: extracted as in the paper, imitating, held near the data.
 
-    Args:
-        anchored: one line a policy with columns task, train_seed, variation ("imitation alone", "anchored"), mean_return, data_p90.
-        without: the same of the paper's extraction, without a variation; more tasks and seeds are left out.
+    anchored: one line a policy with columns task, train_seed, variation ("imitation alone", "anchored"), mean_return, data_p90; without:
+    the same of the paper's extraction, without a variation; more tasks and seeds are left out.
     """
     names = {"paper": "PWM as in the paper", "imitation alone": "imitation of the data alone", "anchored": "PWM held near the data (ours)"}
     same = without[without["task"].isin(anchored["task"]) & without["train_seed"].isin(anchored["train_seed"])]
@@ -122,28 +106,23 @@ def anchored_returns(anchored: pd.DataFrame, without: pd.DataFrame) -> Figure:
     for ax, part in zip(axes, (table[:half], table[half:]), strict=True):
         places = range(len(part))
         ax.hlines(places, part.min(axis=1), part.max(axis=1).clip(upper=1.55), color="0.85", lw=1.5, zorder=0)
-        for (name, label), (marker, face, edge) in zip(
-            names.items(), (("o", "white", OURS), ("x", "0.3", None), ("o", OURS, OURS)), strict=True
-        ):
+        styles = ("o", "white", OURS), ("x", "0.3", None), ("o", OURS, OURS)
+        for (name, label), (marker, face, edge) in zip(names.items(), styles, strict=True):
             ax.scatter(part[name].clip(upper=1.55), places, marker=marker, facecolor=face, edgecolor=edge, s=22, label=label)
         ax.axvline(0.7, color="0.5", lw=0.8, ls="--")
         ax.set_yticks(places, part.index, fontsize=7)
         ax.set(ylim=(half - 0.4, -0.6), xlim=(-0.03, 1.6), xlabel="return / 90th percentile of the data (more than 1.55: at the edge)")
         ax.grid(axis="x", alpha=0.3)
     counts = ", ".join(f"{label} {(table[name] >= 0.7).sum()}" for name, label in names.items())
-    seeds = anchored["train_seed"].nunique()
-    figure.suptitle(
-        f"{len(table)} tasks of MetaWorld, one frozen world model, {seeds} seed(s). At 0.7 (dashed) or more: {counts}", fontsize=9
-    )
+    what = f"{len(table)} tasks of MetaWorld, one frozen world model, {anchored['train_seed'].nunique()} seed(s)"
+    figure.suptitle(f"{what}. At 0.7 (dashed) or more: {counts}", fontsize=9)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
 def compared_scores(table: pd.DataFrame, title: str) -> Figure:
-    """Methods side by side on the same tasks (Fig. 6 right, 14 and 18 in our numbers): every score, and the IQM of each method.
-
-    table: columns task, method, score in [0, 100], and train_seed where a method has several runs.
-    """
+    """Methods side by side on the same tasks (Fig. 6 right, 14 and 18 in our numbers): every score, and the IQM of each method; table:
+    columns task, method, score in [0, 100], and train_seed where a method has several runs."""
     methods, tasks = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["task"]))
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 0.3 * len(tasks) + 1.9), width_ratios=(3, 1.3), layout="constrained")
     palette = list(colours_of(methods).values())
@@ -169,15 +148,11 @@ def compared_scores(table: pd.DataFrame, title: str) -> Figure:
 def aggregate_bars(ours: Mapping[str, Aggregate], published: pd.DataFrame) -> Figure:
     """Fig. 6 left: interquartile means, ours (interval over training runs) and published (over tasks)."""
     figure, ax = plt.subplots(figsize=(1.3 * (len(ours) + len(published)) + 1.2, 3.1), layout="constrained")
-    names = []
-    for i, (name, a) in enumerate(ours.items()):
-        ax.bar(i, a.value, color=OURS if name.startswith("PWM") else "0.6", width=0.6)
-        whisker(ax, i, a.value, a.low, a.high)
-        names.append(f"{name},\nours")
+    _bars(ax, ours)
     for i, row in enumerate(published.itertuples(), len(ours)):
         ax.bar(i, row.iqm, facecolor="none", edgecolor=PUBLISHED.get(row.method, ("", "0.4"))[1], lw=1.5, width=0.6)
         whisker(ax, i, row.iqm, row.lo, row.hi)
-        names.append(row.method.replace(", ", ",\n"))
+    names = [f"{name},\nours" for name in ours] + [method.replace(", ", ",\n") for method in published["method"]]
     ax.set_xticks(range(len(names)), names, fontsize=8)
     ax.set(ylim=(0, 1.02), ylabel="IQM of normalised scores")
     return figure
@@ -214,18 +189,15 @@ _STARTS = {"anew": ("policy and critics start anew", OURS), "extracted": ("start
 
 
 def online_curves(table: pd.DataFrame) -> Figure:
-    """PWM online on single dm_control tasks: return of the deterministic policy against episodes; thin lines are seeds, thick medians.
-
-    table: columns task, model, train_seed, episodes, mean_return.
-    """
+    """PWM online on single dm_control tasks: return of the deterministic policy against episodes; thin lines are seeds, thick medians."""
     tasks, models = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["model"]))
     figure, axes = plt.subplots(1, len(tasks), figsize=(4.3 * len(tasks), 3.1), layout="constrained", squeeze=False, sharey=True)
     for ax, task in zip(axes[0], tasks, strict=True):
         for model, colour in zip(models, colours_of(models).values(), strict=True):
-            part = table[(table["task"] == task) & (table["model"] == model)]
-            for _, seed in part.groupby("train_seed"):
-                ax.plot(seed["episodes"], seed["mean_return"], color=colour, lw=0.8, alpha=0.5)
-            ax.plot(part.groupby("episodes")["mean_return"].median(), color=colour, lw=2.2, label=f"{model} world model")
+            of = table[(table["task"] == task) & (table["model"] == model)]
+            curves = of.pivot(index="episodes", columns="train_seed", values="mean_return")
+            ax.plot(curves, color=colour, lw=0.8, alpha=0.5)
+            ax.plot(curves.median(axis=1), color=colour, lw=2.2, label=f"{model} world model")
         ax.set(title=task, xlabel="episodes", ylabel="return" if ax is axes[0, 0] else "")
         ax.grid(alpha=0.3)
     axes[0, 0].legend(fontsize=8)

@@ -75,8 +75,8 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
             row[2].set_ylim(-0.3, 1.02)
     handles, labels = axes[0, 1].get_legend_handles_labels()
     axes[0, 1].get_legend().remove()
-    handles, labels = zip(*{label: (handle, label) for handle, label in zip(handles, labels, strict=True)}.values(), strict=True)
-    figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(labels) // (1 + len(labels) // 6)), fontsize=8)
+    named = dict(zip(labels, handles, strict=True))
+    figure.legend(named.values(), named, loc="outside lower center", ncols=-(-len(named) // (1 + len(named) // 6)), fontsize=8)
     return figure
 
 
@@ -151,8 +151,8 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
     farthest = 1.04 * max(1.0, scored[["last", "best"]].max(axis=None))
     left.set(xlim=(-0.02, farthest), ylim=(len(algorithms) - 0.5, -0.5), xlabel="return / published PPO, a dot a run")
     left.axvline(1, color="0.5", lw=0.8, ls="--")
-    handles = [Line2D([], [], marker="o", lw=0, color="0.3", label="at the end")]
-    handles += [Line2D([], [], marker="o", lw=0, color="0.3", mfc="white", label="at the peak")]
+    kinds = {"at the end": "0.3", "at the peak": "white"}
+    handles = [Line2D([], [], marker="o", lw=0, color="0.3", mfc=fill, label=label) for label, fill in kinds.items()]
     if several:
         handles += [Line2D([], [], marker="|", color="black", ms=11, mew=1.8, lw=1, label=f"IQM of {ENOUGH} or more, 95 %")]
         right = axes[0, 1]
@@ -178,10 +178,9 @@ BEFORE = 180
 
 def gaits(experiment: SingleTaskExperiment, task: str, *, frames: int = 8, seed: int = 0) -> Figure:
     """Frames, an eighth of a second apart, of the last policy of each algorithm on a task; three seconds after the episode's start."""
-    figure, axes = plt.subplots(
-        len(experiment.algorithms), 1, figsize=(9.5, 1.45 * len(experiment.algorithms)), layout="constrained", squeeze=False
-    )
-    for ax, algorithm in zip(axes[:, 0], experiment.algorithms, strict=True):
+    algorithms = experiment.algorithms
+    figure, axes = plt.subplots(len(algorithms), 1, figsize=(9.5, 1.45 * len(algorithms)), layout="constrained", squeeze=False)
+    for ax, algorithm in zip(axes[:, 0], algorithms, strict=True):
         images = _frames(experiment, task, algorithm, seed, count=frames, every=8, size=(2.4, 1.9))
         ax.imshow(np.concatenate(list(images), 1))
         ax.set_axis_off()
