@@ -6,8 +6,7 @@ A policy learner that fails here has a fault of its own; one that succeeds here 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -24,7 +23,7 @@ from pwmlib.optimizer.imagination import imagine
 from pwmlib.optimizer.pwm import PWM, PWMConfig
 from pwmlib.sim.closed_form import CartpoleSwingup, PendulumSwingup
 
-__all__ = ["SETTINGS", "Setting", "evaluate", "gradient_reach", "perfect_model_curves", "run_setting"]
+__all__ = ["SETTINGS", "evaluate", "gradient_reach", "perfect_model_curves", "run_setting"]
 
 _SMALL = {"actor_hidden": (128, 64), "critic_hidden": (128, 64)}
 
@@ -41,7 +40,6 @@ class Setting:
     evaluation_start: str = "hanging"
 
     def make(self) -> CartpoleSwingup | PendulumSwingup:
-        """Make the world."""
         return {"cartpole": CartpoleSwingup, "pendulum": PendulumSwingup}[self.world](**self.arguments)
 
 
@@ -61,10 +59,11 @@ SETTINGS: dict[str, Setting] = {
 """The recorded settings; cartpole with the paper's networks, pendulum with (128, 64) ones."""
 
 
+World = CartpoleSwingup | PendulumSwingup
+
+
 @torch.no_grad()
-def evaluate(
-    world: CartpoleSwingup | PendulumSwingup, policy: Callable[[Tensor, None], Tensor], start: str, *, episodes: int = 64
-) -> float:
+def evaluate(world: World, policy: Callable[[Tensor, None], Tensor], start: str, *, episodes: int = 64) -> float:
     """Mean return of the deterministic policy over whole episodes of the true reward, in [0, 1000]."""
     state = world.reset(episodes, torch.Generator().manual_seed(1_000_000), start=start)
     total = torch.zeros(episodes)
@@ -76,7 +75,7 @@ def evaluate(
     return float(total.mean())
 
 
-def start_states(world: CartpoleSwingup | PendulumSwingup, kind: str, *, seed: int = 0) -> Callable[[int, torch.Generator], Tensor]:
+def start_states(world: World, kind: str, *, seed: int = 0) -> Callable[[int, torch.Generator], Tensor]:
     """Sampler of start states. "random_policy": 64 episodes of uniform actions from the hanging reset, visited states pooled."""
     if kind != "random_policy":
         return lambda batch, generator: world.reset(batch, generator, start=kind)
@@ -89,33 +88,28 @@ def start_states(world: CartpoleSwingup | PendulumSwingup, kind: str, *, seed: i
     return lambda batch, generator: pool[torch.randint(len(pool), (batch,), generator=generator)]
 
 
-def run_setting(name: str, seed: int, runs_dir: str, *, updates: int | None = None, evaluate_every: int = 50) -> list[dict[str, Any]]:
+def run_setting(name: str, seed: int, runs_dir: str) -> list[dict[str, Any]]:
     """Extract a policy in one setting with one seed. Returns rows (setting, train_seed, step, return); resumable."""
-    setting = SETTINGS[name]
-    config = replace(setting.policy, updates=updates or setting.policy.updates)
+    setting, every = SETTINGS[name], 50
     world = setting.make()
-    params = {"setting": replace(setting, policy=config), "seed": seed, "evaluate_every": evaluate_every}
 
     def work(run: Run) -> list[dict[str, Any]]:
-        learner = PWM(world, start_states(world, setting.starts, seed=seed), config, seed=seed)
-        first = {"setting": name, "train_seed": seed, "step": 0, "return": evaluate(world, learner.actor, setting.evaluation_start)}
-        train(
-            run,
-            learner,
-            config.updates,
-            checkpoint_every=100,
-            evaluate=lambda step: {"return": evaluate(world, learner.actor, setting.evaluation_start)},
-            evaluate_every=evaluate_every,
-            log_every=evaluate_every,
-        )
-        curve = [{"setting": name, "train_seed": seed, "step": r["step"], "return": r["return"]} for r in run.rows]
-        return [first, *curve]
+        learner = PWM(world, start_states(world, setting.starts, seed=seed), setting.policy, seed=seed)
+
+        def evaluated(step: int) -> dict[str, Any]:
+            return {"return": evaluate(world, learner.actor, setting.evaluation_start)}
+
+        curve = [{"step": 0, **evaluated(0)}]
+        how = {"checkpoint_every": 100, "evaluate_every": every, "log_every": every}
+        train(run, learner, setting.policy.updates, evaluate=evaluated, **how)
+        return [{"setting": name, "train_seed": seed, "step": r["step"], "return": r["return"]} for r in curve + run.rows]
 
     label = "".join(c if c.isalnum() else "-" for c in name)
-    return Run(Path(runs_dir), "perfect_model", f"{label}-seed{seed}", params).execute(work)
+    params = {"setting": setting, "seed": seed, "evaluate_every": every}
+    return Run(runs_dir, "perfect_model", f"{label}-seed{seed}", params).execute(work)
 
 
-def gradient_reach(*, horizon: int = 16, samples: int = 256, seed: int = 0) -> pd.DataFrame:
+def gradient_reach(horizon: int = 16, samples: int = 256) -> pd.DataFrame:
     """What a first-order gradient over `horizon` steps sees of the pendulum's reward, by start angle.
 
     Mean norm of d(sum of rewards)/d(actions) along rollouts of small random actions from rest, for the smoothed sparse and the
@@ -125,7 +119,7 @@ def gradient_reach(*, horizon: int = 16, samples: int = 256, seed: int = 0) -> p
     for shape in ("sigmoid", "cosine"):
         world = PendulumSwingup(reward_shape=shape)
         for degrees in range(0, 181, 15):
-            generator = torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(0)
             theta = torch.full((samples,), float(np.radians(degrees)))
             state = torch.stack([theta.cos(), theta.sin(), torch.zeros(samples)], -1)
             noise = torch.randn(horizon, samples, 1, generator=generator)
@@ -146,9 +140,9 @@ def perfect_model_curves(table: pd.DataFrame) -> Figure:
         settings = list(dict.fromkeys(part["setting"]))
         for colour, setting in zip(sns.color_palette("colorblind", len(settings)), settings, strict=True):
             curves = part[part["setting"] == setting].pivot(index="step", columns="train_seed", values="return")
-            ax.plot(curves.index, curves, color=colour, lw=0.6, alpha=0.5)
+            ax.plot(curves, color=colour, lw=0.6, alpha=0.5)
             label = f"{setting.removeprefix(world + ', ')} ({curves.shape[1]} seeds)"
-            ax.plot(curves.index, curves.median(axis=1), color=colour, lw=2.4, label=label)
+            ax.plot(curves.median(axis=1), color=colour, lw=2.4, label=label)
         ax.set(xlabel="policy updates", ylim=(0, 1000), title=title)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)
     axes[0].set_ylabel("return of 1000")
