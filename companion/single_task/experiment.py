@@ -59,8 +59,7 @@ class SingleTaskExperiment:
 
     def save(self, name: str, table: pd.DataFrame) -> Path:
         """Write a table into the experiment's folder, named by what was run; returns its path."""
-        folder = self.runs_dir / f"single_task-{digest(self.runs())}"
-        path = folder / f"{name}.csv"
+        path = self.runs_dir / f"single_task-{digest(self.runs())}" / f"{name}.csv"
         write_atomic(path, table.to_csv(index=False))
         return path
 
@@ -73,11 +72,9 @@ class SingleTaskExperiment:
         return train_together([self])[0]
 
     def results(self) -> pd.DataFrame:
-        """Make the `results_table` of all runs."""
         return results_table(self.train())
 
     def curves(self) -> pd.DataFrame:
-        """Make the `curves_table` of all runs."""
         return curves_table(self.train())
 
 
@@ -90,10 +87,8 @@ def train_together(experiments: Sequence[SingleTaskExperiment]) -> list[list[dic
     runs = {run.run.folder: run for e in experiments for run in e.runs()}
     note_plan(first.runs_dir, "single tasks", [run.run for run in runs.values()])
     each_its_own = devices(first.device, len(runs), engine=first.engine)
-    jobs = [
-        Job(run.name, SingleTaskRun.train, {"self": replace(run, device=device)})
-        for run, device in zip(runs.values(), each_its_own, strict=True)
-    ]
+    placed = [replace(run, device=device) for run, device in zip(runs.values(), each_its_own, strict=True)]
+    jobs = [Job(run.name, SingleTaskRun.train, {"self": run}) for run in placed]
     gpus = "even" if first.device.startswith("cuda") else 0.0
     done = run_jobs(jobs, workers=first.workers, progress=first.progress, description="runs", engine=first.engine, gpus=gpus)
     lines = {folder: r.value or _failed(run, r.error) for (folder, run), r in zip(runs.items(), done, strict=True)}
@@ -101,31 +96,28 @@ def train_together(experiments: Sequence[SingleTaskExperiment]) -> list[list[dic
 
 
 def _failed(run: SingleTaskRun, error: str | None) -> dict[str, object]:
-    nothing = {"last": float("nan"), "best": float("nan"), "updates": 0, "curve": []}
-    return {**run.head(), "status": "failed", "reason": error, **nothing}
+    return {**run.head(), "status": "failed", "reason": error, "last": float("nan"), "best": float("nan"), "updates": 0, "curve": []}
+
+
+_COST = ["gradient_steps", "env_steps", "wall_s", "cpu_s"]
 
 
 def results_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
     """One line a run: task, algorithm, train_seed, status, reason, last, best, updates, and what it cost."""
-    cost = ("gradient_steps", "env_steps", "wall_s", "cpu_s")
-    ends = [line["curve"][-1] if line["curve"] else {} for line in lines]
-    return pd.DataFrame(
-        [
-            {**{k: v for k, v in line.items() if k != "curve"}, **{name: end.get(name) for name in cost}}
-            for line, end in zip(lines, ends, strict=True)
-        ]
-    )
+    rows = []
+    for line in lines:
+        end = line["curve"][-1] if line["curve"] else {}
+        rows.append({**{k: v for k, v in line.items() if k != "curve"}, **{name: end.get(name) for name in _COST}})
+    return pd.DataFrame(rows)
 
 
 def curves_table(lines: Sequence[dict[str, object]]) -> pd.DataFrame:
     """One line an evaluation: task, algorithm, train_seed, updates (of the policy), gradient_steps (of all networks), env_steps, wall_s,
     cpu_s, mean_return, training_return and more; see `SingleTaskRun.train`."""
-    cost, scores = ("gradient_steps", "env_steps", "wall_s", "cpu_s"), ("mean_return", "training_return", "std_over_episodes")
-    columns = (*cost, *scores, "gradient_cosine", "gradient_batch_cosine", "gradient_norm_ratio", "reward_rmse")
-    return pd.DataFrame(
-        [
-            {**{k: line[k] for k in ("task", "algorithm", "train_seed")}, "updates": row["step"], **{k: row.get(k) for k in columns}}
-            for line in lines
-            for row in line["curve"]
-        ]
-    )
+    scores = ["mean_return", "training_return", "std_over_episodes"]
+    columns = [*_COST, *scores, "gradient_cosine", "gradient_batch_cosine", "gradient_norm_ratio", "reward_rmse"]
+    rows = []
+    for line in lines:
+        head = {k: line[k] for k in ("task", "algorithm", "train_seed")}
+        rows += [{**head, "updates": row["step"], **{k: row.get(k) for k in columns}} for row in line["curve"]]
+    return pd.DataFrame(rows)

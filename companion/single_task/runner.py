@@ -64,12 +64,7 @@ class SingleTaskSettings:
 
 def parts_of(algorithm: Algorithm) -> tuple[str, ...]:
     """Names of the settings that an algorithm depends on."""
-    named = {
-        "pwm": ("pwm", "replay"),
-        "pwm_scratch": ("pwm",),
-        "pwm_state_space": ("state_space",),
-        "pwm_offline": ("offline", "replay"),
-    }
+    named = {"pwm": ("pwm", "replay"), "pwm_scratch": ("pwm",), "pwm_state_space": ("state_space",), "pwm_offline": ("offline", "replay")}
     return named.get(algorithm, (algorithm,))
 
 
@@ -169,28 +164,24 @@ class SingleTaskRun:
 
     def _made(self) -> _Made:
         algorithm, settings, seed = self.algorithm, self.settings, self.seed
-        count = settings.tdmpc2.envs if algorithm == "tdmpc2" else settings.envs or env_spec(self.task).count
+        if algorithm not in get_args(Algorithm):
+            raise ValueError(f"algorithm must be one of {', '.join(get_args(Algorithm))}, got {algorithm!r}")
+        config = getattr(settings, parts_of(algorithm)[0])
+        count = config.envs if algorithm == "tdmpc2" else settings.envs or env_spec(self.task).count
         env = TrainingEnv(self.task, count, stiffness=self.stiffness, seed=seed, device=self.device)
         if algorithm == "shac":
-            return _Made(SHAC(env, settings.shac, seed=seed), env, settings.shac.updates, settings.shac.horizon * count)
+            return _Made(SHAC(env, config, seed=seed), env, config.updates, config.horizon * count)
         if algorithm in ("ppo", "sac"):
             from pwmlib.baselines.sb3 import SB3Learner
 
-            config = getattr(settings, algorithm)
             return _Made(SB3Learner(algorithm, env, config, seed=seed), env, config.updates, config.steps * count)
-        if algorithm == "tdmpc2":
-            config = settings.tdmpc2
-            before = Spent(env_steps=config.random_steps * count)
-            return _Made(OnlineTDMPC2(env, config, seed=seed), env, config.updates, config.steps * count, before)
-        if algorithm not in get_args(Algorithm):
-            raise ValueError(f"algorithm must be one of {', '.join(get_args(Algorithm))}, got {algorithm!r}")
-        given, config = None, settings.state_space if algorithm == "pwm_state_space" else settings.pwm
-        before = Spent(env_steps=config.random_steps * count)
-        if algorithm in ("pwm", "pwm_offline"):
-            given, before = self._replay(count)
+        given, before = self._replay(count) if algorithm in ("pwm", "pwm_offline") else (None, None)
         if algorithm == "pwm_offline":
-            learner = OfflinePWM(given, settings.offline, seed=seed, device=self.device)
-            return _Made(learner, env, settings.offline.policy.updates, 0, before)
+            learner = OfflinePWM(given, config, seed=seed, device=self.device)
+            return _Made(learner, env, config.policy.updates, 0, before)
+        before = before or Spent(env_steps=config.random_steps * count)
+        if algorithm == "tdmpc2":
+            return _Made(OnlineTDMPC2(env, config, seed=seed), env, config.updates, config.steps * count, before)
         if algorithm == "pwm":
             everything = given.capacity + config.actor_critic.updates * config.actor_critic.horizon
             config = replace(config, replay_steps=max(config.replay_steps, given.capacity, min(everything, LARGEST_REPLAY // count)))
@@ -212,7 +203,7 @@ class SingleTaskRun:
 
         def work(run: Run) -> dict[str, float]:
             shac = SHAC(env, config, seed=self.seed, record=record)
-            watched = Watched(Together(shac=shac, replay=replay), math.inf)
+            watched = Watched(Together(shac=shac, replay=replay), math.inf, Spent())
             train(run, watched, config.updates, checkpoint_every=max(1, config.updates // 3))
             return {"env_steps": len(replay) * count, **watched.cost()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -34,12 +35,11 @@ def beside_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataF
         paper = published[(published["task"] == task) & (published["algorithm"] == algorithm.partition("_")[0])].iloc[0]
         last = runs["last"].dropna()
         ours = {"ours_end": iqm(last), "ours_std": last.std(), "ours_peak": iqm(runs["best"].dropna()), "seeds": len(runs)}
-        diverged = {"diverged": int((runs["status"] != "finished").sum())}
+        ours["diverged"] = int((runs["status"] != "finished").sum())
         names = {"printed": "paper_t4_iqm", "printed_std": "paper_t4_std", "end": "final_iqm", "end_std": "final_std", "peak": "peak_iqm"}
-        unit = paper["ppo_norm"]
+        theirs, unit = {ours_name: paper[name] for ours_name, name in names.items()}, paper["ppo_norm"]
         normalised = {"ours_end_t3": iqm(last) / unit, "printed_t3": paper["paper_t3_iqm"], "peak_t3": paper["peak_iqm"] / unit}
-        published_columns = {k: paper[v] for k, v in names.items()}
-        lines.append({"task": task, "algorithm": NAMES[algorithm], **ours, **diverged, **published_columns, **normalised})
+        lines.append({"task": task, "algorithm": NAMES[algorithm], **ours, **theirs, **normalised})
     return pd.DataFrame(lines)
 
 
@@ -52,11 +52,10 @@ def equal_time(curves: pd.DataFrame, minutes: Sequence[float] = (0.5, 1, 2, 4, 8
     lines = []
     for (task, algorithm), part in curves.groupby(["task", "algorithm"], sort=False):
         line: dict[str, object] = {"task": task, "algorithm": NAMES[algorithm]}
-        longest, before = part["cpu_s"].max() / 60, 0.0
-        for budget in minutes:
+        longest = part["cpu_s"].max() / 60
+        for before, budget in pairwise((0.0, *minutes)):
             seen = part[part["cpu_s"] <= 60 * budget].sort_values("cpu_s").groupby("train_seed")["mean_return"].last()
             complete = len(seen) == part["train_seed"].nunique() and before < longest
             line[f"{budget:g} min"] = iqm(seen) if complete else np.nan
-            before = budget
         lines.append({**line, "ended after, min": longest})
     return pd.DataFrame(lines)

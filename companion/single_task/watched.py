@@ -43,8 +43,7 @@ class Spent:
 class Watched:
     """A learner whose critic must stay within bounds, and whose updates are timed and their optimiser steps counted."""
 
-    def __init__(self, learner: Learner, largest_value: float, before: Spent | None = None):
-        before = before or Spent()
+    def __init__(self, learner: Learner, largest_value: float, before: Spent):
         self.learner, self.largest_value = learner, largest_value
         self.wall, self.cpu = before.wall_s, before.cpu_s
         """Seconds of all updates so far, those before an interruption included; evaluations are not."""
