@@ -19,11 +19,10 @@ python -m companion.record tables            docs/tables.md: single-task runs an
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -38,12 +37,12 @@ from companion.mt80.fine_tuning import FineTuning
 from companion.mt80.jobs import gate_job, policy_job
 from companion.mt80.online import online_seed
 from companion.mt80.scales import FINE_TUNED, MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE
-from companion.mt80.shipped_model import SHIPPED, Artefacts
-from companion.mt80.stages import MultitaskExperiment
+from companion.mt80.stages import MultitaskExperiment, with_shipped_model
 from companion.running.job import Job
 from companion.running.jobs import JobsFailedError, default_workers, values_of
 from companion.running.paths import PROJECT, writable_folder
 from companion.running.results import results_table, save_table
+from companion.running.runs import read_record
 from companion.single_task.experiment import SingleTaskExperiment
 from companion.single_task.runner import Algorithm, SingleTaskSettings
 from companion.single_task.scales import settings_for
@@ -61,17 +60,14 @@ Tables = dict[str, pd.DataFrame]
 
 def _each(function: Callable[..., Any], settings: list[dict[str, str]], seeds: int, workers: int, **shared: str) -> list[Any]:
     """Values of a function in every setting and seed. Raises JobsFailedError; what did not fail is kept."""
-    jobs = [
-        Job(", ".join([*given.values(), f"seed {seed}"]), function, {**given, "seed": seed, **shared})
-        for given in settings
-        for seed in range(seeds)
-    ]
+    each = list(product(settings, range(seeds)))
+    jobs = [Job(", ".join([*given.values(), f"seed {seed}"]), function, {**given, "seed": seed, **shared}) for given, seed in each]
     return values_of(jobs, workers=workers, description=function.__name__)
 
 
-def perfect_model(workers: int, runs_dir: Path, seeds: int = 5) -> Tables:
+def perfect_model(workers: int, runs_dir: Path) -> Tables:
     """Closed-form cartpole and pendulum in all `SETTINGS`, and how far the pendulum's gradient reaches."""
-    curves = _each(run_setting, [{"name": name} for name in SETTINGS], seeds, workers, runs_dir=str(runs_dir))
+    curves = _each(run_setting, [{"name": name} for name in SETTINGS], 5, workers, runs_dir=str(runs_dir))
     return {"perfect_model": pd.DataFrame(chain.from_iterable(curves)), "pendulum_gradient_reach": gradient_reach()}
 
 
@@ -82,16 +78,15 @@ def offline_seed(setting: str, seed: int, runs_dir: str) -> dict[str, Any]:
     experiment = MultitaskExperiment((task("cartpole-swingup"),), scale, 1, folder, data, device="cpu", workers=1, progress=False)
     quality = experiment.train_world_model()["quality"]["cartpole-swingup"]
     row = {"setting": setting, **policy_job(experiment, 0, seed), **quality, **gate_job(experiment, 0)}
-    stages = {stage: next((folder / stage).glob("*/run.json")) for stage in ("world_model", "policy")}
-    cpu = {f"{stage}_cpu_s": json.loads(path.read_text())["cpu_s"] for stage, path in stages.items()}
-    return {**row, **cpu}
+    runs = {"world_model": experiment.world_model_run(), "policy": experiment.policy_run(0, seed)}
+    return row | {f"{stage}_cpu_s": read_record(run.folder)["cpu_s"] for stage, run in runs.items()}
 
 
-def offline_cartpole(workers: int, runs_dir: Path, seeds: int = 5) -> Tables:
+def offline_cartpole(workers: int, runs_dir: Path) -> Tables:
     """cartpole-swingup from the replay of one learning agent, SimNorm model trained in the ways of `OFFLINE_CARTPOLE`."""
     first = next(iter(OFFLINE_CARTPOLE.values()))
     index = MultitaskExperiment((task("cartpole-swingup"),), first, 1, runs_dir, runs_dir / "episodes", workers=1).generate()
-    rows = _each(offline_seed, [{"setting": name} for name in OFFLINE_CARTPOLE], seeds, workers, runs_dir=str(runs_dir))
+    rows = _each(offline_seed, [{"setting": name} for name in OFFLINE_CARTPOLE], 5, workers, runs_dir=str(runs_dir))
     return {"offline_cartpole_data": index.drop(columns=["shard"]), "offline_cartpole": pd.DataFrame(rows)}
 
 
@@ -104,35 +99,25 @@ def ball_wall(workers: int, runs_dir: Path) -> Tables:
     return {"ball_wall": ball_wall_study.summary(table), "ball_wall_outcomes": ball_wall_study.outcomes(table, BallWall()), **shown}
 
 
-def online(workers: int, runs_dir: Path, seeds: int = 3) -> Tables:
+def online(workers: int, runs_dir: Path) -> Tables:
     """PWM online on single dm_control tasks."""
     settings = [{"name": name, "model": model} for name in ("cheetah-run", "walker-walk") for model in ONLINE]
-    curves = _each(online_seed, settings, seeds, workers, runs_dir=str(runs_dir))
+    curves = _each(online_seed, settings, 3, workers, runs_dir=str(runs_dir))
     return {"online": pd.DataFrame(chain.from_iterable(curves))}
 
 
 def fine_tuning(name: str, policy: Literal["anew", "extracted"], workers: int, runs_dir: Path) -> Tables:
     """The shipped world model fine-tuned online on the tasks that scale laptop fine-tunes, with the policy that learns there."""
-    tasks, scale = tuple(task(t) for t in FINE_TUNED["laptop"]), MULTITASK_SCALES["laptop"]
+    tasks, scale = [task(t) for t in FINE_TUNED["laptop"]], MULTITASK_SCALES["laptop"]
     scale = replace(scale, fine_tuning=replace(scale.fine_tuning, policy=policy))
-    folders = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}
-    experiment = MultitaskExperiment(tasks, scale, scale.train_seeds, **folders, device="cpu", workers=workers, shipped=Artefacts(SHIPPED))
+    experiment = with_shipped_model(tasks, scale, scale.train_seeds, runs_dir, workers=workers)
     return {name: FineTuning(experiment, tuple(range(len(tasks)))).table()}
 
 
-def cheating(workers: int, runs_dir: Path, seeds: int = 2) -> Tables:
-    """What the shipped world model promises its policies on hard tasks, and which part of it is wrong."""
-    return {"cheating": cheating_table(seeds, workers, runs_dir)}
-
-
-def anchored(workers: int, runs_dir: Path, seeds: int = 1) -> Tables:
-    """Policies of the shipped world model that are held near the data's good actions, on MetaWorld, and the imitation that they begin as.
-
-    Episodes are generated first.
-    """
-    scale, tasks = replace(MULTITASK_SCALES["laptop"], anchor=Anchor()), tuple(t for t in MT80 if t.suite == "metaworld")
-    folders, shipped = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}, Artefacts(SHIPPED)
-    experiment = MultitaskExperiment(tasks, scale, seeds, **folders, device="cpu", workers=workers, shipped=shipped)
+def anchored(workers: int, runs_dir: Path) -> Tables:
+    """Policies of the shipped world model that are held near the data's good actions, on MetaWorld, and the imitation they begin as."""
+    scale, tasks = replace(MULTITASK_SCALES["laptop"], anchor=Anchor()), [t for t in MT80 if t.suite == "metaworld"]
+    experiment = with_shipped_model(tasks, scale, 1, runs_dir, workers=workers)
     parts = {"anchored": experiment.extract_policies(), "imitation alone": experiment.imitate()}
     table = pd.concat([part.assign(variation=name) for name, part in parts.items()])
     return {"anchored": table.merge(experiment.data()[["task", "data_p50", "data_p90", "data_success"]], on="task")}
@@ -178,9 +163,9 @@ def ablation(name: str, workers: int, runs_dir: Path) -> Tables:
 
 def extraction(workers: int, runs_dir: Path) -> Tables:
     """Fig. 8b in our numbers: return against updates of the world model, at laptop scale."""
-    tasks, folders = ("cartpole-swingup", "pendulum-swingup"), {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}
-    study = ExtractionStudy(tasks, ABLATION_SCALES["laptop"].extraction_updates, MULTITASK_SCALES["quick"], **folders, workers=workers)
-    return {"extraction": study.table()}
+    tasks, folders = (task("cartpole-swingup"), task("pendulum-swingup")), {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}
+    experiment = MultitaskExperiment(tasks, MULTITASK_SCALES["quick"], 3, **folders, device="cpu", workers=workers)
+    return {"extraction": ExtractionStudy(experiment, ABLATION_SCALES["laptop"].extraction_updates).table()}
 
 
 EXPERIMENTS: dict[str, tuple[str, Callable[[int, Path], Tables]]] = {
@@ -190,7 +175,7 @@ EXPERIMENTS: dict[str, tuple[str, Callable[[int, Path], Tables]]] = {
     "online": ("mt80", online),
     "fine_tuning": ("mt80", partial(fine_tuning, "fine_tuning", "anew")),
     "fine_tuning_extracted": ("mt80", partial(fine_tuning, "fine_tuning_extracted", "extracted")),
-    "cheating": ("mt80", cheating),
+    "cheating": ("mt80", lambda workers, runs_dir: {"cheating": cheating_table(2, workers, runs_dir)}),
     "anchored": ("mt80", anchored),
     "extraction": ("ablations", extraction),
     **{f"{robot}_{name}": ("single_task", partial(single_task, robot, name)) for robot in SINGLE_TASK for name in get_args(Algorithm)},
@@ -202,9 +187,8 @@ EXPERIMENTS: dict[str, tuple[str, Callable[[int, Path], Tables]]] = {
 def main() -> None:
     """Run one experiment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "experiment", metavar="experiment", choices=[*EXPERIMENTS, "figures", "policies", "tables"], help="one of those above"
-    )
+    known = [*EXPERIMENTS, "figures", "policies", "tables"]
+    parser.add_argument("experiment", metavar="experiment", choices=known, help="one of those above")
     parser.add_argument("--workers", type=int, default=default_workers())
     parser.add_argument("--runs-dir", default="runs/recorded")
     arguments = parser.parse_args()
@@ -216,13 +200,12 @@ def main() -> None:
     if name == "policies":
         from companion.mt80.pictures import film_shipped, learned
 
-        path = film_shipped(PROJECT / "figures" / "policies.gif", learned(results_table("multitask_80"))[:12])
-        return print(f"written: {path.relative_to(PROJECT)}")
+        return print("written:", film_shipped(PROJECT / "figures" / "policies.gif", learned(results_table("multitask_80"))[:12]))
     if name == "tables":
         from companion.paper.tables import TABLES, tables_page
 
         write_atomic(TABLES, tables_page())
-        return print(f"written: {TABLES.relative_to(PROJECT)}")
+        return print("written:", TABLES)
     folder, experiment = EXPERIMENTS[name]
     # Single-task runs share theirs, and so do ablations: what is equal in two of them runs once.
     shared = folder if folder == "single_task" else "ablations" if name.startswith("ablation_") else name

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from companion.mt80.scales import MULTITASK_SCALES, MultitaskScale
+from companion.mt80.stages import MultitaskExperiment
 from companion.running.notebook import Names, Robots, all_of
 from companion.running.parameters import override, parse_list
 from companion.single_task.experiment import SingleTaskExperiment
 from companion.single_task.scales import settings_for
 from pwmlib.settings import Count
-from pwmlib.tasks import MT80
+from pwmlib.tasks import MT80, task
 
 from .extraction import ABLATION_SCALES, ExtractionStudy
 from .questions import ABLATIONS, ablation_experiments
@@ -62,23 +63,15 @@ class AblationParameters(Robots):
 
     def extraction(self, *, progress: bool = True) -> ExtractionStudy:
         """The study of Fig. 8b of these parameters."""
-        return ExtractionStudy(
-            tasks=tuple(self.extraction_tasks),
-            updates=tuple(self.extraction_updates) or ABLATION_SCALES[self.scale].extraction_updates,
-            settings=self.extraction_settings(),
-            runs_dir=self.runs_folder() / "extraction",
-            data_dir=self.runs_folder() / "extraction" / "episodes",
-            train_seeds=self.train_seeds or ABLATION_SCALES[self.scale].train_seeds,
-            **self.runner(progress),
-        )
+        tasks, folder = tuple(task(name) for name in self.extraction_tasks), self.runs_folder() / "extraction"
+        folders = {"runs_dir": folder, "data_dir": folder / "episodes"}
+        experiment = MultitaskExperiment(tasks, self.extraction_settings(), self._seeds(), **folders, **self.runner(progress))
+        return ExtractionStudy(experiment, tuple(self.extraction_updates) or ABLATION_SCALES[self.scale].extraction_updates)
 
     def experiments(self, name: str, *, progress: bool = True) -> dict[str, SingleTaskExperiment]:
         """The experiments of one ablation, by variation."""
-        return ablation_experiments(
-            name,
-            self.scale,
-            self.train_seeds or ABLATION_SCALES[self.scale].train_seeds,
-            self.runs_folder(),
-            changes=self._changes(),
-            **self.runner(progress),
-        )
+        runner = self.runner(progress)
+        return ablation_experiments(name, self.scale, self._seeds(), self.runs_folder(), changes=self._changes(), **runner)
+
+    def _seeds(self) -> int:
+        return self.train_seeds or ABLATION_SCALES[self.scale].train_seeds

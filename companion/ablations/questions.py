@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from fractions import Fraction
 from operator import attrgetter
@@ -84,29 +84,18 @@ ABLATIONS = read_ablations(Path(__file__).with_name("questions.toml"))
 def ablation_experiments(
     name: str, scale: str, train_seeds: int, runs_dir: Path, *, changes: dict[str, Any] | None = None, **runner: Any
 ) -> dict[str, SingleTaskExperiment]:
-    """Make the experiments of a question, one a variation.
+    """Make the experiments of a question, by the labels of its variations.
 
-    Args:
-        name: A key of `ABLATIONS`.
-        scale: A key of `SINGLE_TASK_SCALES`.
-        train_seeds: Seeds of each variation.
-        runs_dir: The folder of runs.
-        changes: Settings of the scale that are replaced in all of them.
-        runner: Where they are computed: device, workers, engine and progress of `SingleTaskExperiment`.
-
-    Returns:
-        Label of the variation -> experiment.
+    changes: settings of the scale that are replaced in all of them; runner: device, workers, engine and progress.
     """
     if name not in ABLATIONS:
         raise ValueError(f"no ablation {name!r}; known: {', '.join(ABLATIONS)}")
     ablation = ABLATIONS[name]
-    common = override(settings_for(scale, ablation.task), changes or {})
-    made = {}
-    for v in ablation.variations:
-        sizes = {ablation.task: _settings(common, v)}
-        how = {"stiffness": v.stiffness, **runner}
-        made[v.label] = SingleTaskExperiment((ablation.task,), (v.algorithm,), sizes, train_seeds, runs_dir, **how)
-    return made
+    t, common = ablation.task, override(settings_for(scale, ablation.task), changes or {})
+    return {
+        v.label: SingleTaskExperiment((t,), (v.algorithm,), {t: _settings(common, v)}, train_seeds, runs_dir, v.stiffness, **runner)
+        for v in ablation.variations
+    }
 
 
 def _settings(common: SingleTaskSettings, variation: Variation) -> SingleTaskSettings:
@@ -119,14 +108,11 @@ def _settings(common: SingleTaskSettings, variation: Variation) -> SingleTaskSet
 
 def run_ablation(name: str, experiments: dict[str, SingleTaskExperiment]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Results and curves of all variations, with the columns ablation and variation; their runs share one pool."""
-    parts = [
-        (results_table(lines).assign(ablation=name, variation=label), curves_table(lines).assign(ablation=name, variation=label))
-        for label, lines in zip(experiments, train_together(list(experiments.values())), strict=True)
-    ]
-    results, curves = (_together(tables) for tables in zip(*parts, strict=True))
-    return results, curves
+    lines = dict(zip(experiments, train_together(list(experiments.values())), strict=True))
 
+    def together(table_of: Callable[..., pd.DataFrame]) -> pd.DataFrame:
+        tables = [table_of(of_one).assign(ablation=name, variation=label) for label, of_one in lines.items()]
+        # A column that is empty in one of the tables keeps the type that it has in the others.
+        return pd.concat([t.dropna(axis=1, how="all") for t in tables], ignore_index=True).reindex(columns=tables[0].columns)
 
-def _together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """All lines; a column that is empty in one of the tables keeps the type that it has in the others."""
-    return pd.concat([t.dropna(axis=1, how="all") for t in tables], ignore_index=True).reindex(columns=tables[0].columns)
+    return together(results_table), together(curves_table)

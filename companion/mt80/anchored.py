@@ -53,15 +53,10 @@ MOST = 200_000
 
 
 def shown(shards: Sequence[np.ndarray], obs_dim: int, sharpness: float) -> Shown:
-    """Read the steps that a policy is held to; a piece of an episode counts as an episode.
+    """Read the steps that a policy is held to, those behind an episode's end left out; at most about `MOST`.
 
-    Args:
-        shards: of an `EpisodeStore`, rows (observation | action | reward), each [episodes, decisions + 1, columns].
-        obs_dim: the task's number of observations.
-        sharpness: that of `Anchor`.
-
-    Returns:
-        All steps, those behind an episode's end left out; at most about `MOST`.
+    shards: of an `EpisodeStore`, rows (observation | action | reward), each [episodes, decisions + 1, columns]; a piece of an episode
+    counts as an episode. sharpness: that of `Anchor`.
     """
     returns = np.concatenate([np.nansum(a[:, 1:, -1], axis=1, dtype=np.float64) for a in shards])
     score = sharpness * (returns - returns.mean()) / max(float(returns.std()), 1e-6)
@@ -90,17 +85,8 @@ class AnchoredPWM(PWM):
     def __init__(
         self, view: FrozenWorldModel, config: PWMConfig, anchor: Anchor, data: Shown, *, seed: int = 0, device: str | torch.device = "cpu"
     ):
-        """Build the networks and let the actor imitate.
-
-        Args:
-            view: the frozen world model of the task.
-            config: the numbers of extraction.
-            anchor: those of the imitation.
-            data: the task's steps.
-            seed: of all that is drawn.
-            device: of the networks.
-        """
-        super().__init__(view, lambda batch, generator: self._states[self._drawn(batch)], config, seed=seed, device=device)
+        """Build the networks and let the actor imitate."""
+        super().__init__(view, self._draw_states, config, seed=seed, device=device)
         padded = torch.zeros(len(data.obs), view.obs_dim)
         padded[:, : data.obs.shape[1]] = data.obs
         with torch.no_grad():
@@ -116,8 +102,8 @@ class AnchoredPWM(PWM):
             lr = rate + (self.config.final_lr - rate) * update / anchor.imitation
             gradient_step(optimiser, self.distance(), lr=lr, max_norm=1.0, update=update + 1, name="imitation")
 
-    def _drawn(self, batch: int) -> Tensor:
-        return torch.randint(len(self._states), (batch,), generator=self.generator, device=self.device)
+    def _draw_states(self, batch: int, generator: torch.Generator) -> Tensor:
+        return self._states[torch.randint(len(self._states), (batch,), generator=generator, device=self.device)]
 
     def distance(self) -> Tensor:
         """Compute the mean squared distance of the policy's actions from the data's good ones, a scalar."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,14 @@ from companion.running.jobs import values_of
 from companion.running.runs import Run, read_record, train
 from pwmlib.evaluation.promises import promise
 from pwmlib.evaluation.scores import evaluate_policy
-from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.optimizer.pwm import PWM
 from pwmlib.tasks import make, task
 
 from .scales import MULTITASK_SCALES
 from .shipped_model import SHIPPED, Artefacts
-from .stages import MultitaskExperiment
+from .stages import with_shipped_model
 
-__all__ = ["HARD", "VARIATIONS", "cheating_table", "promises_figure"]
+__all__ = ["cheating_table", "promises_figure"]
 
 HARD = ("walker-walk", "cheetah-run", "reacher-hard", "cup-catch", "mw-push", "mw-door-open", "mw-basketball", "mw-reach")
 """Tasks of both suites, on most of which the policies of the shipped model fail."""
@@ -46,44 +45,29 @@ VARIATIONS: dict[str, dict[str, Any]] = {
 def cheating_job(name: str, variation: str, seed: int, runs_dir: str) -> dict[str, Any]:
     """Extract one policy, act in the real task, and compare what the model promised; a resumable run. Returns its line of the table."""
     config = replace(MULTITASK_SCALES["laptop"].policy, **VARIATIONS[variation])
-    t, shipped, episodes = task(name), Artefacts(SHIPPED), 10
+    t, experiment = task(name), with_shipped_model([task(name)], replace(MULTITASK_SCALES["laptop"], policy=config), 1, Path(runs_dir))
 
     def work(run: Run) -> dict[str, Any]:
-        scale = replace(MULTITASK_SCALES["laptop"], policy=config)
-        folders = {"runs_dir": Path(runs_dir), "data_dir": Path(runs_dir)}
-        experiment = MultitaskExperiment((t,), scale, 1, **folders, device="cpu", workers=1, progress=False, shipped=shipped)
-        view = FrozenWorldModel(shipped.world_model(), shipped.index(t), reward_symexp=config.reward_symexp)
+        view = experiment.view(0, config)
         learner = PWM(view, experiment.starts(0, view), config, seed=seed)
         train(run, learner, config.updates, checkpoint_every=100)
-        evaluation, played = evaluate_policy([make(t) for _ in range(episodes)], learner.actor, view)
+        evaluation, played = evaluate_policy([make(t) for _ in range(10)], learner.actor, view)
         found = promise(learner.actor, learner.critics, view, played, obs_dim=t.obs_dim, gamma=config.gamma)
         return {"score": evaluation.score, "mean_return": evaluation.mean_return, "success": evaluation.success, **asdict(found)}
 
-    run = Run(runs_dir, "cheating", f"{name}-seed{seed}", {"model": shipped.fingerprint, "task": name, "policy": config, "seed": seed})
+    params = {"model": experiment.shipped.fingerprint, "task": name, "policy": config, "seed": seed}
+    run = Run(runs_dir, "cheating", f"{name}-seed{seed}", params)
     line = {"task": name, "variation": variation, "train_seed": seed, "updates": config.updates, "horizon": config.horizon}
     return line | run.execute(work) | {"cpu_s": read_record(run.folder)["cpu_s"]}
 
 
-def cheating_table(seeds: int, workers: int, runs_dir: Path, tasks: Sequence[str] = HARD) -> pd.DataFrame:
-    """Make the table of the study, one line a policy.
-
-    Args:
-        seeds: of each task and variation.
-        workers: processes.
-        runs_dir: folder of the runs; finished ones are not repeated.
-        tasks: names.
-
-    Returns:
-        The evaluation, the parts of `pwmlib.evaluation.promises.Promise`, the CPU time of extraction and evaluation, s, and the 90th
-        percentile of the data's returns.
-    """
-    each = [
-        {"name": name, "variation": variation, "seed": seed, "runs_dir": str(runs_dir)}
-        for variation in VARIATIONS
-        for seed in range(seeds)
-        for name in tasks
-    ]
-    jobs = [Job(f"{given['name']}, {given['variation']}, seed {given['seed']}", cheating_job, given) for given in each]
+def cheating_table(seeds: int, workers: int, runs_dir: Path) -> pd.DataFrame:
+    """One line a policy: its evaluation, the parts of `pwmlib.evaluation.promises.Promise`, the CPU time of extraction and evaluation, s,
+    and the 90th percentile of the data's returns."""
+    jobs = []
+    for variation, seed, name in product(VARIATIONS, range(seeds), HARD):
+        given = {"name": name, "variation": variation, "seed": seed, "runs_dir": str(runs_dir)}
+        jobs.append(Job(f"{name}, {variation}, seed {seed}", cheating_job, given))
     table = pd.DataFrame(values_of(jobs, workers=workers, description="policies"))
     return table.merge(Artefacts(SHIPPED).table("data")[["task", "data_p90"]], on="task")
 
@@ -114,12 +98,8 @@ def promises_figure(table: pd.DataFrame) -> Figure:
         left.axhline(y - 0.5, color="0.9", lw=0.8)
     left.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     shares = table[list(PARTS)].div(table["promised"], axis=0).groupby(table["variation"]).mean().loc[variations]
-    for y, variation in enumerate(variations):
-        above, below = 0.0, 0.0
-        for part, (colour, _) in PARTS.items():
-            width = shares.loc[variation, part]
-            right.barh(y, width, left=above if width >= 0 else below, color=colour, height=0.7)
-            above, below = above + max(width, 0.0), below + min(width, 0.0)
+    shares.plot.barh(stacked=True, color=[colour for colour, _ in PARTS.values()], width=0.7, legend=False, ax=right)
+    right.set_ylabel("")
     right.set_yticks(range(len(variations)), variations, fontsize=8)
     right.invert_yaxis()
     right.axvline(0, color="black", lw=0.6)

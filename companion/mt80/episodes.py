@@ -82,20 +82,12 @@ def _replay(t: Task, plan: DataPlan, folder: str) -> list[Episode]:
 
 
 def behaviour_quantiles(index: pd.DataFrame, *, each_task: bool = False) -> pd.DataFrame:
-    """Summarise the data by suite (each_task: by task) and behaviour.
-
-    Args:
-        index: One line an episode, as of `EpisodeStore.index`.
-        each_task: Whether tasks stand apart.
-
-    Returns:
-        Columns tasks (of a suite), episodes, mean, p10, p50, p90 of the returns, and the shares success and touched.
-    """
+    """Summarise an index of episodes, as of `EpisodeStore.index`, by suite (each_task: by task) and behaviour: columns tasks (of a suite),
+    episodes, mean, p10, p50, p90 of the returns, and the shares success and touched."""
     suites = {name: find_task(name).suite for name in index["task"].unique()}
     flags = {name: index[name].astype(float) for name in ("success", "touched")}
-    groups = index.assign(suite=index["task"].map(suites), **flags).groupby(
-        ["suite", *(["task"] if each_task else []), "behaviour"], sort=False
-    )
+    by = ["suite", *(["task"] if each_task else []), "behaviour"]
+    groups = index.assign(suite=index["task"].map(suites), **flags).groupby(by, sort=False)
     tasks = {} if each_task else {"tasks": ("task", "nunique")}
     numbers = {"episodes": ("return", "size"), "mean": ("return", "mean"), **_percentiles("p")}
     return groups.agg(**tasks, **numbers, success=("success", "mean"), touched=("touched", "mean")).reset_index()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 
 from companion.running.jobs import Engine
 from companion.running.runs import Run, digest, resolve_device
+from pwmlib.baselines.tdmpc2 import TDMPC2Config, TDMPC2Trainer, task_discount
 from pwmlib.data import EpisodeStore, SliceSampler
 from pwmlib.data.sampler import padded_sizes
 from pwmlib.data.store import COLLECTED
@@ -19,11 +19,10 @@ from pwmlib.errors import ExplainedError
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.world_model import WorldModel
 from pwmlib.optimizer.online_episodes import replay_starts
-from pwmlib.optimizer.pwm import StartStates
+from pwmlib.optimizer.pwm import PWMConfig, StartStates
 from pwmlib.settings import Count, settings
 from pwmlib.tasks import Task
 
-from .anchored import Shown, shown
 from .published_model import PublishedModel
 from .scales import AgentsPlan, CollectionPlan, MultitaskScale, joint_training
 from .shipped_model import Artefacts
@@ -66,7 +65,8 @@ class ExperimentRuns:
     @property
     def folder(self) -> Path:
         """The folder that the table goes to."""
-        return self.runs_dir / f"multitask-{digest(self._identity())}"
+        identity = {"world_model": self.world_model_name(), "scale": self.scale, "train_seeds": self.train_seeds}
+        return self.runs_dir / f"multitask-{digest(identity)}"
 
     def world_model_run(self) -> Run:
         """The run of the world model; its parameters include a fingerprint of the data."""
@@ -85,11 +85,17 @@ class ExperimentRuns:
 
     def store(self, t: Task) -> EpisodeStore:
         """The episodes of one task that this round's world model learns from."""
-        return self._store(t, self._history()[2])
+        return EpisodeStore(self.data_dir, t, collected=self._history()[2])
+
+    def fingerprints(self, collected: Sequence[str] | None = None) -> dict[str, str]:
+        """Of the episodes that this round's world model learns from, or of those with other collected shards, by task."""
+        shards = self._history()[2] if collected is None else collected
+        return {t.name: EpisodeStore(self.data_dir, t, collected=shards).fingerprint() for t in self.tasks}
 
     def collection_run(self, index: int) -> Run:
         """Name the run of `collection_job`."""
-        return self._collection_run(self.tasks[index].name, self._round + 1, self.world_model_name())
+        params = self._collection_params(self._round + 1, self.world_model_name())
+        return Run(self.runs_dir, "collection", f"{self.tasks[index].name}-{self._round + 1}", params)
 
     def collected_shard(self) -> str:
         """Name of the shards of episodes that policies collect in this round's world model."""
@@ -104,45 +110,24 @@ class ExperimentRuns:
     def policy_run(self, index: int, seed: int) -> Run:
         """Name the run of `policy_job`."""
         t, scale = self.tasks[index], self.scale
-        params = {
-            "world_model": self.world_model_name(),
-            "task": t.name,
-            "train_seed": seed,
-            "policy": scale.policy,
-            "eval_episodes": scale.eval_episodes,
-            "evaluate_every": scale.evaluate_every,
-        }
+        params = {"world_model": self.world_model_name(), "task": t.name, "train_seed": seed, "policy": scale.policy}
+        params |= {"eval_episodes": scale.eval_episodes, "evaluate_every": scale.evaluate_every}
         if scale.anchor:
             params |= {"anchor": scale.anchor, "shown": self.store(t).fingerprint()}
         return Run(self.runs_dir, "policy", f"{t.name}-seed{seed}", params)
 
+    def replay(self, only: int | None = None) -> SliceSampler | Artefacts:
+        """What draws replay states by the world model's numbers of the tasks (`start_observations`); only: of the task of that index."""
+        return self.shipped if self.as_shipped else self._split(only)[0]
+
     def starts(self, index: int, view: FrozenWorldModel) -> StartStates:
         """Start states of imagined rollouts of one task: encoded replay states."""
-        margin = self.scale.policy.start_margin
-        if not self.as_shipped:
-            return replay_starts(lambda: view, self._split(index)[0], self.model_index(index), margin=margin)
-        draw_observations = self.start_observations()
+        return replay_starts(lambda: view, self.replay(index), self.model_index(index), margin=self.scale.policy.start_margin)
 
-        def draw(batch: int, generator: torch.Generator) -> torch.Tensor:
-            seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-            obs = draw_observations(index, batch, np.random.default_rng(seed))
-            with torch.no_grad():
-                return view.encode(obs.to(view.model.obs_mean.device))
-
-        return draw
-
-    def shown(self, index: int) -> Shown:
-        """What an anchored policy is held to: the steps of a task's episodes."""
-        t = self.tasks[index]
-        return shown(self.store(t).arrays(), t.obs_dim, self.scale.anchor.sharpness)
-
-    def start_observations(self) -> Callable[[int, int, np.random.Generator], torch.Tensor]:
-        """(index of a task, batch, rng) -> observations of random replay states, padded to [batch, obs_dim] of the world model."""
-        if not self.as_shipped:
-            episodes = self._split()[0]
-            return lambda index, batch, rng: episodes.start_observations(self.model_index(index), batch, rng)
-        artefacts, widest = self.shipped, max(t.obs_dim for t in self.shipped.tasks)
-        return lambda index, batch, rng: artefacts.start_observations(self.tasks[index], widest, batch, rng)
+    def view(self, index: int, policy: PWMConfig | None = None) -> FrozenWorldModel:
+        """The world model, frozen, as one of the tasks; with the rewards and the precision that a policy's settings ask for."""
+        how = {"precision": policy.precision, "reward_symexp": policy.reward_symexp} if policy else {}
+        return FrozenWorldModel(self.load_world_model(), self.model_index(index), **how)
 
     def load_world_model(self) -> WorldModel:
         """Load the trained world model."""
@@ -188,7 +173,7 @@ class ExperimentRuns:
         name = f"shipped-{self.shipped.fingerprint}" if self.shipped else ""
         for number in range(self._round + 1):
             if number or not self.shipped:
-                data = {t.name: self._store(t, collected).fingerprint() for t in self.tasks}
+                data = self.fingerprints(collected)
                 params = {"tasks": names, "data": data, "model": scale.model, "training": scale.training, "seed": scale.model_seed}
                 if scale.pretraining == "tdmpc2":
                     params["tdmpc2"] = joint_training(scale.training, scale.tdmpc2)
@@ -200,26 +185,21 @@ class ExperimentRuns:
                 collected = (*collected, self._collected_shard(number + 1, name))
         return name, run, collected
 
-    def _store(self, t: Task, collected: Sequence[str]) -> EpisodeStore:
-        """The episodes of a task before any collection, and those of the named shards."""
-        return EpisodeStore(self.data_dir, t, collected=collected)
-
-    def _collection_run(self, name: str, number: int, world_model: str) -> Run:
+    def _collection_params(self, number: int, world_model: str) -> dict[str, Any]:
         plan = self.plan(number)
-        if isinstance(plan, AgentsPlan):
-            params = {"world_model": world_model, "policy": plan.policy, "agent": plan.agent, "stages": plan.stages}
-        else:
-            params = {"world_model": world_model, "policy": plan.policy, "episodes": plan.episodes, "stages": plan.stages}
-        return Run(self.runs_dir, "collection", f"{name}-{number}", params)
+        how = {"agent": plan.agent} if isinstance(plan, AgentsPlan) else {"episodes": plan.episodes}
+        return {"world_model": world_model, "policy": plan.policy, "stages": plan.stages, **how}
 
     def _collected_shard(self, number: int, world_model: str) -> str:
-        return f"{COLLECTED}{number:02d}-{digest(self._collection_run('', number, world_model).params)}"
-
-    def _identity(self) -> dict[str, Any]:
-        return {"world_model": self.world_model_name(), "scale": self.scale, "train_seeds": self.train_seeds}
+        return f"{COLLECTED}{number:02d}-{digest(self._collection_params(number, world_model))}"
 
     def _for_job(self) -> Self:
         return dataclasses.replace(self, progress=False, workers=1)
+
+    def tdmpc2_trainer(self, model: WorldModel, training: SliceSampler, config: TDMPC2Config) -> TDMPC2Trainer:
+        """What trains a world model, Q-functions and a prior jointly."""
+        discounts = torch.tensor([task_discount(t.decisions) for t in self.tasks])
+        return TDMPC2Trainer(model, training, discounts, config, seed=self.scale.model_seed)
 
     def _new_model(self) -> WorldModel:
         obs_dim, action_dim = padded_sizes(self.tasks)
@@ -231,13 +211,12 @@ class ExperimentRuns:
     def _split(self, only: int | None = None) -> tuple[SliceSampler, SliceSampler]:
         """Training and held-out episodes, by the world model's numbers of the tasks. only: the index of the one task whose episodes are
         needed; the others have none then."""
-        foreign, collected = self.shipped or self.published, self._history()[2]
-        tasks = foreign.tasks if foreign else self.tasks
+        tasks, collected = (self.shipped or self.published or self).tasks, self._history()[2]
         training, held_out = [[] for _ in tasks], [[] for _ in tasks]
         for i, t in enumerate(self.tasks):
             if only not in (None, i):
                 continue
-            shards, number = self._store(t, collected).arrays(), self.model_index(i)
+            shards, number = EpisodeStore(self.data_dir, t, collected=collected).arrays(), self.model_index(i)
             # The last episodes of each shard, so that every behaviour is held out in proportion.
             cut = [len(a) - min(max(1, round(len(a) * HELD_OUT)), len(a) - 1) for a in shards]
             training[number] = [a[:n] for a, n in zip(shards, cut, strict=True)]

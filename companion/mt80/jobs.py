@@ -10,27 +10,38 @@ import numpy as np
 import torch
 
 from companion.running.runs import Run, resolve_device, train
+from companion.running.together import Together
 from pwmlib.data import Episode, make_behaviour
 from pwmlib.data.store import record, record_together
 from pwmlib.evaluation.planning import evaluate_planner
 from pwmlib.evaluation.scores import EVALUATION_SEED, believed_and_real_value, evaluate_policy, summarise
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.optimizer.actor_critic import Actor, Critics
-from pwmlib.optimizer.online_episodes import OnlineAgent, policy_actor
+from pwmlib.optimizer.online_episodes import OnlineAgent, OnlineConfig, policy_actor
 from pwmlib.optimizer.pwm import PWM
 from pwmlib.optimizer.stacked import Member, StackedPolicies
-from pwmlib.tasks import Task, make
+from pwmlib.tasks import Environment, Task, make
 from pwmlib.tasks import task as find_task
 
-from .anchored import AnchoredPWM
+from .anchored import AnchoredPWM, shown
 from .experiment import ExperimentRuns
-from .one_task import one_task
+from .online import one_task, run_agent
 from .scales import AgentsPlan
 
-__all__ = ["collection_job", "gate_job", "imitation_job", "policy_job", "random_job", "shipped_policy_job", "stacked_job", "trained_policy"]
+__all__ = [
+    "collection_job", "gate_job", "imitation_job", "judged", "own_agent", "policy_job", "random_job", "shipped_policy_job",
+    "stacked_job", "trained_policy",
+]  # fmt: skip
 
 COLLECTION_SEED = 1000
 """Seeds of policies that collect start here, apart from those of the policies that are judged."""
+
+
+def judged(envs: Sequence[Environment], actor: Actor, critics: Critics, view: FrozenWorldModel, gamma: float) -> dict[str, Any]:
+    """A policy's scores in the real task, and what its critics believe of it beside what really follows."""
+    evaluation, episodes = evaluate_policy(envs, actor, view)
+    believed, real = believed_and_real_value(critics, view, episodes, obs_dim=envs[0].task.obs_dim, gamma=gamma)
+    return {**evaluation.row(), "model_value": believed, "real_value": real}
 
 
 def gate_job(experiment: ExperimentRuns, index: int) -> dict[str, float]:
@@ -51,8 +62,7 @@ def collection_job(experiment: ExperimentRuns, index: int) -> list[dict[str, Any
     """Record episodes of a policy in the real task while it learns: the next world model's data. A resumable run; a line a stage."""
     t, shard, store = experiment.tasks[index], experiment.collected_shard(), experiment.store(experiment.tasks[index])
     number = int(shard.split("-")[1])
-    plan = experiment.plan(number)
-    collect = _learning if isinstance(plan, AgentsPlan) else _extraction
+    collect = _learning if isinstance(experiment.plan(number), AgentsPlan) else _extraction
 
     def work(run: Run) -> list[dict[str, Any]]:
         episodes, lines = collect(experiment, index, number, run)
@@ -68,16 +78,14 @@ def collection_job(experiment: ExperimentRuns, index: int) -> list[dict[str, Any
 def _extraction(experiment: ExperimentRuns, index: int, number: int, run: Run) -> tuple[list[Episode], list[dict[str, Any]]]:
     """Episodes of a policy that is extracted from the present, frozen world model, in stages."""
     t, plan = experiment.tasks[index], experiment.plan(number)
-    c = plan.policy
-    view = FrozenWorldModel(
-        experiment.load_world_model(), experiment.model_index(index), precision=c.precision, reward_symexp=c.reward_symexp
-    )
-    learner = PWM(view, experiment.starts(index, view), c, seed=COLLECTION_SEED + number, device=resolve_device(experiment.device))
+    view = experiment.view(index, plan.policy)
+    seed, device = COLLECTION_SEED + number, resolve_device(experiment.device)
+    learner = PWM(view, experiment.starts(index, view), plan.policy, seed=seed, device=device)
     parts = np.array_split(np.arange(plan.episodes), plan.stages)
     envs = [make(t) for _ in parts[0]]
     episodes, lines = [], []
     for stage, part in enumerate(parts, 1):
-        while learner.step < c.updates * stage // plan.stages:
+        while learner.step < plan.policy.updates * stage // plan.stages:
             learner.update()
         rng = np.random.default_rng([COLLECTION_SEED, number, stage])
         noisy = (part % 2)[:, None]  # every other episode acts without noise
@@ -92,26 +100,24 @@ def _extraction(experiment: ExperimentRuns, index: int, number: int, run: Run) -
 def _learning(experiment: ExperimentRuns, index: int, number: int, run: Run) -> tuple[list[Episode], list[dict[str, Any]]]:
     """Episodes of an agent that goes on learning with its own copy of the present world model; its state is kept in the run."""
     t, scale, plan = experiment.tasks[index], experiment.scale, experiment.plan(number)
-    agent = OnlineAgent(
-        make(t),
-        plan.agent.online(scale.model, plan.policy),
-        model=one_task(experiment.load_world_model(), experiment.model_index(index), t.obs_dim, t.action_dim),
-        replay=experiment.store(t).arrays(),
-        seed=COLLECTION_SEED + number,
-        device=resolve_device(experiment.device),
-    )
-    saved = run.load_checkpoint()
-    if saved is not None:
-        agent.load_state_dict(saved)
+    config, replay = plan.agent.online(scale.model, plan.policy), experiment.store(t).arrays()
+    agent = own_agent(experiment, index, config, seed=COLLECTION_SEED + number, replay=replay)
     envs, every = [make(t) for _ in range(scale.eval_episodes)], max(1, plan.agent.episodes // plan.stages)
-    while not agent.finished:
-        agent.advance()
-        own = len(agent.episodes) - plan.agent.first_episodes
-        if agent.finished or (own > 0 and own % every == 0):
-            evaluation, _ = evaluate_policy(envs, agent.learner.actor, agent.view)
-            run.log(updates=agent.learner.step, score=evaluation.score, mean_return=evaluation.mean_return)
-            run.save_checkpoint(agent.state_dict())
-    return [replace(e, behaviour=f"agent_round_{number}") for e in agent.episodes], run.rows
+
+    def evaluate() -> dict[str, Any]:
+        evaluation, _ = evaluate_policy(envs, agent.learner.actor, agent.view)
+        return {"updates": agent.learner.step, "score": evaluation.score, "mean_return": evaluation.mean_return}
+
+    first = plan.agent.first_episodes
+    lines = run_agent(run, agent, evaluate, due=lambda count: count > first and (count - first) % every == 0)
+    return [replace(e, behaviour=f"agent_round_{number}") for e in agent.episodes], lines
+
+
+def own_agent(experiment: ExperimentRuns, index: int, config: OnlineConfig, **given: Any) -> OnlineAgent:
+    """An agent on a task with its own copy of the present world model; given: the other arguments of `OnlineAgent`."""
+    t = experiment.tasks[index]
+    model = one_task(experiment.load_world_model(), experiment.model_index(index), t.obs_dim, t.action_dim)
+    return OnlineAgent(make(t), config, model=model, device=resolve_device(experiment.device), **given)
 
 
 def shipped_policy_job(experiment: ExperimentRuns, index: int) -> list[dict[str, Any]]:
@@ -119,16 +125,21 @@ def shipped_policy_job(experiment: ExperimentRuns, index: int) -> list[dict[str,
     t, scale, policies = experiment.tasks[index], experiment.scale, experiment.shipped.policies().get(experiment.tasks[index].name, {})
 
     def work(run: Run) -> list[dict[str, Any]]:
-        view, envs = FrozenWorldModel(experiment.load_world_model(), experiment.model_index(index)), None
-        lines = []
-        for seed, actor in sorted(policies.items()):
-            envs = envs or [make(t) for _ in range(scale.eval_episodes)]
-            evaluation, _ = evaluate_policy(envs, actor, view)
-            lines.append({"task": t.name, "suite": t.suite, "train_seed": seed, **evaluation.row()})
-        return lines
+        view, envs = experiment.view(index), [make(t) for _ in range(scale.eval_episodes)]
+        found = {seed: evaluate_policy(envs, actor, view)[0].row() for seed, actor in sorted(policies.items())}
+        return [{"task": t.name, "suite": t.suite, "train_seed": seed, **row} for seed, row in found.items()]
 
     params = {"world_model": experiment.world_model_name(), "seeds": sorted(policies), "eval_episodes": scale.eval_episodes}
     return Run(experiment.runs_dir, "shipped_policy", t.name, params | {"task": t.name}).execute(work)
+
+
+def _learner(experiment: ExperimentRuns, index: int, seed: int, view: FrozenWorldModel) -> PWM:
+    """The learner of one policy, which begins as an imitation where the scale has an anchor."""
+    t, scale, common = experiment.tasks[index], experiment.scale, {"seed": seed, "device": resolve_device(experiment.device)}
+    if scale.anchor:
+        data = shown(experiment.store(t).arrays(), t.obs_dim, scale.anchor.sharpness)
+        return AnchoredPWM(view, scale.policy, scale.anchor, data, **common)
+    return PWM(view, experiment.starts(index, view), scale.policy, **common)
 
 
 def policy_job(experiment: ExperimentRuns, index: int, seed: int) -> dict[str, Any]:
@@ -136,28 +147,15 @@ def policy_job(experiment: ExperimentRuns, index: int, seed: int) -> dict[str, A
     t, scale = experiment.tasks[index], experiment.scale
 
     def work(run: Run) -> dict[str, Any]:
-        device = resolve_device(experiment.device)
-        view = FrozenWorldModel(
-            experiment.load_world_model(),
-            experiment.model_index(index),
-            precision=scale.policy.precision,
-            reward_symexp=scale.policy.reward_symexp,
-        )
-        envs = [make(t) for _ in range(scale.eval_episodes)]
-        if scale.anchor:
-            learner = AnchoredPWM(view, scale.policy, scale.anchor, experiment.shown(index), seed=seed, device=device)
-        else:
-            learner = PWM(view, experiment.starts(index, view), scale.policy, seed=seed, device=device)
+        view = experiment.view(index, scale.policy)
+        envs, learner = [make(t) for _ in range(scale.eval_episodes)], _learner(experiment, index, seed, view)
 
         def evaluate(step: int) -> dict[str, Any]:
-            evaluation, episodes = evaluate_policy(envs, learner.actor, view)
-            believed, real = believed_and_real_value(learner.critics, view, episodes, obs_dim=t.obs_dim, gamma=scale.policy.gamma)
-            return {**evaluation.row(), "model_value": believed, "real_value": real}
+            return judged(envs, learner.actor, learner.critics, view, scale.policy.gamma)
 
         how = {"evaluate_every": scale.evaluate_every, "checkpoint_every": scale.checkpoint_every}
         train(run, learner, scale.policy.updates, evaluate=evaluate, **how)
-        evaluated = [row for row in run.rows if "score" in row]
-        return _line(t, seed, evaluated, learner.step)
+        return _line(t, seed, [row for row in run.rows if "score" in row], learner.step)
 
     return experiment.policy_run(index, seed).execute(work)
 
@@ -167,10 +165,8 @@ def imitation_job(experiment: ExperimentRuns, index: int, seed: int) -> dict[str
     t, scale = experiment.tasks[index], experiment.scale
 
     def work(run: Run) -> dict[str, Any]:
-        c, device = scale.policy, resolve_device(experiment.device)
-        model, number = experiment.load_world_model(), experiment.model_index(index)
-        view = FrozenWorldModel(model, number, precision=c.precision, reward_symexp=c.reward_symexp)
-        learner = AnchoredPWM(view, c, scale.anchor, experiment.shown(index), seed=seed, device=device)
+        view = experiment.view(index, scale.policy)
+        learner = _learner(experiment, index, seed, view)
         evaluation, _ = evaluate_policy([make(t) for _ in range(scale.eval_episodes)], learner.actor, view)
         return {"task": t.name, "suite": t.suite, "train_seed": seed, **evaluation.row(), "updates": 0}
 
@@ -179,34 +175,41 @@ def imitation_job(experiment: ExperimentRuns, index: int, seed: int) -> dict[str
 
 def trained_policy(experiment: ExperimentRuns, index: int, seed: int, stack: Sequence[tuple[int, int]] | None) -> Actor:
     """Read the policy that `policy_job` extracted, or `stacked_job` together with others; stack: those, or None."""
-    scale, model = experiment.scale, experiment.load_world_model()
-    view = FrozenWorldModel(model, experiment.model_index(index))
+    policy, device = experiment.scale.policy, resolve_device(experiment.device)
     if stack is None:
-        saved = experiment.policy_run(index, seed).load_checkpoint()
-        learner = PWM(view, None, scale.policy, device=resolve_device(experiment.device))
-        learner.load_state_dict(saved)
+        learner = PWM(experiment.view(index), None, policy, device=device)
+        learner.load_state_dict(experiment.policy_run(index, seed).load_checkpoint())
         return learner.actor
     members = [Member(experiment.model_index(i), s, lambda batch, generator: torch.empty(0)) for i, s in stack]
-    together = StackedPolicies(model, members, scale.policy, device=resolve_device(experiment.device))
+    together = StackedPolicies(experiment.load_world_model(), members, policy, device=device)
     together.load_state_dict(stacked_run(experiment, stack).load_checkpoint()["stack"])
     return together.actors[stack.index((index, seed))]
 
 
 def stacked_job(experiment: ExperimentRuns, members: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
     """What `policy_job` does, for many (task index, seed) at once on one device; one resumable run. Returns their lines."""
-    scale = experiment.scale
+    scale, tasks = experiment.scale, [experiment.tasks[i] for i, _ in members]
 
     def work(run: Run) -> list[dict[str, Any]]:
-        device = resolve_device(experiment.device)
         model = experiment.load_world_model()
         views = [FrozenWorldModel(model, experiment.model_index(i), reward_symexp=scale.policy.reward_symexp) for i, _ in members]
-        stack = [
-            Member(experiment.model_index(i), seed, experiment.starts(i, view)) for (i, seed), view in zip(members, views, strict=True)
-        ]
-        learner = _Evaluated(StackedPolicies(model, stack, scale.policy, device=device), experiment, members, views)
+        each = [Member(experiment.model_index(i), seed, experiment.starts(i, view)) for (i, seed), view in zip(members, views, strict=True)]
+        stack = StackedPolicies(model, each, scale.policy, device=resolve_device(experiment.device))
+        evaluations = _Evaluations()
+        learner = _Stack(stack=stack, evaluations=evaluations)
+
+        def evaluate(step: int) -> dict[str, Any]:
+            rows = [
+                judged([make(t) for _ in range(scale.eval_episodes)], actor, critics, view, scale.policy.gamma)
+                for t, actor, critics, view in zip(tasks, stack.actors, stack.critics, views, strict=True)
+            ]
+            evaluations.append(rows)
+            return {"score": float(np.mean([row["score"] for row in rows]))}
+
         every = {"checkpoint_every": scale.checkpoint_every, "evaluate_every": scale.evaluate_every}
-        train(run, learner, scale.policy.updates, evaluate=learner.evaluate, **every)
-        return learner.lines()
+        train(run, learner, scale.policy.updates, evaluate=evaluate, **every)
+        of_each = zip(tasks, members, zip(*evaluations, strict=True), strict=True)
+        return [_line(t, seed, rows, learner.step) for t, (_, seed), rows in of_each]
 
     return stacked_run(experiment, members).execute(work)
 
@@ -217,49 +220,24 @@ def stacked_run(experiment: ExperimentRuns, members: Sequence[tuple[int, int]]) 
     return Run(experiment.runs_dir, "policies_stacked", f"{len(members)}-policies", params)
 
 
-class _Evaluated:
-    """Stacked policies with their evaluations, as one resumable learner."""
+class _Evaluations(list):
+    """Evaluations so far, each with a row a policy, as a part of a checkpoint."""
 
-    def __init__(
-        self, stack: StackedPolicies, experiment: ExperimentRuns, members: Sequence[tuple[int, int]], views: list[FrozenWorldModel]
-    ):
-        self.stack, self.experiment, self.members, self.views = stack, experiment, members, views
-        self.evaluations: list[list[dict[str, Any]]] = []
+    def state_dict(self) -> list[Any]:
+        return list(self)
 
-    @property
-    def step(self) -> int:
-        return self.stack.step
+    def load_state_dict(self, state: list[Any]) -> None:
+        self[:] = state
+
+
+class _Stack(Together):
+    """Stacked policies as one learner with the means of their metrics."""
 
     def update(self) -> dict[str, float]:
-        return {name: float(values.mean()) for name, values in self.stack.update().items()}
-
-    def evaluate(self, step: int) -> dict[str, Any]:
-        """Evaluate every policy; the mean score, for the log."""
-        each = zip(self.members, self.views, self.stack.actors, self.stack.critics, strict=True)
-        self.evaluations.append([self._evaluate(*one) for one in each])
-        return {"score": float(np.mean([row["score"] for row in self.evaluations[-1]]))}
-
-    def _evaluate(self, member: tuple[int, int], view: FrozenWorldModel, actor: Actor, critics: Critics) -> dict[str, Any]:
-        t, scale = self.experiment.tasks[member[0]], self.experiment.scale
-        envs = [make(t) for _ in range(scale.eval_episodes)]
-        evaluation, episodes = evaluate_policy(envs, actor, view)
-        believed, real = believed_and_real_value(critics, view, episodes, obs_dim=t.obs_dim, gamma=scale.policy.gamma)
-        return {**evaluation.row(), "model_value": believed, "real_value": real}
-
-    def lines(self) -> list[dict[str, Any]]:
-        """The table's lines."""
-        each = zip(self.members, zip(*self.evaluations, strict=True), strict=True)
-        return [_line(self.experiment.tasks[i], seed, list(rows), self.step) for (i, seed), rows in each]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"stack": self.stack.state_dict(), "evaluations": self.evaluations}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.stack.load_state_dict(state["stack"])
-        self.evaluations = state["evaluations"]
+        return {name: float(values.mean()) for name, values in self.learner.update().items()}
 
 
-def _line(t: Task, seed: int, evaluated: list[dict[str, Any]], updates: int) -> dict[str, Any]:
+def _line(t: Task, seed: int, evaluated: Sequence[dict[str, Any]], updates: int) -> dict[str, Any]:
     last = {k: evaluated[-1][k] for k in ("score", "mean_return", "success", "touched", "model_value", "real_value")}
     best = max(row["score"] for row in evaluated)
     return {"task": t.name, "suite": t.suite, "train_seed": seed, **last, "best_score": best, "updates": updates}

@@ -21,7 +21,7 @@ from pwmlib.tasks.video import RendererMissingError
 
 from .anchored import Anchor
 from .fine_tuning import FineTuning
-from .one_task import divisible
+from .online import divisible
 from .peers import Comparison, MultitaskPeers
 from .pictures import Watched
 from .published_model import DIFFERENCES, PublishedModel
@@ -31,6 +31,7 @@ from .stages import MultitaskExperiment
 
 __all__ = ["MultitaskParameters"]
 
+OWN_DATA = ("auto", "generate", "shipped")
 Comparisons = Annotated[list[Comparison], BeforeValidator(lambda value: parse_list(value) if value else [])]
 
 
@@ -96,18 +97,17 @@ class MultitaskParameters(Common):
         needing = [name for name in self.comparisons if name != "one_policy"]
         if needing and self.from_shipped():
             raise SettingError("comparisons", self.comparisons, f"{needing[0]} trains on episodes; set data to 'generate'")
-        if self.data not in ("auto", "generate", "shipped"):
+        if self.data not in OWN_DATA:
             if not self._chunks():
                 raise SettingError("data", self.data, "it is not 'auto', 'generate' or 'shipped', and no folder with chunk_*.pt in it")
             if not self.data_dir:
-                raise SettingError(
-                    "data", self.data, "the folder that its episodes are imported to is missing, set it with -p data_dir FOLDER"
-                )
+                said = "the folder that its episodes are imported to is missing, set it with -p data_dir FOLDER"
+                raise SettingError("data", self.data, said)
         return self
 
     def _chunks(self) -> tuple[Path, ...]:
-        known = self.data in ("auto", "generate", "shipped")
-        return () if known else tuple(sorted(resolve(self.data).glob("chunk_*.pt"), key=lambda p: (len(p.name), p.name)))
+        found = () if self.data in OWN_DATA else resolve(self.data).glob("chunk_*.pt")
+        return tuple(sorted(found, key=lambda path: (len(path.name), path.name)))
 
     def from_shipped(self) -> bool:
         """Say whether this run starts from the shipped world model."""
@@ -153,17 +153,15 @@ class MultitaskParameters(Common):
     def fine_tuning(self, experiment: MultitaskExperiment) -> FineTuning:
         """Online fine-tuning on the tasks in `fine_tune`, or on those of the scale's that are in the experiment."""
         trained_here = self.variant == "paper" and not self.world_model
-        default = FINE_TUNED[self.scale] if trained_here and divisible(experiment.scale.model) else ()
-        names = self.fine_tune or default
+        names = self.fine_tune or (FINE_TUNED[self.scale] if trained_here and divisible(experiment.scale.model) else ())
         return FineTuning(experiment, tuple(i for i, t in enumerate(experiment.tasks) if t.name in names))
 
     def scaled(self) -> MultitaskScale:
         """The scale's numbers with the variant's switches and this notebook's changes."""
         scale = multitask_scale(self.scale, len(self.selected()), self.variant)
         if self.world_model:  # Table 1's policies; planning inside a large model would cost more than all of them
-            scale = replace(
-                scale, policy=PWMConfig.variant(self.variant), collection=None, agents=None, planner_episodes=0, evaluate_every=500
-            )
+            theirs = PWMConfig.variant(self.variant)
+            scale = replace(scale, policy=theirs, collection=None, agents=None, planner_episodes=0, evaluate_every=500)
         if self.policies == "anchored":
             if self.variant == "released":
                 raise SettingError("policies", self.policies, "must be 'paper' with variant='released'")

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -15,14 +17,15 @@ from torch import Tensor
 from companion.running.job import Job
 from companion.running.runs import Run, resolve_device, train
 from companion.running.sweep import note_plan
-from pwmlib.baselines.tdmpc2 import TDMPC2, TDMPC2Trainer, task_discount
+from pwmlib.baselines.tdmpc2 import TDMPC2Trainer, task_discount
 from pwmlib.baselines.tdmpc2_planner import TDMPC2Planner, prior_actor
 from pwmlib.data.store import record, record_together
-from pwmlib.evaluation.scores import EVALUATION_SEED, believed_and_real_value, evaluate_policy, summarise
+from pwmlib.evaluation.scores import EVALUATION_SEED, summarise
 from pwmlib.model.frozen import FrozenMultiTaskModel
 from pwmlib.optimizer.pwm import PWM
 from pwmlib.tasks import make
 
+from .jobs import judged
 from .stages import MultitaskExperiment
 
 __all__ = ["Comparison", "MultitaskPeers", "one_policy_job", "tdmpc2_job"]
@@ -43,27 +46,24 @@ class MultitaskPeers:
 
     def tdmpc2(self) -> pd.DataFrame:
         """TD-MPC2 on the experiment's episodes, with planning and with the prior alone. One line per task."""
-        self.train_tdmpc2()
-        note_plan(self.experiment.runs_dir, "TD-MPC2", [self.tdmpc2_evaluation_run(i) for i in self.tasks])
-        return pd.DataFrame(self._jobs(tdmpc2_job, self.tasks, "TD-MPC2"))
-
-    def train_tdmpc2(self) -> dict[str, Any]:
-        """World model, Q-functions and prior, jointly. Returns the last losses."""
-        trainer, c = self.tdmpc2_trainer(), self.experiment.scale.tdmpc2
+        e, c = self.experiment, self.experiment.scale.tdmpc2
 
         def work(run: Run) -> dict[str, Any]:
-            train(run, trainer, c.updates, checkpoint_every=self.experiment.scale.checkpoint_every, log_every=max(1, c.updates // 100))
+            every = {"checkpoint_every": e.scale.checkpoint_every, "log_every": max(1, c.updates // 100)}
+            train(run, untrained_tdmpc2(e), c.updates, **every)
             return run.rows[-1]
 
-        return self.tdmpc2_run().execute(work)
+        tdmpc2_run(e).execute(work)
+        return pd.DataFrame(e.for_each(tdmpc2_job, [(i,) for i in self.tasks], "TD-MPC2", partial(tdmpc2_evaluation_run, e)))
 
     def one_policy(self) -> pd.DataFrame:
         """One PWM policy of all tasks for each training seed, from the experiment's world model. One line per task and seed."""
-        self.experiment.train_world_model()
-        seeds = range(self.experiment.train_seeds)
-        note_plan(self.experiment.runs_dir, "one policy", [self.one_policy_run(seed) for seed in seeds])
-        found = self._jobs(one_policy_job, seeds, "one policy of all tasks")
-        return pd.DataFrame([line for lines in found for line in lines])
+        e, seeds = self.experiment, range(self.experiment.train_seeds)
+        e.train_world_model()
+        note_plan(e.runs_dir, "one policy", [self.one_policy_run(seed) for seed in seeds])
+        peers = replace(self, experiment=e._for_job())
+        jobs = [Job(f"one policy of all tasks, seed {seed}", one_policy_job, {"peers": peers, "seed": seed}) for seed in seeds]
+        return pd.DataFrame(chain.from_iterable(e._run(jobs, "one policy of all tasks")))
 
     def table(self, comparison: Comparison) -> pd.DataFrame:
         """A comparison as columns task, method, train_seed, score: the experiment's own policies beside the others."""
@@ -91,57 +91,47 @@ class MultitaskPeers:
             tables.append(policies.assign(model_horizon=horizon))
         return pd.concat(tables, ignore_index=True)
 
-    def tdmpc2_run(self) -> Run:
-        """Name the run of TD-MPC2's training."""
-        e = self.experiment
-        names, data = [t.name for t in e.tasks], {t.name: e.store(t).fingerprint() for t in e.tasks}
-        standardise = e.scale.training.standardise_obs
-        params = {"tasks": names, "data": data, "model": e.scale.model, "tdmpc2": e.scale.tdmpc2, "standardise_obs": standardise}
-        return Run(e.runs_dir, "tdmpc2", f"{len(names)}-tasks", params | {"seed": e.scale.model_seed})
-
-    def tdmpc2_evaluation_run(self, index: int) -> Run:
-        """Name the run of `tdmpc2_job`."""
-        scale, t = self.experiment.scale, self.experiment.tasks[index]
-        params = {"agent": self.tdmpc2_run().folder.name, "task": t.name, "planner": scale.tdmpc2_planner}
-        episodes = {"planner_episodes": scale.planner_episodes, "eval_episodes": scale.eval_episodes}
-        return Run(self.experiment.runs_dir, "tdmpc2_evaluation", t.name, params | episodes)
-
     def one_policy_run(self, seed: int) -> Run:
         """Name the run of `one_policy_job`."""
         e = self.experiment
         params = {"world_model": e.world_model_name(), "policy": e.scale.one_policy, "seed": seed, "eval_episodes": e.scale.eval_episodes}
         return Run(e.runs_dir, "one_policy", f"seed{seed}", params | {"tasks": [e.tasks[i].name for i in self.tasks]})
 
-    def tdmpc2_trainer(self) -> TDMPC2Trainer:
-        """An untrained agent on the experiment's training episodes."""
-        e = self.experiment
-        training, _ = e._split()
-        model = e._new_model().to(resolve_device(e.device))
-        if e.scale.training.standardise_obs:
-            mean, std, *_ = training.statistics()
-            model.set_statistics(mean, std)
-        discounts = torch.tensor([task_discount(t.decisions) for t in e.tasks])
-        return TDMPC2Trainer(model, training, discounts, e.scale.tdmpc2, seed=e.scale.model_seed)
 
-    def load_tdmpc2(self) -> TDMPC2:
-        """Load the trained agent."""
-        trainer = self.tdmpc2_trainer()
-        trainer.load_state_dict(self.tdmpc2_run().load_checkpoint())
-        return trainer.agent
-
-    def _jobs(self, function: Any, arguments: Sequence[int], description: str) -> list[Any]:
-        peers = replace(self, experiment=self.experiment._for_job())
-        jobs = [Job(f"{description} {i}", function, {"peers": peers, "index": i}) for i in arguments]
-        return self.experiment._run(jobs, description)
+def tdmpc2_run(e: MultitaskExperiment) -> Run:
+    """Name the run of TD-MPC2's training."""
+    params = {"tasks": [t.name for t in e.tasks], "data": e.fingerprints(), "model": e.scale.model, "tdmpc2": e.scale.tdmpc2}
+    params |= {"standardise_obs": e.scale.training.standardise_obs, "seed": e.scale.model_seed}
+    return Run(e.runs_dir, "tdmpc2", f"{len(e.tasks)}-tasks", params)
 
 
-def tdmpc2_job(peers: MultitaskPeers, index: int) -> dict[str, Any]:
+def tdmpc2_evaluation_run(e: MultitaskExperiment, index: int) -> Run:
+    """Name the run of `tdmpc2_job`."""
+    scale, t = e.scale, e.tasks[index]
+    params = {"agent": tdmpc2_run(e).folder.name, "task": t.name, "planner": scale.tdmpc2_planner}
+    episodes = {"planner_episodes": scale.planner_episodes, "eval_episodes": scale.eval_episodes}
+    return Run(e.runs_dir, "tdmpc2_evaluation", t.name, params | episodes)
+
+
+def untrained_tdmpc2(e: MultitaskExperiment) -> TDMPC2Trainer:
+    """An untrained agent (world model, Q-functions and prior) on the experiment's training episodes."""
+    training, _ = e._split()
+    model = e._new_model().to(resolve_device(e.device))
+    if e.scale.training.standardise_obs:
+        mean, std, *_ = training.statistics()
+        model.set_statistics(mean, std)
+    return e.tdmpc2_trainer(model, training, e.scale.tdmpc2)
+
+
+def tdmpc2_job(experiment: MultitaskExperiment, index: int) -> dict[str, Any]:
     """Scores of TD-MPC2 in one real task, with planning (None where the scale has no planner_episodes) and with the prior alone; a
     resumable run."""
-    t, scale = peers.experiment.tasks[index], peers.experiment.scale
+    t, scale = experiment.tasks[index], experiment.scale
 
     def work(run: Run) -> dict[str, Any]:
-        agent, envs = peers.load_tdmpc2(), [make(t) for _ in range(scale.eval_episodes)]
+        trainer, envs = untrained_tdmpc2(experiment), [make(t) for _ in range(scale.eval_episodes)]
+        trainer.load_state_dict(tdmpc2_run(experiment).load_checkpoint())
+        agent = trainer.agent
         seeds = [EVALUATION_SEED + i for i in range(scale.eval_episodes)]
         act = prior_actor(agent, index, t.obs_dim, t.action_dim)
         prior = summarise(envs[0], record_together(envs, act, seeds=seeds, behaviour="tdmpc2_prior"))
@@ -155,12 +145,12 @@ def tdmpc2_job(peers: MultitaskPeers, index: int) -> dict[str, Any]:
             "planning_return": planning.mean_return if planning else None, "prior_score": prior.score, "prior_return": prior.mean_return,
         }  # fmt: skip
 
-    return peers.tdmpc2_evaluation_run(index).execute(work)
+    return tdmpc2_evaluation_run(experiment, index).execute(work)
 
 
-def one_policy_job(peers: MultitaskPeers, index: int) -> list[dict[str, Any]]:
-    """One policy of all tasks, trained with seed `index` and evaluated in each; a resumable run. Returns a line per task."""
-    e, seed = peers.experiment, index
+def one_policy_job(peers: MultitaskPeers, seed: int) -> list[dict[str, Any]]:
+    """One policy of all tasks, evaluated in each; a resumable run. Returns a line per task."""
+    e = peers.experiment
 
     def work(run: Run) -> list[dict[str, Any]]:
         device, c = resolve_device(e.device), e.scale.one_policy
@@ -170,10 +160,9 @@ def one_policy_job(peers: MultitaskPeers, index: int) -> list[dict[str, Any]]:
         lines = []
         for i in peers.tasks:
             t, view = e.tasks[i], TaskOfMany(dynamics, e.model_index(i))
-            evaluation, episodes = evaluate_policy([make(t) for _ in range(e.scale.eval_episodes)], learner.actor, view)
-            believed, real = believed_and_real_value(learner.critics, view, episodes, obs_dim=t.obs_dim, gamma=c.gamma)
+            envs = [make(t) for _ in range(e.scale.eval_episodes)]
             head = {"task": t.name, "suite": t.suite, "train_seed": seed}
-            lines.append({**head, **evaluation.row(), "model_value": believed, "real_value": real})
+            lines.append(head | judged(envs, learner.actor, learner.critics, view, c.gamma))
         return lines
 
     return peers.one_policy_run(seed).execute(work)
@@ -181,8 +170,7 @@ def one_policy_job(peers: MultitaskPeers, index: int) -> list[dict[str, Any]]:
 
 def peers_starts(peers: MultitaskPeers, dynamics: FrozenMultiTaskModel):
     """Start states of imagined rollouts: replay states of random tasks, [z | e | mask]."""
-    e = peers.experiment
-    draw_observations = e.start_observations()
+    e, replay = peers.experiment, peers.experiment.replay()
 
     def draw(batch: int, generator: torch.Generator) -> Tensor:
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
@@ -191,32 +179,20 @@ def peers_starts(peers: MultitaskPeers, dynamics: FrozenMultiTaskModel):
         obs, numbers = torch.zeros(batch, dynamics.model.obs_dim), torch.zeros(batch, dtype=torch.long)
         for i in np.unique(chosen):
             at = np.flatnonzero(chosen == i)
-            obs[at], numbers[at] = draw_observations(int(i), len(at), rng), e.model_index(int(i))
+            numbers[at] = number = e.model_index(int(i))
+            obs[at] = replay.start_observations(number, len(at), rng)
         device = dynamics.model.obs_mean.device
         return dynamics.encode(obs.to(device), numbers.to(device))
 
     return draw
 
 
-@dataclass(frozen=True)
 class TaskOfMany:
     """One task of a `FrozenMultiTaskModel`, as evaluation asks for a model: observations [..., obs_dim] to states [z | e | mask]."""
 
-    dynamics: FrozenMultiTaskModel
-    task: int
-
-    @property
-    def model(self):
-        return self.dynamics.model
-
-    @property
-    def obs_dim(self) -> int:
-        return self.dynamics.model.obs_dim
-
-    @property
-    def reward_symexp(self) -> bool:
-        return self.dynamics.reward_symexp
+    def __init__(self, dynamics: FrozenMultiTaskModel, task: int):
+        self.model, self.obs_dim, self.reward_symexp = dynamics.model, dynamics.model.obs_dim, dynamics.reward_symexp
+        self._dynamics, self._task = dynamics, task
 
     def encode(self, obs: Tensor) -> Tensor:
-        """[E(s, e) | e | mask], shape [..., state_dim]."""
-        return self.dynamics.encode(obs, torch.full(obs.shape[:-1], self.task, device=obs.device))
+        return self._dynamics.encode(obs, torch.full(obs.shape[:-1], self._task, device=obs.device))

@@ -49,34 +49,23 @@ class Watched:
         return save_gif(Path(folder) / f"{self.task.name}.gif", self.frames, frame_ms=DECISION_MS * self.every)
 
 
-def watch(
-    t: Task, number: int, actor: Actor, view: FrozenWorldModel, *, every: int = 5, size: tuple[int, int] = (160, 120), horizon: int = 16
-) -> Watched:
+def watch(t: Task, actor: Actor, view: FrozenWorldModel, *, every: int = 5, size: tuple[int, int] = (160, 120)) -> Watched:
     """Film the first evaluation episode of a policy, and imagine its next steps all along.
 
-    Args:
-        t: the real task.
-        number: of the evaluation episode, from 0.
-        actor: the policy.
-        view: the frozen world model that it was extracted from, as that task.
-        every: decisions from one frame to the next.
-        size: of a frame, width and height in pixels.
-        horizon: steps that are imagined from a real state.
-
-    Returns:
-        The episode.
+    view: the frozen world model that it was extracted from, as that task; every: decisions from one frame to the next; size: of a frame,
+    width and height in pixels.
 
     Raises:
         RendererMissingError: MuJoCo finds nothing to render with.
     """
     render_offscreen()
     env = make(t)
-    env.reset(EVALUATION_SEED + number)  # MetaWorld has no simulation to look at before
+    env.reset(EVALUATION_SEED)  # MetaWorld has no simulation to look at before
     camera = Camera(env, size)
     act, frames = filmed(policy_actor(actor, view, env), camera, every=every)
-    episode = record(env, act, seed=EVALUATION_SEED + number, behaviour="evaluation")
+    episode = record(env, act, seed=EVALUATION_SEED, behaviour="evaluation")
     camera.close()
-    imagined = imagined_rewards(t, episode.rows, actor, view, horizon)
+    imagined = imagined_rewards(t, episode.rows, actor, view, 16)
     score = t.score(episode.total_reward, float(episode.success))
     return Watched(t, np.stack(frames), every, episode.rows[1:, -1], imagined, score)
 
@@ -85,15 +74,7 @@ def watch(
 def imagined_rewards(t: Task, rows: np.ndarray, actor: Actor, view: FrozenWorldModel, horizon: int) -> np.ndarray:
     """Imagine what a policy gets from every `horizon`-th state of an episode on, without its noise.
 
-    Args:
-        t: the task.
-        rows: of the episode, [decisions + 1, obs_dim + action_dim + 1].
-        actor: the policy.
-        view: the frozen world model as that task.
-        horizon: imagined steps.
-
-    Returns:
-        Rewards in their own units, [windows, horizon].
+    rows: of the episode, [decisions + 1, obs_dim + action_dim + 1]. Returns rewards in their own units, [windows, horizon].
     """
     own_units = FrozenWorldModel(view.model, view.task, reward_symexp=True)
     starts = rows[: t.decisions : horizon, : t.obs_dim]
@@ -106,16 +87,15 @@ def imagined_rewards(t: Task, rows: np.ndarray, actor: Actor, view: FrozenWorldM
 
 def strips(watched: Sequence[Watched], *, shown: int = 7) -> Figure:
     """Draw a row a policy: frames of its episode, and the real rewards beside those that the model imagined along it."""
-    figure, axes = plt.subplots(
-        len(watched), 2, figsize=(WIDTH, 1.15 * len(watched) + 0.5), width_ratios=(2.6, 1), layout="constrained", squeeze=False
-    )
+    size = {"figsize": (WIDTH, 1.15 * len(watched) + 0.5), "width_ratios": (2.6, 1), "layout": "constrained"}
+    figure, axes = plt.subplots(len(watched), 2, squeeze=False, **size)
     for (left, right), w in zip(axes, watched, strict=True):
         at = np.linspace(0, len(w.frames) - 1, shown).round().astype(int)
         left.imshow(np.concatenate(list(w.frames[at]), 1))
         left.set_axis_off()
         inside = w.imagined.ravel()[: len(w.rewards)]
-        left.set_title(f"{w.task.name}: score {w.score:.0f}, mean reward {w.rewards.mean():.2f}, imagined {inside.mean():.2f}", loc="left")
-        left.title.set_fontsize(8)
+        title = f"{w.task.name}: score {w.score:.0f}, mean reward {w.rewards.mean():.2f}, imagined {inside.mean():.2f}"
+        left.set_title(title, loc="left")
         for i, line in enumerate(w.imagined):
             steps = np.arange(i * len(line), (i + 1) * len(line))
             right.plot(steps, line, color=METHODS["PWM"], lw=1.0, label="imagined, 16 steps from a real state" if i == 0 else None)
@@ -129,16 +109,8 @@ def strips(watched: Sequence[Watched], *, shown: int = 7) -> Figure:
 
 
 def mosaic(watched: Sequence[Watched], *, columns: int, frames: int) -> list[np.ndarray]:
-    """Put episodes side by side, each with its task's name.
-
-    Args:
-        watched: the episodes; all with frames of one size.
-        columns: of the mosaic; the last row is filled up with white.
-        frames: how many; a shorter episode begins again.
-
-    Returns:
-        The mosaic's frames, uint8 [height, width, 3] each.
-    """
+    """Put episodes with frames of one size side by side, each with its task's name; a shorter one begins again, and the last row is filled
+    up with white. Returns so many frames, uint8 [height, width, 3] each."""
     height, width = watched[0].frames.shape[1:3]
     blank = np.full((height, width, 3), 255, np.uint8)
     made = []
@@ -156,11 +128,8 @@ def mosaic(watched: Sequence[Watched], *, columns: int, frames: int) -> list[np.
 
 
 def learned(table: pd.DataFrame) -> list[str]:
-    """Name the tasks whose first policy reached 70 % of the data's 90th percentile and, in MetaWorld, ended most episodes in success.
-
-    Args:
-        table: results as of `MultitaskExperiment.results`.
-    """
+    """Name the tasks whose first policy reached 70 % of the data's 90th percentile and, in MetaWorld, ended most episodes in success;
+    table: of `MultitaskExperiment.results`."""
     first = table[table["train_seed"] == 0].set_index("task")
     reached = (first["mean_return"] >= 0.7 * first["data_p90"]) & ((first["suite"] == "dm_control") | (first["success"] >= 0.6))
     return [t.name for t in STRATIFIED if reached.get(t.name, False)]
@@ -171,5 +140,5 @@ def film_shipped(path: Path, names: Sequence[str], *, columns: int = 4) -> Path:
     shipped, every = Artefacts(SHIPPED), 4
     model, policies = shipped.world_model(), shipped.policies()
     views = {name: FrozenWorldModel(model, shipped.index(task(name))) for name in names}
-    seen = [watch(task(name), 0, policies[name][0], view, every=every, size=(120, 90)) for name, view in views.items()]
+    seen = [watch(task(name), policies[name][0], view, every=every, size=(120, 90)) for name, view in views.items()]
     return save_gif(path, mosaic(seen, columns=columns, frames=60), frame_ms=DECISION_MS * every)

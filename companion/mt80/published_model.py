@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from companion.running.runs import single_thread
 from pwmlib.baselines.released_models import ReleasedAgent, load_released
 from pwmlib.data.sampler import padded_sizes
 from pwmlib.data.torch_files import ForeignFileError
@@ -42,15 +43,10 @@ class PublishedModel:
         if number not in (len(MT30), len(MT80)):
             raise ForeignFileError(f"{self.path}: a model of {number} tasks; expected {len(MT30)} (MT30) or {len(MT80)} (MT80)")
         found = MT30 if number == len(MT30) else MT80
-        widest = padded_sizes(found)
-        if self.sizes != widest:
-            raise ForeignFileError(f"{self.path}: (observations, actions) of {self.sizes}; those of MT{number} are {widest}")
+        sizes, widest = (self.world_model.obs_dim, self.world_model.action_dim), padded_sizes(found)
+        if sizes != widest:
+            raise ForeignFileError(f"{self.path}: (observations, actions) of {sizes}; those of MT{number} are {widest}")
         return found
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """Observation and action size, to which those of a task are padded."""
-        return self.world_model.obs_dim, self.world_model.action_dim
 
     @property
     def world_model(self) -> WorldModel:
@@ -68,18 +64,14 @@ class PublishedModel:
             raise ForeignFileError(f"{self.path}: a model of MT{len(self.tasks)}, which {t.name} is not in")
         return self.tasks.index(t)
 
-    def update_s(self, config: PWMConfig, *, updates: int = 2) -> float:
+    def update_s(self, config: PWMConfig) -> float:
         """Time of one policy update inside this model on one thread, s, measured now."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with single_thread():
             view = FrozenWorldModel(self.world_model, precision=config.precision)
             start = torch.zeros(config.batch, view.state_dim)
             learner = PWM(view, lambda batch, generator: start, config)
             learner.update()  # the first one allocates
             begun = time.perf_counter()
-            for _ in range(updates):
-                learner.update()
-            return (time.perf_counter() - begun) / updates
-        finally:
-            torch.set_num_threads(threads)
+            learner.update()
+            learner.update()
+            return (time.perf_counter() - begun) / 2

@@ -28,7 +28,7 @@ from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.settings import SettingError
 from pwmlib.tasks import Task, task
 
-__all__ = ["SHIPPED", "Artefacts", "ship", "ship_policies"]
+__all__ = ["SHIPPED", "Artefacts", "ship"]
 
 SHIPPED = DATA / "models" / "mt80"
 """The world model of all 80 tasks at scale laptop."""
@@ -93,10 +93,11 @@ class Artefacts:
         """
         return load_state(self._file("starts.safetensors"))
 
-    def start_observations(self, t: Task, obs_dim: int, batch: int, rng: np.random.Generator) -> Tensor:
-        """A random batch of `starts`, padded to [batch, obs_dim]."""
+    def start_observations(self, number: int, batch: int, rng: np.random.Generator, *, margin: int = 0) -> Tensor:
+        """A random batch of `starts` of a task by its number, padded to [batch, obs_dim], as `SliceSampler` has it; margin: ignored."""
+        t = self.tasks[number]
         known = self.starts[t.name]
-        obs = torch.zeros(batch, obs_dim)
+        obs = torch.zeros(batch, max(other.obs_dim for other in self.tasks))
         obs[:, : t.obs_dim] = known[torch.from_numpy(rng.integers(len(known), size=batch))]
         return obs
 
@@ -105,15 +106,8 @@ class Artefacts:
         path = self._file("policies.safetensors")
         if not path.is_file():
             return {}
-        found: dict[str, dict[int, Actor]] = {}
-        for name, seeds in load_state(path)["policies"].items():
-            for seed, state in seeds.items():
-                hidden = tuple(v.shape[0] for k, v in state.items() if k.endswith(".weight") and v.dim() == 2)
-                first = next(v for v in state.values() if v.dim() == 2)
-                actor = Actor(first.shape[1], hidden[-1], hidden=hidden[:-1])
-                actor.load_state_dict(state)
-                found.setdefault(name, {})[int(seed)] = actor
-        return found
+        saved = load_state(path)["policies"]
+        return {name: {int(seed): _actor(state) for seed, state in seeds.items()} for name, seeds in saved.items()}
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the folder: "data", "quality", "behaviours" or another that was shipped."""
@@ -123,14 +117,13 @@ class Artefacts:
         return pd.read_csv(path)
 
 
-def ship_policies(folder: Path, policies: Mapping[str, Mapping[int, Actor]], *, command: str = "") -> None:
-    """Add policies (task name -> training seed -> policy) to a folder of artefacts; command: what they were extracted with."""
-    actors = {name: {str(seed): actor.state_dict() for seed, actor in seeds.items()} for name, seeds in policies.items()}
-    save_state(folder / "policies.safetensors", {"command": command, "policies": actors, **environment_stamp()})
-    if (folder / CARD).is_file():
-        card = read_json(folder / CARD)
-        known = {name: checksum for name, checksum in card.get("files", {}).items() if name != "policies.safetensors"}
-        write_json(folder / CARD, {**card, "files": checksums(folder, but=CARD) | known})  # what was damaged before stays so
+def _actor(state: Mapping[str, Tensor]) -> Actor:
+    """A policy of the sizes that its weights have."""
+    weights = [v for v in state.values() if v.dim() == 2]
+    *hidden, action_dim = (w.shape[0] for w in weights)
+    actor = Actor(weights[0].shape[1], action_dim, hidden=tuple(hidden))
+    actor.load_state_dict(state)
+    return actor
 
 
 def ship(
@@ -139,7 +132,8 @@ def ship(
 ) -> Artefacts:  # fmt: skip
     """Write a folder of artefacts.
 
-    stores: the episodes of each task. tables: "data" and "quality" a task, "behaviours". states: start states kept of each task.
+    stores: the episodes of each task. tables: "data" and "quality" a task, "behaviours". policies: task name -> training seed -> policy.
+    states: start states kept of each task.
     """
     tasks = [store.task for store in stores]
     head = {"config": plain(model.config), "obs_dim": model.obs_dim, "action_dim": model.action_dim}
@@ -149,7 +143,8 @@ def ship(
         starts[t.name] = SliceSampler([t], [store.arrays()]).start_observations(0, states, rng)
     save_state(folder / "starts.safetensors", starts)
     if policies:
-        ship_policies(folder, policies)
+        actors = {name: {str(seed): actor.state_dict() for seed, actor in seeds.items()} for name, seeds in policies.items()}
+        save_state(folder / "policies.safetensors", {"command": command, "policies": actors, **environment_stamp()})
     for name, table in tables.items():
         write_atomic(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
     card = {"tasks": [t.name for t in tasks], "settings": plain(settings), "command": command, **environment_stamp()}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain, product
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
@@ -16,24 +18,24 @@ from companion.running.job import Job
 from companion.running.jobs import values_of
 from companion.running.runs import Run, resolve_device, train
 from companion.running.sweep import note_plan
-from pwmlib.baselines.tdmpc2 import TDMPC2Trainer, task_discount
 from pwmlib.data import EpisodeStore, SliceSampler
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.data.published_chunks import import_chunks, task_set
 from pwmlib.evaluation.predictions import held_out_fit
-from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer
 from pwmlib.model.world_model import WorldModel
 from pwmlib.settings import settings
+from pwmlib.tasks import Task
 
 from .cost import cost_line
 from .episodes import behaviour_quantiles, data_quantiles, generation_job, generation_run
 from .experiment import ExperimentRuns, StageFailedError
 from .jobs import collection_job, gate_job, imitation_job, policy_job, random_job, shipped_policy_job, stacked_job, trained_policy
 from .pictures import Watched, watch
-from .scales import joint_training
+from .scales import MultitaskScale, joint_training
+from .shipped_model import SHIPPED, Artefacts
 
-__all__ = ["MultitaskExperiment"]
+__all__ = ["MultitaskExperiment", "with_shipped_model"]
 
 STACK = 80
 """Policies that are extracted together."""
@@ -62,11 +64,11 @@ class MultitaskExperiment(ExperimentRuns):
         """Episodes of all tasks, in parallel over tasks. Returns their index."""
         if self.chunks:
             self._import()
-            return pd.concat([EpisodeStore(self.data_dir, t).index() for t in self.tasks], ignore_index=True)
-        folders = {"folder": str(self.data_dir), "runs_dir": str(self.runs_dir)}
-        each = [{"name": t.name, "plan": self.scale.data, **folders} for t in self.tasks]
-        note_plan(self.runs_dir, "episodes", [generation_run(**arguments) for arguments in each])
-        self._run([Job(arguments["name"], generation_job, arguments) for arguments in each], "episodes")
+        else:
+            folders = {"folder": str(self.data_dir), "runs_dir": str(self.runs_dir)}
+            each = [{"name": t.name, "plan": self.scale.data, **folders} for t in self.tasks]
+            note_plan(self.runs_dir, "episodes", [generation_run(**arguments) for arguments in each])
+            self._run([Job(arguments["name"], generation_job, arguments) for arguments in each], "episodes")
         return pd.concat([EpisodeStore(self.data_dir, t).index() for t in self.tasks], ignore_index=True)
 
     def train_world_model(self) -> dict[str, Any]:
@@ -95,12 +97,10 @@ class MultitaskExperiment(ExperimentRuns):
                 model.set_statistics(*config.standardisation(*training.statistics()))
             name = f"world model, round {self._round}" if before else "world model"
             with tqdm(total=config.updates, desc=name, disable=not self.progress) as bar:
-                seed, every = self.scale.model_seed, self.scale.checkpoint_every
-                how = {"checkpoint_every": every, "log_every": max(1, config.updates // 100)}
-                learner = WorldModelTrainer(model, training, config, seed=seed)
+                how = {"checkpoint_every": self.scale.checkpoint_every, "log_every": max(1, config.updates // 100)}
+                learner = WorldModelTrainer(model, training, config, seed=self.scale.model_seed)
                 if self.scale.pretraining == "tdmpc2":
-                    discounts = torch.tensor([task_discount(t.decisions) for t in self.tasks])
-                    learner = TDMPC2Trainer(model, training, discounts, joint_training(config, self.scale.tdmpc2), seed=seed)
+                    learner = self.tdmpc2_trainer(model, training, joint_training(config, self.scale.tdmpc2))
                 train(run, learner, config.updates, progress=lambda step: bar.update(step - bar.n), **how)
             return {"quality": self._fit(model, held_out), **run.rows[-1]}
 
@@ -108,24 +108,20 @@ class MultitaskExperiment(ExperimentRuns):
 
     def _fit(self, model: WorldModel, held_out: SliceSampler) -> dict[str, dict[str, float]]:
         """How the model's rewards follow those of each task's held-out episodes."""
-        one = {t.name: _OneTask(held_out, self.model_index(i)) for i, t in enumerate(self.tasks)}
-        return {name: held_out_fit(model, slices, horizon=self.scale.training.horizon) for name, slices in one.items()}
+        one = {t.name: SimpleNamespace(slices=partial(held_out.slices, only=self.model_index(i))) for i, t in enumerate(self.tasks)}
+        return {name: held_out_fit(model, of_task, horizon=self.scale.training.horizon) for name, of_task in one.items()}
 
     def _published_fit(self) -> dict[str, dict[str, float]]:
         """The same of the published model, whose episodes are made first if need be."""
         self.generate()
-        data = {t.name: self.store(t).fingerprint() for t in self.tasks}
-        params = {"world_model": self.world_model_name(), "data": data, "horizon": self.scale.training.horizon}
+        params = {"world_model": self.world_model_name(), "data": self.fingerprints(), "horizon": self.scale.training.horizon}
         run = Run(self.runs_dir, "published_fit", f"{len(self.tasks)}-tasks", params)
         return run.execute(lambda run: self._fit(self.load_world_model(), self._split()[1]))
 
     def collect(self) -> pd.DataFrame:
         """Episodes of policies that learn in this round's world model, for the next. One line per task and stage of the extraction."""
-        runs = [self.collection_run(i) for i in range(len(self.tasks))]
-        note_plan(self.runs_dir, f"collection {self._round + 1}", runs)
-        jobs = [Job(t.name, collection_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
-        done = self._run(jobs, f"episodes of policies, round {self._round + 1}")
-        return pd.DataFrame([row for rows in done for row in rows])
+        done = self.for_each(collection_job, self._each_task, f"episodes of policies, round {self._round + 1}", self.collection_run)
+        return pd.DataFrame(chain.from_iterable(done))
 
     def collections(self) -> pd.DataFrame:
         """What the policies of all rounds got while they collected; empty without rounds. One line per task, round and stage."""
@@ -135,51 +131,32 @@ class MultitaskExperiment(ExperimentRuns):
     def check_world_model(self) -> pd.DataFrame:
         """The gate: held-out reward correlation, and the score of a planner that sees only the model. One line per task."""
         quality = self.train_world_model()["quality"]
-        note_plan(self.runs_dir, "planning", [self.gate_run(i) for i in range(len(self.tasks))])
-        jobs = [Job(t.name, gate_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
-        planned = self._run(jobs, "planning in the model")
+        planned = self.for_each(gate_job, self._each_task, "planning in the model", self.gate_run)
         return pd.DataFrame([{"task": t.name, **quality[t.name], **score} for t, score in zip(self.tasks, planned, strict=True)])
 
     def evaluate_shipped(self) -> pd.DataFrame:
         """The shipped policies of these tasks, evaluated again in the real tasks; empty where none came with the world model."""
         if not self.as_shipped or not self.shipped.policies():
             return pd.DataFrame()
-        jobs = [Job(t.name, shipped_policy_job, {"experiment": self._for_job(), "index": i}) for i, t in enumerate(self.tasks)]
-        return pd.DataFrame([line for lines in self._run(jobs, "shipped policies") for line in lines])
+        return pd.DataFrame(chain.from_iterable(self.for_each(shipped_policy_job, self._each_task, "shipped policies")))
 
     def extract_policies(self, only: Sequence[int] | None = None) -> pd.DataFrame:
-        """One policy per task and training seed (Algorithm 1), evaluated in the real task. One line per policy.
-
-        only: indices of the tasks that get policies; by default all.
-        """
+        """One policy per task (only: of these indices) and training seed (Algorithm 1), evaluated in the real task. One line per policy."""
         self.train_world_model()
         if self.scale.anchor and self.as_shipped:
             self.generate()
-        each = [(i, seed) for i in (range(len(self.tasks)) if only is None else only) for seed in range(self.train_seeds)]
-        note_plan(self.runs_dir, "policies", [self.policy_run(i, seed) for i, seed in each])
+        each = self.each_policy(only)
         if self._together:
-            return pd.DataFrame([row for part in _parts(each, STACK) for row in stacked_job(self._for_job(), part)])
-        jobs = [
-            Job(f"{self.tasks[i].name} seed {seed}", policy_job, {"experiment": self._for_job(), "index": i, "seed": seed})
-            for i, seed in each
-        ]
-        return pd.DataFrame(self._run(jobs, "policies"))
+            note_plan(self.runs_dir, "policies", [self.policy_run(i, seed) for i, seed in each])
+            return pd.DataFrame(chain.from_iterable(stacked_job(self._for_job(), part) for part in _parts(each, STACK)))
+        return pd.DataFrame(self.for_each(policy_job, each, "policies", self.policy_run))
 
     def imitate(self) -> pd.DataFrame:
-        """Evaluate the imitations that anchored policies begin as. One line per policy.
-
-        Raises:
-            StageFailedError: the scale has no anchor.
-        """
+        """Evaluate the imitations that anchored policies begin as. One line per policy. Raises StageFailedError without an anchor."""
         if not self.scale.anchor:
             raise StageFailedError("imitate: the scale has no anchor; expected an Anchor, such as policies='anchored' gives it")
         self.generate()
-        each = [(i, seed) for i in range(len(self.tasks)) for seed in range(self.train_seeds)]
-        jobs = [
-            Job(f"{self.tasks[i].name} seed {seed}", imitation_job, {"experiment": self._for_job(), "index": i, "seed": seed})
-            for i, seed in each
-        ]
-        return pd.DataFrame(self._run(jobs, "imitations"))
+        return pd.DataFrame(self.for_each(imitation_job, self.each_policy(), "imitations"))
 
     @property
     def _together(self) -> bool:
@@ -187,15 +164,9 @@ class MultitaskExperiment(ExperimentRuns):
         return not self.scale.anchor and (self.stacked or (self.stacked is None and resolve_device(self.device).type == "cuda"))
 
     def watch(self, index: int, seed: int = 0) -> Watched:
-        """Film a task's policy in the real task, once `extract_policies` has extracted those of all tasks.
-
-        Raises:
-            RendererMissingError: MuJoCo finds nothing to render with.
-        """
-        parts = _parts([(i, s) for i in range(len(self.tasks)) for s in range(self.train_seeds)], STACK)
-        stack = next(part for part in parts if (index, seed) in part) if self._together else None
-        actor = trained_policy(self, index, seed, stack)
-        return watch(self.tasks[index], 0, actor, FrozenWorldModel(self.load_world_model(), self.model_index(index)))
+        """Film a task's policy in the real task, once `extract_policies` has extracted those of all tasks; see `pictures.watch`."""
+        stack = next(part for part in _parts(self.each_policy(), STACK) if (index, seed) in part) if self._together else None
+        return watch(self.tasks[index], trained_policy(self, index, seed, stack), self.view(index))
 
     def results(self) -> pd.DataFrame:
         """The table of the experiment: each policy's score beside random behaviour, the data, planning, and the model's belief."""
@@ -218,21 +189,38 @@ class MultitaskExperiment(ExperimentRuns):
             raise StageFailedError(f"{self.chunks[0].parent}: chunks of MT{len(order)}, which {', '.join(absent)} are not in")
         import_chunks(self.chunks, self.data_dir, order, only=self.tasks, progress=self.progress)
 
+    def each_policy(self, only: Sequence[int] | None = None) -> list[tuple[int, int]]:
+        """(index of a task, training seed) of every policy; only: indices of its task."""
+        return list(product(range(len(self.tasks)) if only is None else only, range(self.train_seeds)))
+
+    @property
+    def _each_task(self) -> list[tuple[int]]:
+        return [(i,) for i in range(len(self.tasks))]
+
+    def for_each(
+        self, function: Callable[..., Any], each: Sequence[tuple[int, ...]], description: str, run: Callable[..., Run] | None = None
+    ) -> list[Any]:
+        """What a job returns for each (index of a task,) or (index of a task, training seed); run: its run, for a sweep's status."""
+        if run:
+            note_plan(self.runs_dir, description, [run(*one) for one in each])
+        jobs, here = [], self._for_job()
+        for one in each:
+            name = " seed ".join([self.tasks[one[0]].name, *map(str, one[1:])])
+            jobs.append(Job(name, function, {"experiment": here, **dict(zip(("index", "seed"), one, strict=False))}))
+        return self._run(jobs, description)
+
     def _run(self, jobs: Sequence[Job], description: str) -> list[Any]:
         how = {"workers": self.workers, "progress": self.progress, "engine": self.engine}
         return values_of(jobs, description=description, gpus="even" if resolve_device(self.device).type == "cuda" else 0.0, **how)
 
 
+def with_shipped_model(
+    tasks: Sequence[Task], scale: MultitaskScale, train_seeds: int, runs_dir: Path, *, workers: int = 1
+) -> MultitaskExperiment:
+    """The experiment of these tasks that begins with the shipped world model, on the CPU; its episodes lie beside its runs."""
+    folders = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes"}
+    return MultitaskExperiment(tuple(tasks), scale, train_seeds, **folders, device="cpu", workers=workers, shipped=Artefacts(SHIPPED))
+
+
 def _parts(items: list, size: int) -> list[list]:
     return [items[i : i + size] for i in range(0, len(items), size)]
-
-
-@dataclass(frozen=True)
-class _OneTask:
-    """Slices of a single task of a multi-task sampler."""
-
-    sampler: SliceSampler
-    index: int
-
-    def slices(self, batch: int, horizon: int, rng: np.random.Generator):
-        return self.sampler.slices(batch, horizon, rng, only=self.index)

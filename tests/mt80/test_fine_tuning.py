@@ -10,8 +10,8 @@ import pytest
 import torch
 from test_multitask import tiny_experiment
 
-from companion.mt80.fine_tuning import FineTuning, fine_tuning_job
-from companion.mt80.one_task import one_task, one_task_policy
+from companion.mt80.fine_tuning import FineTuning, fine_tuning_job, fine_tuning_run
+from companion.mt80.online import one_task, one_task_policy
 from companion.mt80.scales import MULTITASK_SCALES, FineTuningPlan
 from pwmlib.model.training import WorldModelTraining
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
@@ -89,7 +89,7 @@ def test_each_policy_starts_as_extracted_and_learns_on(tuned):
     for column in ("score", "mean_return", "model_value", "real_value"):
         np.testing.assert_allclose(first[column], extracted[column], rtol=1e-5)
     assert (table.groupby("train_seed")["model_value"].nunique() == 3).all(), "it was trained"
-    state = fine_tuning.run(0, 0).load_checkpoint()
+    state = fine_tuning_run(fine_tuning.experiment, 0, 0).load_checkpoint()
     assert [e["behaviour"] for e in state["episodes"]] == ["learning_agent"] * 12, "the first ones are the policy's too"
     assert state["trainer"]["step"] == 3 + 10 * 2 and state["learner"]["step"] == 11
 
@@ -99,11 +99,11 @@ def test_a_policy_may_start_anew_with_the_trained_model(tuned):
     fine_tuning, table = tuned
     e = fine_tuning.experiment
     plan = dataclasses.replace(e.scale.fine_tuning, policy="anew")
-    anew = dataclasses.replace(fine_tuning, experiment=dataclasses.replace(e, scale=dataclasses.replace(e.scale, fine_tuning=plan)))
-    assert anew.run(0, 0).folder != fine_tuning.run(0, 0).folder
+    anew = dataclasses.replace(e, scale=dataclasses.replace(e.scale, fine_tuning=plan))
+    assert fine_tuning_run(anew, 0, 0).folder != fine_tuning_run(e, 0, 0).folder
     lines = fine_tuning_job(anew, 0, 0)
     assert [line["own_episodes"] for line in lines] == [0, 10, 12] and lines[0]["model_value"] != table["model_value"][0]
-    state = anew.run(0, 0).load_checkpoint()
+    state = fine_tuning_run(anew, 0, 0).load_checkpoint()
     behaviours = [e["behaviour"] for e in state["episodes"]]
     assert behaviours == ["uniform_random", "correlated_random"] + ["learning_agent"] * 10
     whole, part = e.load_world_model(), state["trainer"]["model"]["dynamics.1.weight"]
@@ -124,15 +124,15 @@ def test_the_cost_grows_with_what_is_asked(tuned):
 
 def test_an_interrupted_fine_tuning_ends_the_same(tuned, monkeypatch):
     fine_tuning, table = tuned
-    run = fine_tuning.run(0, 0)
+    run = fine_tuning_run(fine_tuning.experiment, 0, 0)
     whole = run.load_checkpoint()
     shutil.rmtree(run.folder)
-    monkeypatch.setattr("companion.mt80.fine_tuning.OnlineAgent", _Killed)
+    monkeypatch.setattr("companion.mt80.jobs.OnlineAgent", _Killed)
     with pytest.raises(RuntimeError, match="killed here"):
-        fine_tuning_job(fine_tuning, 0, 0)
+        fine_tuning_job(fine_tuning.experiment, 0, 0)
     monkeypatch.undo()
     assert len(run.load_checkpoint()["episodes"]) == 10
-    again = pd.DataFrame(fine_tuning_job(fine_tuning, 0, 0))
+    again = pd.DataFrame(fine_tuning_job(fine_tuning.experiment, 0, 0))
     np.testing.assert_array_equal(again["mean_return"], table[table["train_seed"] == 0]["mean_return"])
     for name, value in whole["trainer"]["model"].items():
         torch.testing.assert_close(run.load_checkpoint()["trainer"]["model"][name], value, rtol=0, atol=0)

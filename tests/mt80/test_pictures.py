@@ -43,7 +43,7 @@ def test_the_model_is_asked_from_every_16th_real_state_on(world):
 
 
 def film(view, actor):
-    return watch(task("pendulum-swingup"), 0, actor, view, every=50, size=(64, 48))
+    return watch(task("pendulum-swingup"), actor, view, every=50, size=(64, 48))
 
 
 def test_an_episode_is_filmed_or_the_missing_renderer_named(world, tmp_path):

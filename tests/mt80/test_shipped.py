@@ -1,14 +1,10 @@
 """The artefacts that come with the project are what their card says."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
 
-from companion.mt80.shipped_model import SHIPPED, Artefacts, ship_policies
-from pwmlib.data.checkpoints import CheckpointError
-from pwmlib.optimizer.actor_critic import Actor
+from companion.mt80.shipped_model import SHIPPED, Artefacts
 from pwmlib.tasks import MT80
 
 pytestmark = pytest.mark.skipif(not SHIPPED.is_dir(), reason="no artefacts are shipped")
@@ -23,25 +19,13 @@ def test_the_world_model_of_all_80_tasks_loads_and_fits_its_quality_table():
     assert sum(p.stat().st_size for p in SHIPPED.rglob("*") if p.is_file()) < 60 * 2**20
     rng = np.random.default_rng(0)
     for i, t in enumerate(MT80):
-        obs = artefacts.start_observations(t, model.obs_dim, 8, rng)
+        obs = artefacts.start_observations(i, 8, rng)
         assert obs.shape == (8, 39) and bool((obs[:, t.obs_dim :] == 0).all()) and bool(torch.isfinite(obs).all())
         with torch.no_grad():
             z = model.encode(obs, torch.tensor(i))
         assert bool(torch.isfinite(z).all()) and float((z.view(8, -1, 8).sum(-1) - 1).abs().max()) < 1e-4  # SimNorm groups
     data = artefacts.table("data")
     assert (data["data_p10"] <= data["data_p90"]).all() and data["episodes"].ge(50).all()
-
-
-def test_policies_that_are_added_do_not_vouch_for_a_damaged_file(tmp_path):
-    folder = tmp_path / "artefacts"
-    shutil.copytree(SHIPPED, folder)
-    data = bytearray((folder / "data.csv").read_bytes())
-    data[-2] ^= 1
-    (folder / "data.csv").write_bytes(data)
-    ship_policies(folder, {"cartpole-swingup": {0: Actor(4, 1, hidden=(8,))}})
-    assert set(Artefacts(folder).policies()) == {"cartpole-swingup"}
-    with pytest.raises(CheckpointError, match=r"data\.csv: damaged"):
-        Artefacts(folder).table("data")
 
 
 def test_a_shipped_policy_gets_the_recorded_score(tmp_path):
