@@ -1,16 +1,85 @@
 """One kernel a direction for LayerNorm with Mish (either first) and for LayerNorm with SimNorm.
 
-Arrays: x, y, g (the gradient of y) and gx: [rows, n]; weight, bias, gw, gb: [members, n], the rows in as many equal parts; moments: mean
-and 1 / std of each row. Those of the gradients that nobody asks for are empty.
+Arrays: x, y, g (the gradient of y) and gx: [rows, n], float32 or the bits of bfloat16 numbers; weight, bias, gw, gb: [members, n], the rows
+in as many equal parts; moments: mean and 1 / std of each row. Those of the gradients that nobody asks for are empty.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numba
 import numpy as np
+from numba import types
+from numba.extending import overload
 
-from .arithmetic import exp, f32, inline, jit, load, store
+__all__ = ["f32", "norm_mish", "norm_mish_backward", "norm_simnorm", "norm_simnorm_backward"]
 
-__all__ = ["mish_norm", "mish_norm_backward", "norm_mish", "norm_mish_backward", "norm_simnorm", "norm_simnorm_backward"]
+f32 = np.float32
+_LOG2E, _LN2_HIGH, _LN2_LOW = f32(1.4426950408889634), f32(0.693359375), f32(-2.12194440e-4)
+# exp(r) = 1 + r + r^2 p(r) on [-ln 2 / 2, ln 2 / 2]; minimax coefficients of p, highest first.
+_P0, _P1, _P2 = f32(1.9875691500e-4), f32(1.3981999507e-3), f32(8.3334519073e-3)
+_P3, _P4, _P5 = f32(4.1665795894e-2), f32(1.6666665459e-1), f32(5.0000001201e-1)
+
+# Numba has no types; what it compiles takes arrays of several kinds.
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+# Finite arguments only (no nnan/ninf): a NaN must stay a NaN, so that training can stop on it.
+jit: Decorator = numba.njit(fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", cache=True, nogil=True)
+# Helpers become part of each kernel before it is compiled. Compiled and cached on their own, they would be linked or inlined
+# depending on what was in the cache, and the last bits of results with them.
+inline: Decorator = numba.njit(inline="always")
+
+
+@inline
+def _exp(x):
+    """Compute e^x for x clamped to [-80, 20]; NaN stays NaN through the polynomial."""
+    x = f32(20.0) if x > f32(20.0) else x
+    x = f32(-80.0) if x < f32(-80.0) else x
+    k = np.floor(x * _LOG2E + f32(0.5))
+    r = x - k * _LN2_HIGH - k * _LN2_LOW
+    p = ((((_P0 * r + _P1) * r + _P2) * r + _P3) * r + _P4) * r + _P5
+    two_to_the_k = np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(f32)  # the exponent's bits
+    return (p * r * r + r + f32(1.0)) * two_to_the_k
+
+
+def _load(source, row):
+    """Copy a float32 row, or the bits of a bfloat16 one, into a float32 row."""
+    raise NotImplementedError("compiled only")
+
+
+def _store(row, target):
+    """Copy a float32 row into one, or into the bits of a bfloat16 one, rounded to nearest even."""
+    raise NotImplementedError("compiled only")
+
+
+@overload(_load, inline="always")
+def _load_overload(source, row):
+    def copy(source, row):
+        for j in range(row.size):
+            row[j] = source[j]
+
+    def widen(source, row):
+        bits = row.view(np.uint32)
+        for j in range(row.size):
+            bits[j] = np.uint32(source[j]) << np.uint32(16)
+
+    return widen if source.dtype == types.uint16 else copy
+
+
+@overload(_store, inline="always")
+def _store_overload(row, target):
+    def copy(row, target):
+        for j in range(row.size):
+            target[j] = row[j]
+
+    def narrow(row, target):
+        bits = row.view(np.uint32)
+        for j in range(row.size):
+            odd = (bits[j] >> np.uint32(16)) & np.uint32(1)
+            target[j] = np.uint16((bits[j] + odd + np.uint32(0x7FFF)) >> np.uint32(16))
+
+    return narrow if target.dtype == types.uint16 else copy
 
 
 @inline
@@ -26,6 +95,13 @@ def _moments(x, eps):
         d = x[j] - mean
         square += d * d
     return mean, f32(1.0) / np.sqrt(square / f32(n) + eps)
+
+
+@inline
+def _affine(x, mean, inverse, w, b):
+    """Turn x into LayerNorm's output, in place."""
+    for j in range(x.size):
+        x[j] = (x[j] - mean) * inverse * w[j] + b[j]
 
 
 @inline
@@ -52,90 +128,65 @@ def _affine_backward(g, x, mean, inverse, w, gw, gb):
 
 
 @inline
-def _mish(x, y):
+def _mish(x):
+    """Turn x into Mish of it, in place."""
     for j in range(x.size):
-        e = exp(x[j])
+        e = _exp(x[j])
         q = e * (e + f32(2.0))
-        y[j] = x[j] * (q / (q + f32(2.0)))
+        x[j] = x[j] * (q / (q + f32(2.0)))
 
 
 @inline
-def _mish_and_slope(x, y, slope):
-    """Mish and its derivative q / (q + 2) + 4 x e (1 + e) / (q + 2)^2 from one exponential."""
+def _mish_and_slope(x, slope):
+    """Turn x into Mish of it, in place, and give the derivative q / (q + 2) + 4 x e (1 + e) / (q + 2)^2 from the same exponential."""
     for j in range(x.size):
-        e = exp(x[j])
+        e = _exp(x[j])
         q = e * (e + f32(2.0))
         d = f32(1.0) / (q + f32(2.0))
-        y[j] = x[j] * q * d
         slope[j] = q * d + f32(4.0) * x[j] * e * (f32(1.0) + e) * d * d
+        x[j] = x[j] * q * d
 
 
 @jit
-def norm_mish(x, weight, bias, moments, y, eps):
-    """Compute y = mish(LayerNorm(x)), and the moments of x."""
+def norm_mish(x, weight, bias, moments, y, eps, mish_first):
+    """Compute y = mish(LayerNorm(x)) and the moments of x; with mish_first y = LayerNorm(mish(x)) and those of mish(x)."""
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
-    xi, a = np.empty(n, np.float32), np.empty(n, np.float32)
+    xi = np.empty(n, np.float32)
     for i in range(x.shape[0]):
-        w, b = weight[i // rows], bias[i // rows]
-        load(x[i], xi)
+        _load(x[i], xi)
+        if mish_first:
+            _mish(xi)
         mean, inverse = _moments(xi, eps)
         moments[i, 0], moments[i, 1] = mean, inverse
-        for j in range(n):
-            a[j] = (xi[j] - mean) * inverse * w[j] + b[j]
-        _mish(a, xi)
-        store(xi, y[i])
+        _affine(xi, mean, inverse, weight[i // rows], bias[i // rows])
+        if not mish_first:
+            _mish(xi)
+        _store(xi, y[i])
 
 
 @jit
-def norm_mish_backward(g, x, weight, bias, moments, gx, gw, gb):
+def norm_mish_backward(g, x, weight, bias, moments, gx, gw, gb, mish_first):
     """Compute the gradients of x, weight and bias of `norm_mish`."""
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
-    xi, gi, a = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
-    unused, slope = np.empty(n, np.float32), np.empty(n, np.float32)
+    xi, gi, a, slope = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     for i in range(x.shape[0]):
         m = i // rows
         w, b, mean, inverse = weight[m], bias[m], moments[i, 0], moments[i, 1]
-        load(x[i], xi)
-        load(g[i], gi)
-        for j in range(n):
-            a[j] = (xi[j] - mean) * inverse * w[j] + b[j]
-        _mish_and_slope(a, unused, slope)
-        for j in range(n):
-            gi[j] *= slope[j]
-        _affine_backward(gi, xi, mean, inverse, w, gw[m], gb[m])
-        store(gi, gx[i])
-
-
-@jit
-def mish_norm(x, weight, bias, moments, y, eps):
-    """Compute y = LayerNorm(mish(x)), and the moments of mish(x)."""
-    rows, n = x.shape[0] // weight.shape[0], x.shape[1]
-    xi, u = np.empty(n, np.float32), np.empty(n, np.float32)
-    for i in range(x.shape[0]):
-        w, b = weight[i // rows], bias[i // rows]
-        load(x[i], xi)
-        _mish(xi, u)
-        mean, inverse = _moments(u, eps)
-        moments[i, 0], moments[i, 1] = mean, inverse
-        for j in range(n):
-            xi[j] = (u[j] - mean) * inverse * w[j] + b[j]
-        store(xi, y[i])
-
-
-@jit
-def mish_norm_backward(g, x, weight, bias, moments, gx, gw, gb):
-    """Compute the gradients of x, weight and bias of `mish_norm`."""
-    rows, n = x.shape[0] // weight.shape[0], x.shape[1]
-    xi, gi, u, slope = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
-    for i in range(x.shape[0]):
-        m = i // rows
-        load(x[i], xi)
-        load(g[i], gi)
-        _mish_and_slope(xi, u, slope)
-        _affine_backward(gi, u, moments[i, 0], moments[i, 1], weight[m], gw[m], gb[m])
-        for j in range(n):
-            gi[j] *= slope[j]
-        store(gi, gx[i])
+        _load(x[i], xi)
+        _load(g[i], gi)
+        if mish_first:
+            _mish_and_slope(xi, slope)
+            _affine_backward(gi, xi, mean, inverse, w, gw[m], gb[m])
+            for j in range(n):
+                gi[j] *= slope[j]
+        else:
+            a[:] = xi
+            _affine(a, mean, inverse, w, b)
+            _mish_and_slope(a, slope)
+            for j in range(n):
+                gi[j] *= slope[j]
+            _affine_backward(gi, xi, mean, inverse, w, gw[m], gb[m])
+        _store(gi, gx[i])
 
 
 @inline
@@ -148,7 +199,7 @@ def _softmax_groups(y, group):
         for j in range(start, start + group):
             y[j] -= top
     for j in range(y.size):
-        y[j] = exp(y[j])
+        y[j] = _exp(y[j])
     for start in range(0, y.size, group):
         total = f32(0.0)
         for j in range(start, start + group):
@@ -175,17 +226,15 @@ def norm_simnorm(x, weight, bias, moments, y, eps, group):
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
     xi = np.empty(n, np.float32)
     for i in range(x.shape[0]):
-        w, b = weight[i // rows], bias[i // rows]
-        load(x[i], xi)
+        _load(x[i], xi)
         mean, inverse = _moments(xi, eps)
         moments[i, 0], moments[i, 1] = mean, inverse
-        for j in range(n):
-            xi[j] = (xi[j] - mean) * inverse * w[j] + b[j]
+        _affine(xi, mean, inverse, weight[i // rows], bias[i // rows])
         if group == 8:  # a constant, so that the compiler unrolls the loops
             _softmax_groups(xi, 8)
         else:
             _softmax_groups(xi, group)
-        store(xi, y[i])
+        _store(xi, y[i])
 
 
 @jit
@@ -195,12 +244,12 @@ def norm_simnorm_backward(g, x, y, weight, moments, gx, gw, gb, group):
     xi, yi, gi = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     for i in range(x.shape[0]):
         m = i // rows
-        load(x[i], xi)
-        load(y[i], yi)
-        load(g[i], gi)
+        _load(x[i], xi)
+        _load(y[i], yi)
+        _load(g[i], gi)
         if group == 8:
             _softmax_groups_backward(gi, yi, 8)
         else:
             _softmax_groups_backward(gi, yi, group)
         _affine_backward(gi, xi, moments[i, 0], moments[i, 1], weight[m], gw[m], gb[m])
-        store(gi, gx[i])
+        _store(gi, gx[i])
