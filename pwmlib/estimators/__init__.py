@@ -6,44 +6,23 @@ zeroth = zeroth_order(world, policy, **paths, baseline="reward_to_go")
 horizon_table(first), horizon_table(zeroth)                     # variance and ESNR against the horizon, with intervals
 """
 
-from .fidelity import gradient_fidelity, reward_gradients
-from .plain_objectives import objective_gradients
 from .policy_gradients import (
-    BASELINES,
+    PolicyGradients,
     confidence_alpha,
     first_order,
     first_order_along,
+    flat_parameters,
     mix,
     parameter_smoothing,
     variance_optimal_alpha,
     zeroth_order,
 )
-from .samples import PolicyGradients, flat_parameters, parameter_gradients
-from .statistics import GradientStatistics, gradient_statistics, horizon_table
+from .statistics import gradient_fidelity, gradient_statistics, horizon_table, reward_gradients
 from .total_propagation import total_propagation
-from .trajectories import Trajectories, action_adjoints, returns_at, sample_trajectories
+from .trajectories import sample_trajectories
 
 __all__ = [
-    "BASELINES",
-    "GradientStatistics",
-    "PolicyGradients",
-    "Trajectories",
-    "action_adjoints",
-    "confidence_alpha",
-    "first_order",
-    "first_order_along",
-    "flat_parameters",
-    "gradient_fidelity",
-    "gradient_statistics",
-    "horizon_table",
-    "mix",
-    "objective_gradients",
-    "parameter_gradients",
-    "parameter_smoothing",
-    "returns_at",
-    "reward_gradients",
-    "sample_trajectories",
-    "total_propagation",
-    "variance_optimal_alpha",
-    "zeroth_order",
-]
+    "PolicyGradients", "confidence_alpha", "first_order", "first_order_along", "flat_parameters", "gradient_fidelity",
+    "gradient_statistics", "horizon_table", "mix", "parameter_smoothing", "reward_gradients", "sample_trajectories", "total_propagation",
+    "variance_optimal_alpha", "zeroth_order",
+]  # fmt: skip

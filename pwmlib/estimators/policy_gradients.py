@@ -12,20 +12,98 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call, vjp, vmap
 
 from pwmlib.model.dynamics import Dynamics
 
-from .samples import LogProbability, PolicyGradients, check_samples, flat_parameters
 from .trajectories import action_adjoints, check_horizons, open_loop, returns_at, sample_trajectories
 
 __all__ = [
-    "BASELINES", "confidence_alpha", "first_order", "first_order_along", "mix", "parameter_smoothing", "variance_optimal_alpha",
-    "zeroth_order",
+    "BASELINES", "PolicyGradients", "confidence_alpha", "first_order", "first_order_along", "flat_parameters", "mix",
+    "parameter_gradients", "parameter_smoothing", "variance_optimal_alpha", "zeroth_order",
 ]  # fmt: skip
+
+
+@runtime_checkable
+class GaussianPolicy(Protocol):
+    """A likelihood ratio needs a policy's mean and deviation before squashing; `pwmlib.optimizer.actor_critic.Actor` has them."""
+
+    mean: Callable[[Tensor], Tensor]
+    std: Tensor
+
+
+class LogProbability(nn.Module):
+    """Computes log N(u; mu(s), std) of a Gaussian policy before its squashing, as a module of the policy's parameters.
+
+    A squashing such as tanh changes the density by a factor that does not depend on the parameters once u is given.
+    """
+
+    def __init__(self, policy: nn.Module):
+        super().__init__()
+        if not isinstance(policy, GaussianPolicy):
+            raise ValueError(f"a likelihood-ratio estimator needs a policy with mean(state) and std, {type(policy).__name__} has not both")
+        self.policy = policy
+
+    def forward(self, state: Tensor, u: Tensor) -> Tensor:
+        """Return the log density, [..., 1], of u [..., action_dim] in states [..., state_dim]."""
+        std = self.policy.std
+        return (-0.5 * ((u - self.policy.mean(state)) / std).square() - std.log()).sum(-1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class PolicyGradients:
+    """N per-sample estimates of the policy gradient at several horizons, computed when they are asked for: all at once can be large."""
+
+    name: str
+    horizons: list[int]
+    values: Tensor
+    """J^H of each sample, [K, N]."""
+    module: nn.Module
+    states: Tensor
+    inputs: Tensor
+    cotangents: Tensor
+    """[K, T, N, outputs of the module]."""
+
+    def at(self, horizon: int) -> Tensor:
+        """Compute the per-sample gradients at a horizon, [N, P] in the order of the policy's parameters, float64."""
+        if horizon not in self.horizons:
+            raise ValueError(f"{self.name}: horizon {horizon} was not asked for; there are {self.horizons}")
+        seeds = self.cotangents[[self.horizons.index(horizon)], :horizon]
+        return parameter_gradients(self.module, self.states[:horizon], self.inputs[:horizon], seeds)[0]
+
+
+def flat_parameters(module: nn.Module) -> Tensor:
+    """Join all parameters in one vector [P]."""
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def parameter_gradients(module: nn.Module, states: Tensor, inputs: Tensor, cotangents: Tensor) -> Tensor:
+    """Sum cotangents times d module(state, input) / d parameters over time, per sample and horizon: [K, N, P], float64.
+
+    states: [T, N, ...], inputs: [T, N, ...], cotangents: [K, T, N, outputs]. Computed in float64.
+    """
+    parameters = {name: p.detach().double() for name, p in module.named_parameters()}
+    buffers = {name: b.detach().double() if b.is_floating_point() else b for name, b in module.named_buffers()}
+
+    def sample(state: Tensor, given: Tensor, seeds: Tensor) -> Tensor:
+        pull = vjp(lambda p: functional_call(module, (p, buffers), (state, given)), parameters)[1]
+        (found,) = vmap(pull)(seeds)
+        return torch.cat([found[name].flatten(1) for name in parameters], -1)
+
+    run = vmap(sample, in_dims=(1, 1, 2), out_dims=1)
+    return run(states.double(), inputs.double(), cotangents.double())
+
+
+def check_samples(samples: Sequence | Tensor, where: str) -> None:
+    """Raise ValueError for fewer than two samples, which have no variance."""
+    if len(samples) < 2:
+        raise ValueError(f"{where}: need at least 2 samples, got {len(samples)}")
+
 
 BASELINES = ("none", "mean", "reward_to_go")
 
@@ -42,7 +120,7 @@ def first_order(
     path = sample_trajectories(dynamics, policy, start, noise)
     chosen = check_horizons(horizons, len(noise))
     feedback = None if detach_policy_input else policy
-    adjoints, _ = action_adjoints(dynamics, path, gamma=gamma, horizons=chosen, policy=feedback)
+    adjoints = action_adjoints(dynamics, path, gamma=gamma, horizons=chosen, policy=feedback)
     return PolicyGradients("first_order", chosen, returns_at(path, chosen, gamma), policy, path.states[:-1], noise, adjoints)
 
 
@@ -62,7 +140,7 @@ def first_order_along(
         )
     chosen = check_horizons(horizons, len(actions))
     path = open_loop(dynamics, start, actions)
-    adjoints, _ = action_adjoints(dynamics, path, gamma=gamma, horizons=chosen)
+    adjoints = action_adjoints(dynamics, path, gamma=gamma, horizons=chosen)
     return PolicyGradients("first_order", chosen, returns_at(path, chosen, gamma), policy, seen, noise, adjoints)
 
 

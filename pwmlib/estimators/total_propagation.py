@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pwmlib.model.dynamics import Dynamics
 
-from .samples import check_samples, parameter_gradients
+from .policy_gradients import check_samples, parameter_gradients
 
 __all__ = ["total_propagation"]
 

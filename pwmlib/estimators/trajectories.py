@@ -76,8 +76,8 @@ def returns_at(path: Trajectories, horizons: Sequence[int], gamma: float) -> Ten
 
 def action_adjoints(
     dynamics: Dynamics, path: Trajectories, *, gamma: float, horizons: Sequence[int], policy: Policy | None = None
-) -> tuple[Tensor, Tensor]:
-    """Compute d J^H / d a_t of every sample and horizon, [K, T, N, action_dim], and d J^H / d s_0, [K, N, state_dim].
+) -> Tensor:
+    """Compute d J^H / d a_t of every sample and horizon, [K, T, N, action_dim].
 
     policy: its feedback is differentiated too (the total derivative of Eq. 3); None holds the later actions fixed (open loop).
     One sweep from the last step to the first; at each step all horizons beyond it are one batch of K x N rows, and only vectors of
@@ -116,4 +116,4 @@ def action_adjoints(
                 g_state = g_state if feedback is None else g_state + feedback
         on_actions[first:, t] = g_action.view(active, count, -1)
         adjoint[first:] = g_state.view(active, count, dim)
-    return on_actions, adjoint
+    return on_actions

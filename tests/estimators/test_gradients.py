@@ -14,7 +14,6 @@ from pwmlib.estimators import (
     gradient_statistics,
     horizon_table,
     mix,
-    objective_gradients,
     parameter_smoothing,
     reward_gradients,
     total_propagation,
@@ -103,11 +102,9 @@ def one_by_one(dynamics, policy, start, noise, horizon, gamma, *, detach=False):
 def test_first_order_is_one_backward_pass_per_sample_at_every_horizon(detach, ends_above):
     world, policy, start, noise = problem(count=6, steps=7, ends_above=ends_above)
     found = first_order(world, policy, start, noise, gamma=0.9, detach_policy_input=detach)
-    everything = found.all()
     for k, horizon in enumerate(found.horizons):
         expected, values = one_by_one(world, policy, start, noise, horizon, 0.9, detach=detach)
-        torch.testing.assert_close(found.gradients(k), expected)
-        torch.testing.assert_close(everything[k], expected)
+        torch.testing.assert_close(found.at(horizon), expected)
         torch.testing.assert_close(found.values[k].float(), values)
 
 
@@ -202,36 +199,6 @@ def test_zeroth_order_needs_no_gradient_and_first_order_says_that_it_does():
     assert torch.isfinite(zeroth_order(Flat(), policy, start, noise, horizons=[3]).at(3)).all()
     with pytest.raises(ValueError, match=r"Flat\.advance gives no gradient: a first-order estimator needs differentiable dynamics"):
         first_order(Flat(), policy, start, noise)
-
-
-def normal_cdf(x):
-    return 0.5 * (1 + math.erf(x / math.sqrt(2)))
-
-
-def test_on_a_step_the_first_order_estimate_is_biased_to_zero_and_the_zeroth_order_one_is_right():
-    theta, sigma = torch.tensor([0.3], dtype=F64), 0.5
-    noise = torch.randn(200_000, 1, generator=torch.Generator().manual_seed(0), dtype=F64)
-    step = lambda x: (x[:, 0] > 0).to(x.dtype) + 0.0 * x[:, 0]  # noqa: E731
-    exact = math.exp(-0.5 * (0.3 / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
-    first = objective_gradients(step, theta, noise, sigma=sigma, order="first")
-    zeroth = objective_gradients(step, theta, noise, sigma=sigma, order="zeroth")
-    assert first.abs().max() == 0
-    assert abs(float(zeroth.mean()) - exact) < 4 * float(zeroth.std()) / math.sqrt(len(zeroth))
-    assert float(step(theta + sigma * noise).mean()) == pytest.approx(normal_cdf(0.3 / sigma), abs=5e-3)
-    found = gradient_statistics(first[:500], reference=torch.tensor([exact]), resamples=0)
-    assert found.bias_norm == pytest.approx(exact) and found.bias_noise == 0
-
-
-def test_on_a_quadratic_both_orders_agree_with_the_closed_form():
-    q = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=F64)
-    theta = torch.tensor([0.7, -1.2], dtype=F64)
-    noise = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(2), dtype=F64)
-    f = lambda x: 0.5 * ((x @ q) * x).sum(-1)  # noqa: E731
-    for order in ("first", "zeroth"):
-        g = objective_gradients(f, theta, noise, sigma=0.3, order=order)
-        assert ((g.mean(0) - q @ theta).abs() < 4 * g.std(0) / math.sqrt(len(g))).all()
-    first = objective_gradients(f, theta, noise, sigma=0.3, order="first")
-    torch.testing.assert_close(first.var(0).sum(), 0.09 * torch.trace(q @ q), rtol=0.02, atol=0)
 
 
 def test_statistics_of_a_known_distribution():
@@ -435,11 +402,6 @@ def test_reward_gradients_are_open_loop_and_stop_at_the_end_of_an_episode():
         (lambda w, p, s, n: mix(s, s[:3], 0.5), r"one shape \[N, P\], got \(6, 2\) and \(3, 2\)"),
         (lambda w, p, s, n: mix(s, s, 1.5), r"alpha must lie in \[0, 1\], got 1.5"),
         (lambda w, p, s, n: parameter_smoothing(w, p, s, n, sigma=0.1, directions=s[:, :1]), r"shape \(6, 1\), expected \(6, 2\)"),
-        (
-            lambda w, p, s, n: objective_gradients(lambda x: x, s[0], s, sigma=1.0, order="first"),
-            r"one value a row, shape \(6,\), got \(6, 2\)",
-        ),
-        (lambda w, p, s, n: objective_gradients(lambda x: x.detach()[:, 0], s[0], s, sigma=1.0, order="first"), "must be 'zeroth'"),
         (lambda w, p, s, n: total_propagation(w, p, s, n, state_noise=n, state_std=0.1), r"state_noise has shape \(4, 6, 1\), expected"),
         (lambda w, p, s, n: gradient_fidelity(w, w, s, s[:4], n), "6 states of the model and 4 of the simulator"),
     ],
