@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pwmlib.data.checkpoints import write_atomic
-from pwmlib.data.fingerprints import described, file_sha256
+from pwmlib.data.checkpoints import described, file_sha256, write_atomic
 from pwmlib.data.torch_files import ForeignFileError, read_torch_file
 from pwmlib.model.twohot import TwoHot
 from pwmlib.model.world_model import WorldModel, WorldModelConfig

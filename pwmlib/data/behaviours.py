@@ -99,13 +99,8 @@ def _scripted(env: Environment) -> MetaWorld:
 
 
 BEHAVIOURS: dict[str, Callable[[Environment, np.random.Generator], Act]] = {
-    "uniform_random": uniform_random,
-    "correlated_random": correlated_random,
-    "scripted_noisy": scripted_noisy,
-    "scripted_hold": scripted_hold,
-    "scripted_switching": scripted_switching,
-    "mpc": mpc,
-    "mpc_noisy": mpc_noisy,
+    behaviour.__name__: behaviour
+    for behaviour in (uniform_random, correlated_random, scripted_noisy, scripted_hold, scripted_switching, mpc, mpc_noisy)
 }
 
 

@@ -7,6 +7,7 @@ or, for the other files of a folder, in the folder's JSON file. Files from befor
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -26,8 +27,8 @@ from torch import Tensor
 from pwmlib.errors import ExplainedError
 
 __all__ = [
-    "CheckpointError", "WriteError", "check_file", "checksums", "load_state", "locked", "read_json", "save_state", "write_atomic",
-    "write_json",
+    "CheckpointError", "WriteError", "check_file", "checksums", "described", "file_sha256", "load_state", "locked", "read_json",
+    "save_state", "write_atomic", "write_json",
 ]  # fmt: skip
 
 _FORMAT = "pwmlib-state-1"
@@ -191,3 +192,17 @@ def load_state(path: str | Path) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged file makes safetensors, JSON and `_join` raise what they like
         raise CheckpointError(f"{path}: not a complete safetensors state ({type(error).__name__}: {error})") from None
+
+
+def described(content: Any) -> str:
+    """List the first fifty names in a file's content with their shapes or types, for error messages."""
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    found = [f"{k} {tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__}" for k, v in content.items()]
+    return ", ".join(sorted(found)[:50]) + (f" and {len(found) - 50} more" if len(found) > 50 else "") or "nothing"
+
+
+def file_sha256(path: str | Path) -> str:
+    """Compute the SHA-256 of a file that others published, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

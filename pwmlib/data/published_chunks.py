@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pwmlib.data.fingerprints import described, file_sha256
-from pwmlib.data.torch_files import ForeignFileError, read_torch_file
 from pwmlib.tasks import MT30, MT80, Task
 
-from .checkpoints import CheckpointError, read_json, write_json
+from .checkpoints import CheckpointError, described, file_sha256, read_json, write_json
 from .store import EpisodeStore
+from .torch_files import ForeignFileError, read_torch_file
 
 __all__ = ["import_chunks", "read_single_task_data", "task_set"]
 

@@ -221,15 +221,10 @@ class _Reader:
                     stack.append(argument)
                 case "NONE" | "NEWTRUE" | "NEWFALSE":
                     stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
-                case "EMPTY_DICT":
-                    stack.append({})
-                case "EMPTY_LIST":
-                    stack.append([])
-                case "EMPTY_TUPLE":
-                    stack.append(())
+                case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
+                    stack.append({"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}[opcode.name]())
                 case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                    count = int(opcode.name[-1])
-                    stack.append(tuple(reversed([stack.pop() for _ in range(count)])))
+                    stack.append(tuple(reversed([stack.pop() for _ in range(int(opcode.name[-1]))])))
                 case "MARK":
                     outer.append(stack)
                     stack = []

@@ -7,9 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pwmlib.model.layers import Activation, MLPEnsemble, NormOrder, mlp
-
-from .moments import RunningMoments
+from pwmlib.model.layers import Activation, MLPEnsemble, NormOrder, RunningMoments, mlp
 
 __all__ = ["MIN_LOG_STD", "Actor", "Critics"]
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from pwmlib.data.replay import Replay
-from pwmlib.model.ensemble import EnsembleDynamics
-from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.frozen import EnsembleDynamics, FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.settings import Count, Fraction, NonNegative, settings

@@ -13,13 +13,12 @@ from torch import Tensor
 from pwmlib.continuation import Continued
 from pwmlib.errors import check_finite, restored_on_failure
 from pwmlib.model.dynamics import Dynamics, Episodes
-from pwmlib.model.layers import Activation, NormOrder
+from pwmlib.model.layers import Activation, NormOrder, RunningMoments
 from pwmlib.model.training import Variant, gradient_step
 from pwmlib.settings import Beta, Count, Fraction, NonNegative, Positive, Real, SettingError, settings
 
 from .actor_critic import MIN_LOG_STD, Actor, Critics
 from .imagination import Rollout, actor_returns, critic_targets, imagine
-from .moments import RunningMoments
 
 __all__ = ["PWM", "PWMConfig", "StartStates"]
 

@@ -9,8 +9,7 @@ from test_single_task import SMALL, lived
 
 from pwmlib.data.replay import Replay
 from pwmlib.evaluation.predictions import held_out_fit
-from pwmlib.model.ensemble import EnsembleDynamics
-from pwmlib.model.frozen import FrozenWorldModel
+from pwmlib.model.frozen import EnsembleDynamics, FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer
 from pwmlib.model.world_model import WorldModel, world_model_loss
 from pwmlib.optimizer.offline_robots import OfflinePWM, OfflinePWMConfig

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
+from pwmlib.model.layers import RunningMoments
 from pwmlib.model.world_model import WorldModelConfig
-from pwmlib.optimizer.moments import RunningMoments
 from pwmlib.optimizer.online_robots import OnlinePWM, OnlinePWMConfig
 from pwmlib.optimizer.shac import SHAC, SHACConfig
 from pwmlib.sim.env import DifferentiableEnv
