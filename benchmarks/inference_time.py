@@ -10,17 +10,19 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import torch
 
 from pwmlib.baselines.tdmpc2 import TDMPC2, TDMPC2Config
-from pwmlib.baselines.tdmpc2_planner import TDMPC2Planner, prior_actor
+from pwmlib.baselines.tdmpc2_planner import PlanSearch
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.world_model import WORLD_MODEL_SIZES, WorldModel
 from pwmlib.optimizer.actor_critic import Actor
+from pwmlib.optimizer.online_episodes import policy_actor
 from pwmlib.optimizer.pwm import PWMConfig
 
 OBS, ACTION, TASKS = 39, 6, 80
@@ -34,15 +36,12 @@ def measure(size: str, repeats: int, device: torch.device) -> list[dict[str, obj
     view, paper = FrozenWorldModel(model, 0), PWMConfig()
     actor = Actor(model.latent_dim, ACTION, hidden=paper.actor_hidden).to(device)
 
-    @torch.no_grad()
-    def policy(obs: np.ndarray, step: int) -> np.ndarray:
-        return actor(view.encode(torch.from_numpy(obs)[None].to(device)))[0].cpu().numpy()
-
-    prior = prior_actor(agent, 0, OBS, ACTION)
+    search = PlanSearch(agent, 0, 1, 0.99)
+    env = SimpleNamespace(task=SimpleNamespace(obs_dim=OBS, action_dim=ACTION))
     ways = {
-        "PWM policy": policy,
-        "TD-MPC2 prior": lambda obs, step: prior(obs[None], step)[0],
-        "TD-MPC2 planner": TDMPC2Planner(agent, 0, OBS, ACTION, 0.99),
+        "PWM policy": policy_actor(actor, view, env),
+        "TD-MPC2 prior": policy_actor(lambda z, noise: agent.policy(z, view.task)[0], view, env),
+        "TD-MPC2 planner": policy_actor(lambda z, noise: search(z[None])[0][0], view, env),
     }
     rng = np.random.default_rng(0)
     times: dict[str, list[float]] = {name: [] for name in ways}

@@ -18,10 +18,11 @@ from companion.running.job import Job
 from companion.running.runs import Run, resolve_device, train
 from companion.running.sweep import note_plan
 from pwmlib.baselines.tdmpc2 import TDMPC2Trainer, task_discount
-from pwmlib.baselines.tdmpc2_planner import TDMPC2Planner, prior_actor
+from pwmlib.baselines.tdmpc2_planner import PlanSearch
 from pwmlib.data.store import record, record_together
 from pwmlib.evaluation.scores import EVALUATION_SEED, summarise
-from pwmlib.model.frozen import FrozenMultiTaskModel
+from pwmlib.model.frozen import FrozenMultiTaskModel, FrozenWorldModel
+from pwmlib.optimizer.online_episodes import policy_actor
 from pwmlib.optimizer.pwm import PWM
 from pwmlib.tasks import make
 
@@ -133,12 +134,14 @@ def tdmpc2_job(experiment: MultitaskExperiment, index: int) -> dict[str, Any]:
         trainer.load_state_dict(tdmpc2_run(experiment).load_checkpoint())
         agent = trainer.agent
         seeds = [EVALUATION_SEED + i for i in range(scale.eval_episodes)]
-        act = prior_actor(agent, index, t.obs_dim, t.action_dim)
+        view = FrozenWorldModel(agent.model, index)
+        act = policy_actor(lambda z, noise: agent.policy(z, view.task)[0], view, envs[0])
         prior = summarise(envs[0], record_together(envs, act, seeds=seeds, behaviour="tdmpc2_prior"))
-        sizes, planned = (t.obs_dim, t.action_dim, task_discount(t.decisions)), []
+        planned = []
         for i in range(scale.planner_episodes):
-            planner = TDMPC2Planner(agent, index, *sizes, scale.tdmpc2_planner, seed=i)
-            planned.append(record(envs[0], planner, seed=EVALUATION_SEED + i, behaviour="tdmpc2"))
+            search = PlanSearch(agent, index, 1, task_discount(t.decisions), scale.tdmpc2_planner, seed=i)
+            act = policy_actor(lambda z, noise, search=search: search(z[None])[0][0], view, envs[0])
+            planned.append(record(envs[0], act, seed=EVALUATION_SEED + i, behaviour="tdmpc2"))
         planning = summarise(envs[0], planned) if planned else None
         return {
             "task": t.name, "suite": t.suite, "planning_score": planning.score if planning else None,

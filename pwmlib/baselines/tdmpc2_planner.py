@@ -1,8 +1,10 @@
-"""Acting with TD-MPC2: MPPI in the learned model with the policy prior's samples and terminal values, or the prior alone."""
+"""Acting with TD-MPC2: MPPI in the learned model with the policy prior's samples and terminal values.
+
+In a task it acts, as the prior alone does, through `pwmlib.optimizer.online_episodes.policy_actor`.
+"""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from pwmlib.settings import Count, Positive, SettingError, settings
 
 from .tdmpc2 import TDMPC2
 
-__all__ = ["PlanSearch", "TDMPC2Planner", "TDMPC2PlannerConfig", "prior_actor"]
+__all__ = ["PlanSearch", "TDMPC2PlannerConfig"]
 
 
 @settings
@@ -36,23 +38,6 @@ class TDMPC2PlannerConfig:
     def searches(self, action_dim: int) -> int:
         """Return the iterations for actions of this size."""
         return self.iterations + 2 * (action_dim >= 20)
-
-
-class TDMPC2Planner:
-    """Acts in one episode by planning: (observation [obs_dim], decision) -> action [action_dim]."""
-
-    def __init__(
-        self, agent: TDMPC2, task: int, obs_dim: int, action_dim: int, discount: float, config: TDMPC2PlannerConfig | None = None, *,
-        seed: int = 0,
-    ):  # fmt: skip
-        self.obs_dim, self.action_dim = obs_dim, action_dim
-        self.search = PlanSearch(agent, task, 1, discount, config, seed=seed)
-
-    @torch.no_grad()
-    def __call__(self, obs: np.ndarray, step: int) -> np.ndarray:
-        """Return the action of this decision."""
-        z = _encode(self.search.agent, obs[None], self.obs_dim, self.search.task)
-        return self.search(z)[0][0, : self.action_dim].clamp(-1, 1).cpu().numpy()
 
 
 class PlanSearch(Continued):
@@ -119,21 +104,3 @@ class PlanSearch(Continued):
         action, _ = self.agent.policy(z, self.task, noise)
         pair = torch.randperm(self.agent.config.members, generator=self.generator, device=z.device)[:2]
         return total + weight * self.agent.value(z, action, self.task, pair)
-
-
-def prior_actor(agent: TDMPC2, task: int, obs_dim: int, action_dim: int):
-    """Make the prior's mode an act function, (observations [n, obs_dim], decision) -> actions: TD-MPC2 without planning."""
-    number = torch.tensor(task, device=agent.model.obs_mean.device)
-
-    @torch.no_grad()
-    def act(obs: np.ndarray, step: int) -> np.ndarray:
-        action, _ = agent.policy(_encode(agent, obs, obs_dim, number), number)
-        return action[..., :action_dim].cpu().numpy()
-
-    return act
-
-
-def _encode(agent: TDMPC2, obs: np.ndarray, obs_dim: int, task: Tensor) -> Tensor:
-    padded = torch.zeros(len(obs), agent.model.obs_dim)
-    padded[:, :obs_dim] = torch.from_numpy(obs)
-    return agent.model.encode(padded.to(agent.model.obs_mean.device), task)

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch.distributions import Independent, Normal, TanhTransform
 
 from pwmlib.baselines.tdmpc2 import TDMPC2, TDMPC2Config, TDMPC2Trainer, task_discount
-from pwmlib.baselines.tdmpc2_planner import PlanSearch, TDMPC2Planner, TDMPC2PlannerConfig, prior_actor
+from pwmlib.baselines.tdmpc2_planner import PlanSearch, TDMPC2PlannerConfig
 from pwmlib.errors import NonFiniteError
+from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.layers import NormedLinear
 from pwmlib.model.world_model import WorldModel, WorldModelConfig
+from pwmlib.optimizer.online_episodes import policy_actor
 
 SMALL = WorldModelConfig(latent_dim=16, encoder_hidden=(32,), dynamics_hidden=(32,), reward_hidden=(32,), task_dim=4)
 CONFIG = TDMPC2Config(updates=1500, batch=64, lr=1e-3, hidden=(32,), encoder_lr_scale=1.0, reward_coef=1.0, value_coef=1.0, tau=0.05)
@@ -60,13 +62,13 @@ def trained():
 @pytest.mark.parametrize("way", ["prior", "planner"])
 def test_it_finds_the_best_action_of_both_tasks(trained, way):
     agent = trained[0].agent
+    env = SimpleNamespace(task=SimpleNamespace(obs_dim=2, action_dim=1))
     for task, sign in ((0, 1.0), (1, -1.0)):
+        view = FrozenWorldModel(agent.model, task)
         for x in (-0.7, 0.0, 0.6):
-            if way == "prior":
-                mode = prior_actor(agent, task, 2, 1)
-                act = lambda obs, step: mode(obs[None], step)[0]  # noqa: B023, E731
-            else:
-                act = TDMPC2Planner(agent, task, 2, 1, 0.5, TDMPC2PlannerConfig(samples=128, elites=16, prior_samples=8), seed=1)
+            search = PlanSearch(agent, task, 1, 0.5, TDMPC2PlannerConfig(samples=128, elites=16, prior_samples=8), seed=1)
+            ways = {"prior": lambda z, noise: agent.policy(z, view.task)[0], "planner": lambda z, noise: search(z[None])[0][0]}  # noqa: B023
+            act = policy_actor(ways[way], view, env)
             action = act(np.array([x, 1.0], np.float32), 0)
             assert action.shape == (1,) and action[0] == pytest.approx(sign * x, abs=0.25)
 
