@@ -4,8 +4,6 @@ The table is `moved.toml`: modules, and single names that are called otherwise n
 read when an import of pwmlib finds nothing, so what exists goes first and costs nothing.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 import warnings

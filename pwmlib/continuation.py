@@ -1,7 +1,5 @@
 """Learners that can be stopped after any update and go on to the same numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

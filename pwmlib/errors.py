@@ -1,8 +1,7 @@
 """Errors whose message is the whole story: shown in a notebook as one paragraph, without a traceback."""
 
-from __future__ import annotations
-
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +26,7 @@ def check_finite(step: int, **terms: Tensor | float) -> None:
     """Raise NonFiniteError naming the first term that is not finite."""
     for name, value in terms.items():
         number = float(value.detach() if isinstance(value, Tensor) else value)
-        if not (number - number == 0.0):
+        if not math.isfinite(number):
             raise NonFiniteError(f"update {step}: the {name.replace('_', ' ')} is {number}")
 
 

@@ -3,8 +3,6 @@
 Construction, `dataclasses.replace` and overrides of the notebooks all go through the same check, before anything runs.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from dataclasses import fields

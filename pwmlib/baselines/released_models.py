@@ -3,8 +3,6 @@
 Sizes are inferred from the tensors' shapes. The Q-ensemble and policy prior of TD-MPC2 are not part of PWM and are left out.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """PPO and SAC of stable-baselines3 on the differentiable environments, as learners that a run can interrupt and continue."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Sizes of PPO and SAC runs; importing them needs no stable-baselines3."""
 
-from __future__ import annotations
-
 from pwmlib.settings import Count, Fraction, NonNegative, Positive, settings
 
 __all__ = ["SB3Config"]

@@ -5,8 +5,6 @@ Offline on multi-task slices as in Section 4.2, or on slices of a growing replay
 Method and coefficients are those of the code published with that paper (October 2023); what differs is a setting.
 """
 
-from __future__ import annotations
-
 import copy
 from functools import partial
 
@@ -178,11 +176,8 @@ class TDMPC2Trainer(Continued):
     def _model_losses(self) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor | float]:
         """Losses of a batch of slices; the latents of the rollout [H + 1, batch, ...]; the tasks; which latents count [H + 1, batch]."""
         c, agent, model = self.config, self.agent, self.agent.model
-        batch = [x.to(self.discounts.device) for x in self.data.slices(c.batch, c.horizon, self.rng)]
-        obs, action, reward, task = batch[:4]
-        valid = terminated = None
-        if len(batch) > 4:
-            valid, terminated = batch[4:]
+        obs, action, reward, task, *ends = (x.to(self.discounts.device) for x in self.data.slices(c.batch, c.horizon, self.rng))
+        valid, terminated = ends or (None, None)
         with torch.no_grad():
             following = model.encode(obs[1:], task)
             chosen, _ = agent.policy(following, task, self._noise(following))

@@ -1,7 +1,5 @@
 """TD-MPC2 on one task of the simulator: planning acts in the real environments, everything is learned from what they live through."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -3,8 +3,6 @@
 In a task it acts, as the prior alone does, through `pwmlib.optimizer.online_episodes.policy_actor`.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ A behaviour is a function (env, rng) -> act, and act a function (observation, de
 episode drawn from `rng`. Another source, replay of a learning agent, is `pwmlib.optimizer.online_episodes`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -5,8 +5,6 @@ once in four billion times. It is no protection against somebody who changes a f
 or, for the other files of a folder, in the folder's JSON file. Files from before there were checksums are read without one.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

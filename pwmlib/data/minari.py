@@ -1,7 +1,5 @@
 """Episodes from and to Minari, the Farama Foundation's format of offline data; needs the package `minari`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,12 +60,8 @@ def write_minari(dataset_id: str, task: Task, arrays: Sequence[np.ndarray], **ab
         ends = [*[False] * (len(rows) - 2), True]
         numbers = {"observations": rows[:, :o], "actions": rows[1:, o:-1], "rewards": rows[1:, -1]}
         buffers.append(EpisodeBuffer(**numbers, terminations=[False] * len(ends), truncations=ends))
-    spaces = {"observation_space": _box(o, np.inf), "action_space": _box(task.action_dim, 1.0)}
+    spaces = {"observation_space": Box(-np.inf, np.inf, (o,)), "action_space": Box(-1.0, 1.0, (task.action_dim,))}
     return create_dataset_from_buffers(dataset_id, buffers, **spaces, **about)
-
-
-def _box(size: int, reach: float) -> Box:
-    return Box(-reach, reach, (size,), np.float32)
 
 
 def _vectors(space: Space, what: str) -> Box:

@@ -4,8 +4,6 @@ A chunk is a TensorDict [episodes, length] with obs, action, reward and task, pa
 task's episodes become shards without padding. Rows mean what they mean in our store: row t holds the action that led to obs t.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from tqdm.auto import tqdm
 from pwmlib.tasks import MT30, MT80, Task
 
 from .checkpoints import CheckpointError, described, file_sha256, read_json, write_json
+from .sampler import padded_sizes
 from .store import EpisodeStore
 from .torch_files import ForeignFileError, read_torch_file
 
@@ -96,7 +95,7 @@ def _tensors(path: Path, kind: str, *names: str) -> list[Tensor]:
 
 def _chunk(path: Path, tasks: Sequence[Task]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     obs, action, reward, task = _tensors(path, "a chunk", "obs", "action", "reward", "task")
-    width, actions = max(t.obs_dim for t in tasks), max(t.action_dim for t in tasks)
+    width, actions = padded_sizes(tasks)
     lead = obs.shape[:2]
     got = [tuple(value.shape) for value in (obs, action, reward, task)]
     floats = obs.is_floating_point() and action.is_floating_point() and reward.is_floating_point()

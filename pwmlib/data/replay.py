@@ -1,7 +1,5 @@
 """What a batch of environments lived through, in order, and slices of it for a world model."""
 
-from __future__ import annotations
-
 from collections import deque
 from typing import Any
 
@@ -10,6 +8,8 @@ import torch
 from torch import Tensor
 
 __all__ = ["Replay"]
+
+_HELD = ("obs", "action", "reward", "next_obs", "terminated", "ended")
 
 
 class Replay:
@@ -108,13 +108,12 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is held, trimmed."""
-        names = ("obs", "action", "reward", "next_obs", "terminated", "ended")
-        return {**{name: getattr(self, name)[: len(self)].clone() for name in names}, "written": self.written}
+        return {**{name: getattr(self, name)[: len(self)].clone() for name in _HELD}, "written": self.written}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         self.written = int(state["written"])
-        for name in ("obs", "action", "reward", "next_obs", "terminated", "ended"):
+        for name in _HELD:
             getattr(self, name)[: len(self)] = state[name]
         oldest = self.written - len(self)
         rows, envs = np.nonzero(self.terminated[: len(self)].numpy())

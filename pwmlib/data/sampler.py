@@ -1,7 +1,5 @@
 """Batches of padded slices and start states from episode stores."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

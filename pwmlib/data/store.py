@@ -6,8 +6,6 @@ the action that led to obs t and its reward; row 0 has NaN there. Beside it `<na
 is written last and both atomically, so a shard exists exactly when its description does; it holds a checksum of both.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

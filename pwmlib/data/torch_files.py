@@ -8,8 +8,6 @@ torch.load(weights_only=True) checks names too, but takes the memory and time th
 as keys). fickling judges a pickle that something else then runs; safetensors, which keeps this library's own states, does not read pickles.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import pickletools

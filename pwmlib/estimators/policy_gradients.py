@@ -2,18 +2,15 @@
 
     first_order          sum_t (d a_t / d theta)^T  d J / d a_t                      pathwise, Eq. 3; needs differentiable dynamics
     zeroth_order         sum_t grad log pi(a_t | s_t) (R_t - b_t)                    likelihood ratio, reward-to-go R_t, baseline b
-    parameter_smoothing  (J(theta + sigma e) - b) e / sigma                          Gaussian smoothing of theta; no need of a density
+    parameter_smoothing  (J(theta + sigma e) - J(theta - sigma e)) e / (2 sigma)     Gaussian smoothing of theta; no need of a density
     mix                  alpha first_order + (1 - alpha) zeroth_order                Suh et al. 2022
 
 On the same start states and noise all of them see the same trajectories (smoothing has trajectories of its own).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -29,14 +26,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-@runtime_checkable
-class GaussianPolicy(Protocol):
-    """A likelihood ratio needs a policy's mean and deviation before squashing; `pwmlib.optimizer.actor_critic.Actor` has them."""
-
-    mean: Callable[[Tensor], Tensor]
-    std: Tensor
-
-
 class LogProbability(nn.Module):
     """Computes log N(u; mu(s), std) of a Gaussian policy before its squashing, as a module of the policy's parameters.
 
@@ -45,7 +34,7 @@ class LogProbability(nn.Module):
 
     def __init__(self, policy: nn.Module):
         super().__init__()
-        if not isinstance(policy, GaussianPolicy):
+        if not (hasattr(policy, "mean") and hasattr(policy, "std")):  # as `pwmlib.optimizer.actor_critic.Actor` has
             raise ValueError(f"a likelihood-ratio estimator needs a policy with mean(state) and std, {type(policy).__name__} has not both")
         self.policy = policy
 
@@ -187,12 +176,11 @@ def _others_mean(x: Tensor) -> Tensor:
 
 def parameter_smoothing(
     dynamics: Dynamics, policy: nn.Module, start: Tensor, noise: Tensor, *, sigma: float, directions: Tensor, gamma: float = 1.0,
-    antithetic: bool = True,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Compute J [N] and the gradients [N, P] of the Gaussian-smoothed objective E_e J(theta + sigma e), per direction.
 
-    directions: e, standard normal, [N, P]. antithetic: (J(theta + sigma e) - J(theta - sigma e)) e / (2 sigma), two rollouts a sample;
-    otherwise the other samples' mean J is the baseline. All samples' policies run as one batch.
+    directions: e, standard normal, [N, P]. An estimate is (J(theta + sigma e) - J(theta - sigma e)) e / (2 sigma), from two rollouts. All
+    samples' policies run as one batch.
     """
     parameters = list(policy.named_parameters())
     size = sum(p.numel() for _, p in parameters)
@@ -214,11 +202,8 @@ def parameter_smoothing(
         chosen = lambda state, e: batched(wide, state.double(), e.double()).to(state.dtype)  # noqa: E731
         return returns_at(sample_trajectories(dynamics, chosen, start, noise), [len(noise)], gamma)[0]
 
-    plus = returns(theta + sigma * directions)
-    if antithetic:
-        minus = returns(theta - sigma * directions)
-        return (plus + minus) / 2, ((plus - minus) / (2 * sigma))[:, None] * directions
-    return plus, ((plus - _others_mean(plus)) / sigma)[:, None] * directions
+    plus, minus = (returns(theta + sign * sigma * directions) for sign in (1, -1))
+    return (plus + minus) / 2, ((plus - minus) / (2 * sigma))[:, None] * directions
 
 
 def variance_optimal_alpha(first: Tensor, zeroth: Tensor) -> float:

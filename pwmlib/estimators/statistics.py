@@ -10,8 +10,6 @@ removed (`_unbiased`), which can be negative where there is no signal.
 And whether a learned model's gradient points where the simulator's does: same states, same actions, d(sum of rewards) / d(actions).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 

@@ -1,7 +1,5 @@
 """Total propagation (Parmas et al. 2018): at every step the first-order and the likelihood-ratio estimate, weighted by their variances."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

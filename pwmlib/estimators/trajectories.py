@@ -1,7 +1,5 @@
 """Trajectories of a policy, and the adjoints of their returns for all samples and all horizons in one sweep backward in time."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass

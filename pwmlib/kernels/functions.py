@@ -9,8 +9,6 @@ computed in float32. Everything else (GPUs, float64) goes through torch.
 x: shape [..., n]; weight, bias: shape [members, n] with the rows of x in `members` equal consecutive parts.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -4,8 +4,6 @@ Arrays: x, y, g (the gradient of y) and gx: [rows, n], float32 or the bits of bf
 in as many equal parts; moments: mean and 1 / std of each row. Those of the gradients that nobody asks for are empty.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

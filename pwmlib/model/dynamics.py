@@ -1,7 +1,5 @@
 """What a policy can be rolled out in: true, simulated and learned dynamics behind two small protocols."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 

@@ -1,6 +1,4 @@
-"""A trained world model as a differentiable simulator: frozen weights, gradients to states and actions only (Sec. 3.3)."""
-
-from __future__ import annotations
+"""Trained world models as differentiable simulators: frozen weights, gradients to states and actions only (Sec. 3.3)."""
 
 import copy
 from collections.abc import Sequence
@@ -83,8 +81,9 @@ class FrozenWorldModel:
 
 
 class EnsembleDynamics:
-    """Members with one encoder (or none) are averaged behind the `Dynamics` protocol; an episode ends where any of them says so.
+    """Several frozen models as one cautious simulator: where they disagree, the data said little, and the reward is lowered.
 
+    Members with one encoder (or none) are averaged; an episode ends where any of them says so.
     pessimism: taken off the reward for every unit of disagreement, the standard deviation of the members' next latents (mean over
     dimensions) in units of what it is on the data, `usual`. It is differentiable: the policy's gradient leads away from the unknown.
     """

@@ -1,7 +1,5 @@
 """Layers: SimNorm (Eq. 4), Linear-LayerNorm-Mish blocks, an ensemble of MLPs in one batched product, and running standardisation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,17 +65,10 @@ class SimNorm(nn.Module):
 def norm_and_activation(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, activation: str | nn.Module | None, norm: NormOrder
 ) -> Tensor:
-    """Apply LayerNorm and activation in the order of `norm`, fused into one kernel where there is one (on a CPU, not in float64).
+    """Apply LayerNorm and activation to x [..., n] in the order of `norm`, in one kernel where there is one (on a CPU, not in float64).
 
-    Args:
-        x: shape [..., n].
-        weight: LayerNorm's, [n], or [members, 1, n] for x [members, rows, n]; without it there is only the activation.
-        bias: LayerNorm's, of the same shape.
-        activation: a name of `ACTIVATIONS`, a module, or None.
-        norm: which of the two comes first.
-
-    Returns:
-        The shape and dtype of x; bfloat16 is computed in float32.
+    weight, bias: LayerNorm's, [n], or [members, 1, n] for x [members, rows, n]; without them there is only the activation.
+    activation: a name of `ACTIVATIONS`, a module, or None. The result has the dtype of x; bfloat16 is computed in float32.
     """
     function = ACTIVATIONS[activation] if isinstance(activation, str) else activation
     if weight is None or bias is None:

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from pwmlib.continuation import Continued
 from pwmlib.errors import NonFiniteError, check_finite
-from pwmlib.model.world_model import WorldModelLossConfig
 from pwmlib.settings import Count, NonNegative, Positive, settings
 
-from .world_model import WorldModel, world_model_loss
+from .world_model import WorldModel, WorldModelLossConfig, world_model_loss
 
 __all__ = ["SliceSource", "Variant", "WorldModelTrainer", "WorldModelTraining", "gradient_step"]
 
@@ -32,21 +31,10 @@ class SliceSource(Protocol):
 
 
 def gradient_step(optimiser: torch.optim.Optimizer, loss: Tensor, *, lr: float | None, max_norm: float, update: int, name: str) -> float:
-    """Differentiate a loss, clip the gradient and take one step of an optimiser.
+    """Differentiate a loss, clip the gradient to `max_norm` and take one step; returns the norm before it was clipped.
 
-    Args:
-        optimiser: its parameters are those that the loss is differentiated by.
-        loss: a scalar.
-        lr: the learning rate of this step, for each group of parameters times its "scale" where it has one; None: it stays.
-        max_norm: what the gradient's norm is clipped to.
-        update: the learner's update, for the error.
-        name: whose loss it is, for the error.
-
-    Returns:
-        The norm of the gradient before it was clipped.
-
-    Raises:
-        NonFiniteError: the loss or its gradient is NaN or infinite; nothing has moved.
+    lr: the learning rate of this step, for each group of parameters times its "scale" where it has one; None: it stays.
+    Raises NonFiniteError, which names `update` and `name`, for a loss or gradient that is NaN or infinite; then nothing has moved.
     """
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -74,8 +62,8 @@ class WorldModelTrainer(Continued):
         c = self.config
         encoder = list(model.encoder.parameters()) if model.encoder is not None else []
         embedding = list(model.task_embedding.parameters()) if model.task_embedding is not None else []
-        special = {id(p) for p in encoder + embedding}
-        groups = [{"params": [p for p in model.parameters() if id(p) not in special], "scale": 1.0}]
+        rest = [p for name, p in model.named_parameters() if not name.startswith(("encoder.", "task_embedding."))]
+        groups = [{"params": rest, "scale": 1.0}]
         if encoder:
             groups.append({"params": encoder, "scale": c.encoder_lr_scale})
         if embedding and c.train_task_embedding:
@@ -154,12 +142,9 @@ class WorldModelTraining:
             "paper": {},
             "released": {"encoder_lr_scale": 0.3, "loss": WorldModelLossConfig().tdmpc2()},
             "released_fine_tuning": {
-                "batch": 256,
-                "final_lr": 1e-5,
-                "train_task_embedding": False,
-                "loss": WorldModelLossConfig().released(),
+                "batch": 256, "final_lr": 1e-5, "train_task_embedding": False, "loss": WorldModelLossConfig().released(),
             },
-        }
+        }  # fmt: skip
         if name not in released:
             raise ValueError(f"variant must be 'paper', 'released' or 'released_fine_tuning', got {name!r}")
         return replace(cls(), **{**released[name], **overrides})

@@ -3,8 +3,6 @@
 A scalar is squashed by symlog and spread over the two neighbouring bins of a fixed grid; a classifier learns that distribution.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import torch

@@ -1,7 +1,5 @@
 """Actor and critics (Sec. 3.3, Table 1)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -1,7 +1,5 @@
 """Algorithm 1 in its two loops: a world model from offline data, then a policy from the frozen model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """A world model in the place of a simulator's gradients: environments whose states are latents."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

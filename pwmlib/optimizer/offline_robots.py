@@ -1,7 +1,5 @@
 """PWM on one task without a real step of its own: world models of a given replay, frozen, and Algorithm 1 inside them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

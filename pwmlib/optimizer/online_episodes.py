@@ -3,8 +3,6 @@
 It is also how a fresh machine gets data of mixed quality: the episodes of a run are the replay of a learning agent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ observations standardised as they come. Episodes go on from update to update, th
 an episode is truncated, and are zero where it terminates.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import field
 from typing import Literal
