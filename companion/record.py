@@ -38,8 +38,7 @@ from companion.mt80.jobs import gate_job, policy_job
 from companion.mt80.online import online_seed
 from companion.mt80.scales import FINE_TUNED, MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE
 from companion.mt80.stages import MultitaskExperiment, with_shipped_model
-from companion.running.job import Job
-from companion.running.jobs import JobsFailedError, default_workers, values_of
+from companion.running.jobs import Job, JobsFailedError, default_workers, values_of
 from companion.running.paths import PROJECT, writable_folder
 from companion.running.results import results_table, save_table
 from companion.running.runs import read_record

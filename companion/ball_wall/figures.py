@@ -1,7 +1,5 @@
 """Figures of the ball and the wall (Fig. 2, 9 and 10)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -15,8 +13,6 @@ from torch import Tensor
 from companion.reporting.colours import GREEN, METHODS, YELLOW
 from companion.reporting.style import WIDTH
 from pwmlib.sim.closed_form.ball_wall import BallWall
-
-__all__ = ["NAMES", "claim_map", "landscapes", "losses_and_descents", "throws"]
 
 NAMES = {"relu": "ReLU", "layernorm_mish": "LayerNorm + Mish", "simnorm": "SimNorm", "true J": "true J"}
 

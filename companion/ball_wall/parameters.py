@@ -1,10 +1,8 @@
 """Parameters of notebook 00."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,8 +11,6 @@ from companion.running.parameters import override
 from pwmlib.sim.closed_form.ball_wall import BallWall
 
 from .study import BALL_WALL_SCALES, BallWallScale
-
-__all__ = ["BallWallParameters"]
 
 
 class BallWallParameters(Common):
@@ -45,7 +41,7 @@ class BallWallParameters(Common):
         return replace(scale, seeds=self.seeds) if self.seeds else scale
 
     @model_validator(mode="after")
-    def _consistent(self) -> BallWallParameters:
+    def _consistent(self) -> Self:
         self.scaled()
         self.world()
         return self

@@ -1,7 +1,5 @@
 """The ball-wall study: which surrogate lets gradient descent find the way over the wall, and when (Fig. 2, 9, 10, App. A)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +16,6 @@ from pwmlib.settings import Count, Counts, SettingError, Several, settings
 from pwmlib.sim.closed_form.ball_wall import THETA, BallWall
 
 from .surrogates import Descent, SurrogateConfig, compare_surrogates
-
-__all__ = ["BALL_WALL_SCALES", "BallWallScale", "Example", "crossed", "example", "outcomes", "readable", "study", "summary", "verdicts"]
 
 KINDS = ("relu", "layernorm_mish", "simnorm")
 

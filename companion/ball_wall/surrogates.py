@@ -1,7 +1,5 @@
 """Learned surrogates of the ball's landscape, and gradient descent on each (Sec. 3.1, App. A)."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 
@@ -13,8 +11,6 @@ from torch import Tensor, nn
 from pwmlib.model.layers import simnorm
 from pwmlib.settings import Beta, Count, NonNegative, Positive, Real, SettingError, Whole, settings
 from pwmlib.sim.closed_form.ball_wall import THETA, BallWall
-
-__all__ = ["Descent", "Surrogate", "SurrogateConfig", "compare_surrogates", "descend", "fit_surrogate"]
 
 
 @settings

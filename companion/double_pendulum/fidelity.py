@@ -1,7 +1,5 @@
 """Do the learned double pendulums' gradients point where the true one's do? Against horizon, training time and kind of state."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,6 @@ from pwmlib.estimators import gradient_fidelity
 from pwmlib.estimators.trajectories import open_loop, sample_trajectories
 from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.sim.env import EnvDynamics
-
-__all__ = ["KINDS", "fidelity_study"]
 
 KINDS = ("starts", "visited by the policy", "visited by random actions", "anywhere")
 """Start states of the compared rollouts: of an episode; 60 steps later under the trained policy, with its noise, or under uniform random

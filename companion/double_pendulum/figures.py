@@ -1,7 +1,5 @@
 """Figures of the double pendulum (Fig. 3 and 11)."""
 
-from __future__ import annotations
-
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -12,8 +10,6 @@ from matplotlib.figure import Figure
 from companion.double_pendulum.sweep import FEEDBACK, REWARD_UNITS
 from companion.reporting.colours import METHODS, PINK
 from companion.reporting.style import WIDTH
-
-__all__ = ["disturbance_growth", "gradient_curves", "gradient_fidelity_curves", "gradient_switches"]
 
 
 def gradient_curves(table: pd.DataFrame) -> Figure:

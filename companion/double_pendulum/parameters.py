@@ -1,8 +1,7 @@
 """Parameters of notebook 01."""
 
-from __future__ import annotations
-
 from dataclasses import replace
+from typing import Self
 
 import pandas as pd
 from pydantic import Field, model_validator
@@ -14,8 +13,6 @@ from companion.running.notebook import OnTheCPU
 from companion.running.parameters import override
 
 from .fidelity import fidelity_study
-
-__all__ = ["DoublePendulumParameters"]
 
 
 class DoublePendulumParameters(OnTheCPU):
@@ -32,7 +29,7 @@ class DoublePendulumParameters(OnTheCPU):
     workers: int | None = Field(None, ge=1, le=1024, description="the number of processes; None means one per core")
 
     @model_validator(mode="after")
-    def _overrides_exist(self) -> DoublePendulumParameters:
+    def _overrides_exist(self) -> Self:
         self.scaled()
         return self
 

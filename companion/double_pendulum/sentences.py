@@ -1,13 +1,8 @@
 """The sentences of Section 3.2 as comparisons of measured curves, horizon by horizon, with intervals."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from companion.double_pendulum.sweep import FEEDBACK, REWARD_UNITS
-
-__all__ = ["INCOMPARABLE", "UNDECIDED", "double_pendulum_claims"]
-
 
 UNDECIDED, INCOMPARABLE = "not shown at this size", "not comparable"
 

@@ -4,8 +4,6 @@ Stages, each resumable: SHAC on the differentiable double pendulum, its replay k
 over 16 steps; then one sweep over all horizons for all worlds.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,9 @@ import pandas as pd
 
 from companion.double_pendulum.sweep import sweep
 from companion.double_pendulum.training import DoublePendulumScale, model_job, shac_job
-from companion.running.job import Job
-from companion.running.jobs import values_of
+from companion.running.jobs import Job, values_of
 from companion.running.runs import Run, single_thread
 from pwmlib.data.checkpoints import write_atomic
-
-__all__ = ["Study", "run_study"]
 
 
 @dataclass

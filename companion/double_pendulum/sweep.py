@@ -1,7 +1,5 @@
 """Gradients of every world, setting and horizon, and how disturbances grow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -16,18 +14,6 @@ from pwmlib.model.dynamics import Dynamics
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.sim.env import EnvDynamics
-
-__all__ = [
-    "FEEDBACK",
-    "REWARD_UNITS",
-    "ObservingPolicy",
-    "ReleasedUnits",
-    "clone_policy",
-    "followed",
-    "perturbation_growth",
-    "random_policy",
-    "sweep",
-]
 
 FEEDBACK = "trained policy, feedback"
 """The policy reacts inside each world: on observations in the simulator, a copy on latents in a model. Other parameters, other units of

@@ -1,7 +1,5 @@
 """Settings of notebook 01, and what is trained for it: a policy by SHAC, world models of its replay."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,18 +25,6 @@ from pwmlib.settings import Count, Counts, Fraction, Several, settings
 from pwmlib.sim.env import DifferentiableEnv
 from pwmlib.sim.registry import ENVS
 from pwmlib.sim.training_env import evaluate_policy
-
-__all__ = [
-    "DOUBLE_PENDULUM_SCALES",
-    "ENV",
-    "DoublePendulumScale",
-    "load_model",
-    "load_policy",
-    "milestone_updates",
-    "model_job",
-    "replay_rows",
-    "shac_job",
-]
 
 ENV = "double_pendulum"
 

@@ -3,8 +3,6 @@
 Every check takes the reader's function, tries it on a problem whose answer is known, and returns a `Verdict`. It never raises.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,10 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-
-__all__ = [
-    "Verdict", "check_alpha", "check_baseline", "check_esnr", "check_first_order", "check_reward_to_go", "check_zeroth_order",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)

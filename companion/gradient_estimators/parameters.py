@@ -1,14 +1,10 @@
 """Parameters of notebook 05."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from companion.running.notebook import OnTheCPU
-
-__all__ = ["LessonParameters"]
 
 
 class LessonParameters(OnTheCPU):

@@ -1,7 +1,5 @@
 """The pictures of notebook 05, each a function of an f and of the estimators that the notebook's cells define, and its last table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 
 import matplotlib.pyplot as plt
@@ -16,8 +14,6 @@ from companion.reporting.colours import BLACK, GREEN, METHODS
 from companion.reporting.sliders import picture
 from companion.running.runs import single_thread
 from pwmlib.estimators import gradient_statistics, mix, variance_optimal_alpha
-
-__all__ = ["against_horizon", "along", "growth", "smoothed", "spread", "who_wins"]
 
 Objective = Callable[[Tensor], Tensor]
 """x [N, P] -> f(x) [N], one value a row."""

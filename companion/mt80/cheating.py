@@ -14,8 +14,7 @@ from matplotlib.lines import Line2D
 
 from companion.reporting.colours import ORANGE, PINK, SKY, VERMILION, colours_of
 from companion.reporting.style import WIDTH
-from companion.running.job import Job
-from companion.running.jobs import values_of
+from companion.running.jobs import Job, values_of
 from companion.running.runs import Run, read_record, train
 from pwmlib.evaluation.promises import promise
 from pwmlib.evaluation.scores import evaluate_policy

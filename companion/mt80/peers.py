@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from companion.running.job import Job
+from companion.running.jobs import Job
 from companion.running.runs import Run, resolve_device, train
 from companion.running.sweep import note_plan
 from pwmlib.baselines.tdmpc2 import TDMPC2Trainer, task_discount

@@ -14,8 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from companion.reporting.published import published_scores
-from companion.running.job import Job
-from companion.running.jobs import values_of
+from companion.running.jobs import Job, values_of
 from companion.running.runs import Run, resolve_device, train
 from companion.running.sweep import note_plan
 from pwmlib.data import EpisodeStore, SliceSampler

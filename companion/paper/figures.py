@@ -5,8 +5,6 @@
 A figure whose inputs are missing is a panel that says what is missing and which command makes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +30,6 @@ from companion.single_task.tables import NAMES
 from .inputs import SOURCES, Inputs, NothingToDraw, Source
 from .recorded_figures import DRAWN, ablation_figure
 from .released_aggregates import many_task_aggregates
-
-__all__ = ["PAPER_FIGURES", "Drawn", "PaperFigure", "paper_figure"]
 
 NO_ROBOTS = "No robot has results. They are made by: python -m companion.record hopper_shac (and hopper_pwm, ant_shac, ...)"
 

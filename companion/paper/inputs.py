@@ -1,7 +1,5 @@
 """Where the numbers of a figure come from: published tables, the authors' released files, our own results."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,8 +9,6 @@ import pandas as pd
 from companion.reporting.published import PUBLISHED
 from companion.running.results import TableNotRecordedError, results_path
 from pwmlib.errors import ExplainedError
-
-__all__ = ["SOURCES", "Inputs", "NothingToDraw", "Source", "made_by"]
 
 Source = Literal["published", "released", "ours"]
 SOURCES: tuple[Source, ...] = get_args(Source)

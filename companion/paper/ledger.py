@@ -5,8 +5,6 @@
 Every number is computed from data/published and data/results; each section's claims.toml says how, row by row.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd
@@ -17,8 +15,6 @@ from companion.running.paths import DATA, PROJECT
 from pwmlib.data.checkpoints import write_atomic
 
 from .views import badges, claims_page
-
-__all__ = ["BADGES", "CLAIMS", "LEDGER", "PAGE", "ledger_table", "main"]
 
 CLAIMS = DATA / "claims.csv"
 PAGE = PROJECT / "docs" / "claims.md"

@@ -6,8 +6,6 @@ Notebooks are kept without outputs. Pages leave out what changes with every run 
 Pictures have at most 256 colours; one that has not changed is not written again.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import io
@@ -23,8 +21,6 @@ from tqdm import tqdm
 from companion.running.paths import PROJECT, resolve
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.errors import ExplainedError
-
-__all__ = ["PAGES", "main", "write_page"]
 
 PAGES = PROJECT / "docs" / "pages"
 IN_A_BROWSER = "*Interactive: run the notebook to use it.*"

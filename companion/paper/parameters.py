@@ -1,7 +1,5 @@
 """Parameters of notebook 06."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,6 @@ from companion.running.paths import resolve, writable_folder
 
 from .figures import PAPER_FIGURES
 from .inputs import SOURCES, Source
-
-__all__ = ["FiguresParameters"]
 
 KNOWN = {"numbers": (PAPER_FIGURES, "figure"), "sources": (SOURCES, "source"), "verdicts": (VERDICTS, "verdict")}
 

@@ -1,7 +1,5 @@
 """Figures of the committed results, drawn from data/results/ into figures/."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,8 +24,6 @@ from companion.reporting.style import WIDTH, save_figure, use_style
 from companion.running.paths import PROJECT
 from companion.running.results import provenance, results_paths
 from companion.single_task.figures import aggregates_and_profile, learning_curves
-
-__all__ = ["DRAWN", "Recorded", "ablation_figure", "draw_recorded", "simulator_overview"]
 
 
 class Recorded(NamedTuple):

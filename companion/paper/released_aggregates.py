@@ -1,7 +1,5 @@
 """The paper's aggregates, computed again from the authors' released files, beside the project's stored numbers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd
@@ -19,8 +17,6 @@ from companion.reporting.released import (
     training_runs,
 )
 from companion.reporting.statistics import Aggregate, aggregate
-
-__all__ = ["many_task_aggregates", "released_aggregates"]
 
 TOLERANCE = 0.005
 

@@ -3,8 +3,6 @@
 python -m companion.record tables
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 from companion.ablations.questions import ABLATIONS
@@ -15,8 +13,6 @@ from companion.running.paths import PROJECT
 from companion.running.results import results_paths, results_table
 from companion.single_task.scales import SINGLE_TASKS
 from companion.single_task.tables import NAMES, equal_time
-
-__all__ = ["TABLES", "tables_page"]
 
 TABLES = PROJECT / "docs" / "tables.md"
 HEAD = """# Single-task runs and ablations, in tables

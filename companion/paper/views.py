@@ -1,7 +1,5 @@
 """The claims ledger for people: counts as pictures, rows as text, the whole as a page."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -12,8 +10,6 @@ from pandas.io.formats.style import Styler
 from companion.reporting.claim import VERDICTS
 from companion.reporting.colours import GREY, VERDICT_COLOURS
 from companion.reporting.markdown import markdown_table
-
-__all__ = ["badges", "claims_page", "in_words", "matching", "styled", "verdict_bars", "verdict_counts"]
 
 OURS, FILES = "our runs say", "released files say"
 COUNTED = {"holds": "hold", "contradicts": "contradicted", "not shown": "not shown"}

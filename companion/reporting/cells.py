@@ -1,7 +1,5 @@
 """Numbers of the ledger: named statistics of tables, each with the interval that it has and what it rests on."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +10,6 @@ import pandas as pd
 from scipy import stats
 
 from pwmlib.errors import ExplainedError
-
-__all__ = ["STATISTICS", "Cell", "StatisticError", "computed", "iqm", "iqm_cell", "iqm_gain", "iqm_ratio"]
 
 DRAWS, SEED = 5000, 0
 """Draws and seed of the bootstrap intervals of cells."""

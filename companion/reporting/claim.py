@@ -4,8 +4,6 @@ A file has `section`, the heading; `[words]`, text that stands for `$name` anywh
 for every combination of its lists' entries: what an entry has is a word too, or, under the name of a key of `Claim`, that key.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from itertools import product
@@ -22,8 +20,6 @@ from pwmlib.errors import ExplainedError
 
 from .cells import Cell, StatisticError, computed
 from .published import published_table
-
-__all__ = ["VERDICTS", "Claim", "ClaimError", "Verdict", "read_claims"]
 
 Verdict = Literal["holds", "holds at smaller scale", "contradicts", "not shown at this size", "cannot be checked"]
 """contradicts: an experiment of the paper's size, its interval included, or the released file says otherwise; not shown at this size: our

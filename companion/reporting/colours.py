@@ -1,10 +1,6 @@
 """One colour for a method in every figure; Okabe-Ito and relatives, told apart with colour-vision deficiencies too."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-
-__all__ = ["METHODS", "OTHERS", "VERDICT_COLOURS", "colours_of"]
 
 BLUE, SKY, GREEN, ORANGE, VERMILION = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00"
 PINK, INDIGO, YELLOW, GREY, BLACK, WHITE = "#CC79A7", "#332288", "#F0E442", "#888888", "#000000", "#FFFFFF"

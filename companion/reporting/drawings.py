@@ -1,7 +1,5 @@
 """Plain drawings that several of the paper's figures share: bars with intervals, curves of interquartile means, pairs of scores."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping
 
@@ -15,8 +13,6 @@ from scipy.stats import trim_mean
 
 from .colours import colours_of
 from .released import aligned, iqm_curve
-
-__all__ = ["bars", "bars_figure", "iqm_curves", "message_panel", "score_pairs", "whisker"]
 
 
 def bars(ax: Axes, table: pd.DataFrame, *, width: int = 14, fontsize: int = 8) -> None:

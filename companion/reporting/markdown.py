@@ -1,10 +1,6 @@
 """Tables as Markdown."""
 
-from __future__ import annotations
-
 import pandas as pd
-
-__all__ = ["markdown_table"]
 
 
 def markdown_table(table: pd.DataFrame) -> str:

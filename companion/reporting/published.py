@@ -1,7 +1,5 @@
 """The authors' results, recomputed from their released files (data/published)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -11,8 +9,6 @@ import pandas as pd
 
 from companion.running.paths import DATA
 from companion.running.runs import plain
-
-__all__ = ["compare", "dotted", "printed_settings", "published_aggregates", "published_scores", "published_table"]
 
 PUBLISHED = DATA / "published"
 

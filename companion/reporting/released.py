@@ -4,8 +4,6 @@ The files are exports of an experiment tracker and carry its traps: a column for
 that are logged at other moments in every run, runs of unequal length, an unnamed index column, a row whose last columns are shifted.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +13,6 @@ from pwmlib.errors import ExplainedError
 
 from .cells import iqm
 from .published import published_table
-
-__all__ = ["CURVES", "ReleasedCurve", "ReleasedFilesError", "aligned", "iqm_curve", "many_task_scores", "planner_scores", "training_runs"]
 
 
 class ReleasedFilesError(ExplainedError):

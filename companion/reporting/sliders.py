@@ -1,7 +1,5 @@
 """Pictures that a reader moves: one slider a number, drawn anew at each move."""
 
-from __future__ import annotations
-
 import functools
 import io
 from collections.abc import Callable
@@ -12,8 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from companion.running.runs import single_thread
-
-__all__ = ["Picture", "picture", "slider"]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,9 @@
 """Aggregates over runs and tasks through rliable: IQM, mean, median, optimality gap, profiles, seeded intervals."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-
-__all__ = ["AGGREGATES", "Aggregate", "aggregate", "multitask_aggregates", "performance_profile", "score_matrix"]
 
 AGGREGATES = ("iqm", "mean", "median", "optimality_gap")
 

@@ -1,7 +1,5 @@
 """Figures, each drawn from tidy tables, saved as PNG and PDF with their provenance."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -17,8 +15,6 @@ from matplotlib.figure import Figure
 from companion.reporting.colours import VERMILION
 from companion.running.stamp import environment_stamp
 from pwmlib.data.checkpoints import write_atomic
-
-__all__ = ["save_figure", "use_style"]
 
 WIDTH = 9.5
 """Inches that a figure is wide at most: a notebook's width; in print, at 6.75 inches, their text of 8 points has almost 6."""

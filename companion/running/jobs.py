@@ -1,29 +1,51 @@
 """Independent jobs: one torch thread each, and one job's crash does not take the others down.
 
-engine="local" is a pool of processes on this machine; engine="ray" (`companion.running.ray`) the same jobs on Ray.
+engine="local" is a pool of processes on this machine; engine="ray" the same jobs on Ray: one machine or a cluster, fractional GPUs, retries
+when a worker dies. It needs the 'cluster' extra.
 """
 
-from __future__ import annotations
-
+import math
 import multiprocessing
 import os
+import resource
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 import torch
+from tqdm.auto import tqdm
 
-from companion.running.job import Job, JobResult, call
 from pwmlib.errors import ExplainedError
-
-__all__ = ["Engine", "JobsFailedError", "default_workers", "devices", "run_jobs", "values_of"]
 
 Engine = Literal["local", "ray"]
 
 
 class JobsFailedError(ExplainedError):
     """Jobs of a stage failed; the message names each with its reason."""
+
+
+class RayMissingError(ExplainedError, ImportError):
+    """engine="ray" was asked for and Ray is not installed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call of a module-level function with picklable arguments."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job returned, or why it failed."""
+
+    name: str
+    value: Any = None
+    error: str | None = None
 
 
 def default_workers() -> int:
@@ -47,33 +69,21 @@ def run_jobs(
     memory_gb: what a job may allocate (Linux); beyond it the job fails with MemoryError. gpus: share of a GPU for each job (Ray);
     "even": those that there are, divided among the workers. Locally a job has the device that its arguments name, see `devices`.
     """
-    from tqdm.auto import tqdm
-
     if engine not in ("local", "ray"):
         raise ValueError(f"engine must be 'local' or 'ray', got {engine!r}")
+    workers = max(1, min(workers, len(jobs)))
+    completed = _on_ray(jobs, workers, memory_gb, gpus) if engine == "ray" else _in_processes(jobs, workers, memory_gb)
     results: dict[int, JobResult] = {}
     with tqdm(total=len(jobs), desc=description, disable=not progress) as bar:
-        count = max(1, min(workers, len(jobs)))
-        if engine == "ray":
-            from .ray import completed_on_ray
-
-            completed = completed_on_ray(jobs, count, gpus=gpus, memory_gb=memory_gb)
-        else:
-            completed = _completed(jobs, count, memory_gb)
-        for index, result in completed:
-            results[index] = result
-            bar.set_postfix_str(result.name)
+        for index, value, error in completed:
+            results[index] = JobResult(jobs[index].name, value, error)
+            bar.set_postfix_str(jobs[index].name)
             bar.update()
     return [results[i] for i in range(len(jobs))]
 
 
 def values_of(jobs: Sequence[Job], *, description: str, **how: Any) -> list[Any]:
-    """What jobs return that must all succeed.
-
-    Args:
-        jobs: The jobs of a stage.
-        description: What the stage is called.
-        how: The other options of `run_jobs`.
+    """What the jobs of a stage return, all of which must succeed; `how`: the other options of `run_jobs`.
 
     Raises:
         JobsFailedError: Names each job that failed; what the others did is kept where they are runs.
@@ -88,7 +98,23 @@ def values_of(jobs: Sequence[Job], *, description: str, **how: Any) -> list[Any]
     return [r.value for r in results]
 
 
-def _completed(jobs: Sequence[Job], workers: int, memory_gb: float | None) -> Iterator[tuple[int, JobResult]]:
+def call(job: Job, memory_gb: float | None = None) -> tuple[Any, str | None]:
+    """The job's value and None, or None and why it failed; in the process that it belongs to."""
+    torch.set_num_threads(1)
+    if memory_gb is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (int(memory_gb * 2**30), hard))
+    try:
+        return job.function(**job.arguments), None
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
+
+
+Completed = Iterator[tuple[int, Any, str | None]]
+"""Index of a job, its value and its error, in the order of completion."""
+
+
+def _in_processes(jobs: Sequence[Job], workers: int, memory_gb: float | None) -> Completed:
     # A fork server imports the jobs' module (and with it torch) once, not once a job.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
@@ -117,7 +143,7 @@ def _completed(jobs: Sequence[Job], workers: int, memory_gb: float | None) -> It
                 ours.close()  # first: a process that is still sending ends then
                 process.join()
                 del running[ours]
-                yield index, JobResult(jobs[index].name, value, error)
+                yield index, value, error
     finally:
         for _, process in running.values():
             process.terminate()
@@ -136,3 +162,42 @@ def _leave_with_parent() -> None:
     """End this process when the one that wants its result was killed. (Its system's parent, the fork server, stays as long as it does.)"""
     multiprocessing.parent_process().join()
     os._exit(1)
+
+
+def _on_ray(jobs: Sequence[Job], workers: int, memory_gb: float | None, gpus: float | Literal["even"]) -> Completed:
+    """Use the cluster that RAY_ADDRESS names, else start one here with `workers` cores."""
+    try:
+        import ray
+    except ImportError as error:
+        raise RayMissingError(f"{error}; engine='ray' needs the 'cluster' extra: pip install 'pwmlib[cluster]'") from error
+    ours = not ray.is_initialized()
+    if ours:
+        local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # workers inherit it
+        ray.init(log_to_driver=False, logging_level="ERROR", **local)
+    try:
+        if gpus == "even":
+            gpus = _even_share(int(ray.cluster_resources().get("GPU", 0)), workers)
+        # A job is begun again, up to twice, when its worker process died, not when it raised.
+        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=2)(call)
+        waiting, running = list(enumerate(jobs)), {}
+        while waiting or running:
+            while waiting and len(running) < workers:
+                index, job = waiting.pop(0)
+                running[remote.remote(job, memory_gb)] = index
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            try:
+                value, error = ray.get(done)
+            except ray.exceptions.RayError as died:
+                value, error = None, f"its process ended: {type(died).__name__}"
+            yield running.pop(done), value, error
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _even_share(gpus: int, workers: int) -> float:
+    """Divide the GPUs of a cluster among the workers, as many on each."""
+    if gpus < 1:
+        raise ExplainedError("engine='ray' with a GPU as device: Ray has no GPU here; start it on machines with one, or device='cpu'")
+    return 1 / max(1, math.ceil(workers / gpus))

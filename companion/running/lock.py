@@ -5,8 +5,6 @@
 The lock pins every package of the environment it runs in except CUDA's own wheels, which torch pins itself where it needs them.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from importlib.metadata import distributions
@@ -14,8 +12,6 @@ from importlib.metadata import distributions
 from pwmlib.data.checkpoints import write_atomic
 
 from .paths import PROJECT
-
-__all__ = ["conda_environment", "declared", "locked", "main"]
 
 _NOT_LOCKED = re.compile(r"^(pip|wheel|pwmlib|nvidia-.*|triton|cuda-.*)$")
 

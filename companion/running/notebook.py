@@ -1,7 +1,5 @@
 """Parameters that several notebooks have, and how lists of names are read."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Sequence
@@ -16,8 +14,6 @@ from companion.running.runs import resolve_device
 
 from .parameters import NotebookParameters, parse_list
 from .paths import writable_folder
-
-__all__ = ["Common", "Folder", "Names", "OnTheCPU", "Robots", "Scale", "all_of", "folded"]
 
 Scale = Annotated[Literal["quick", "laptop", "paper"], Field(description="how much is computed: quick (a check), laptop, or paper")]
 

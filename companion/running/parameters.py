@@ -4,8 +4,6 @@ papermill injects `-p flag true` as the string "true" and only warns about names
 and rejects the second.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import shlex
@@ -19,8 +17,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, Valida
 from companion.running.runs import plain
 from pwmlib.errors import ExplainedError
 from pwmlib.settings import SettingError, first_problem
-
-__all__ = ["NotebookParameters", "ParameterError", "injected_names", "override"]
 
 T = TypeVar("T")
 

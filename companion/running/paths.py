@@ -1,7 +1,5 @@
 """Where things lie: the project's folders, whatever the working directory of the notebook."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import tomllib
@@ -9,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pwmlib.errors import ExplainedError
-
-__all__ = ["CHECKOUT", "DATA", "PROJECT", "OutputFolderError", "read_toml", "resolve", "shown", "writable_folder"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 CHECKOUT = (_ROOT / "pyproject.toml").is_file()

@@ -1,7 +1,5 @@
 """The committed tables of our own results, in a folder a section, and where each came from."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,6 @@ from companion.running.stamp import environment_stamp
 from pwmlib.data.checkpoints import read_json, write_atomic
 
 from .paths import DATA
-
-__all__ = ["RESULTS", "TableNotRecordedError", "provenance", "results_path", "results_paths", "results_table", "save_table"]
 
 RESULTS = DATA / "results"
 

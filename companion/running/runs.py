@@ -11,8 +11,6 @@ A run is finished when run.json says so and result.json and those files read bac
 checkpoint or, where that is damaged, from nothing.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -41,9 +39,6 @@ from pwmlib.data.checkpoints import (
     write_atomic,
     write_json,
 )
-
-__all__ = ["Resumable", "Run", "digest", "plain", "read_record", "resolve_device", "single_thread", "train"]
-
 
 TENSORBOARD = "PWM_TENSORBOARD"
 """Environment variable: where it is set, runs write TensorBoard's event files too."""
@@ -149,7 +144,7 @@ class Run:
         """What a finished run returned. Raises CheckpointError where that does not read back."""
         return read_json(self.folder / "result.json")["result"]
 
-    def execute(self, work: Callable[[Run], Any], *, always: bool = False) -> Any:
+    def execute(self, work: Callable[["Run"], Any], *, always: bool = False) -> Any:
         """Return the stored result of a finished run; else do the work, from its last checkpoint if there is one.
 
         always: also that of a finished run, for work that itself does only what is missing somewhere else.
@@ -166,7 +161,7 @@ class Run:
                 warnings.warn(f"{earlier['reason']}. The run is done again.", stacklevel=2)
             return self._work(work, earlier)
 
-    def _work(self, work: Callable[[Run], Any], earlier: Mapping[str, Any]) -> Any:
+    def _work(self, work: Callable[["Run"], Any], earlier: Mapping[str, Any]) -> Any:
         self.rows = []
         write_atomic(self.folder / "params.json", json.dumps(self.params, indent=1))
         self._begun = (time.time() - earlier.get("wall_s", 0.0), time.process_time() - earlier.get("cpu_s", 0.0))

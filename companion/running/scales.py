@@ -4,8 +4,6 @@ An array has one value for each of the file's `columns`; a value that is no arra
 default and "None" for none. An optional part exists in the columns in which one of its lines says something.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,8 +13,6 @@ from pwmlib.settings import SettingError
 
 from .parameters import override
 from .paths import read_toml, shown
-
-__all__ = ["ScaleError", "read_scales"]
 
 T = TypeVar("T")
 

@@ -1,7 +1,5 @@
 """What a result was made with: versions, processor, commit."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess
@@ -12,8 +10,6 @@ from typing import Any
 import torch
 
 from .paths import CHECKOUT, PROJECT
-
-__all__ = ["environment_stamp"]
 
 
 def environment_stamp() -> dict[str, Any]:

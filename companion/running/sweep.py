@@ -6,8 +6,6 @@ A sweep is any set of runs that a notebook has planned; it can be stopped at any
 runs are skipped, failed and interrupted ones begin again at their last checkpoint.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import platform
@@ -22,8 +20,6 @@ from companion.running.runs import Run, digest, read_record
 from pwmlib.data.checkpoints import locked, read_json, write_json
 
 from .paths import resolve
-
-__all__ = ["main", "note_plan", "status", "summary"]
 
 
 def note_plan(runs_dir: str | Path, title: str, runs: Iterable[Run]) -> None:

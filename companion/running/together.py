@@ -1,10 +1,6 @@
 """A learner and what its checkpoints hold beside it, as one that `train` drives."""
 
-from __future__ import annotations
-
 from typing import Any
-
-__all__ = ["Together"]
 
 
 class Together:

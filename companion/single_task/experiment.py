@@ -11,8 +11,7 @@ from typing import Annotated
 import pandas as pd
 from pydantic import Field
 
-from companion.running.job import Job
-from companion.running.jobs import Engine, devices, run_jobs
+from companion.running.jobs import Engine, Job, devices, run_jobs
 from companion.running.runs import digest
 from companion.running.sweep import note_plan
 from companion.single_task.runner import Algorithm, SingleTaskRun, SingleTaskSettings

@@ -8,8 +8,7 @@ import pytest
 
 from companion.mt80.episodes import behaviour_quantiles, data_quantiles, generate_task, generation_job, generation_run
 from companion.mt80.scales import DataPlan
-from companion.running.job import Job
-from companion.running.jobs import run_jobs
+from companion.running.jobs import Job, run_jobs
 from companion.running.sweep import note_plan, status
 from pwmlib.data import Episode, EpisodeFileError, EpisodeStore, SliceSampler
 from pwmlib.data.store import record, record_together

@@ -7,8 +7,7 @@ import torch
 from PIL import Image
 
 from companion.mt80.pictures import Watched, imagined_rewards, learned, mosaic, strips, watch
-from companion.running.job import Job
-from companion.running.jobs import run_jobs
+from companion.running.jobs import Job, run_jobs
 from pwmlib.data.store import record
 from pwmlib.evaluation.scores import EVALUATION_SEED
 from pwmlib.model.frozen import FrozenWorldModel

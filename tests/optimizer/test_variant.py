@@ -13,7 +13,7 @@ from test_multitask import TINY
 from companion.mt80.parameters import MultitaskParameters
 from companion.mt80.scales import DEVIATIONS, MULTITASK_SCALES, differences, joint_training, multitask_scale
 from companion.reporting.published import compare, printed_settings
-from companion.running.job import JobResult, call
+from companion.running.jobs import JobResult, call
 from companion.running.parameters import ParameterError
 from companion.running.paths import PROJECT
 from companion.running.results import results_table

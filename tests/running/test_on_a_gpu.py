@@ -8,7 +8,7 @@ from pretend_gpu import PretendGPU, WrongDeviceError, pretended_gpu
 from test_multitask import tiny_experiment
 from test_single_task import settings  # noqa: F401  (a fixture)
 
-from companion.running.job import JobResult
+from companion.running.jobs import JobResult
 from companion.single_task.runner import SingleTaskRun
 
 

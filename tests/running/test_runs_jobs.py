@@ -13,10 +13,8 @@ import pytest
 import torch
 
 from companion.running import stamp
-from companion.running.job import Job
-from companion.running.jobs import JobsFailedError, devices, run_jobs, values_of
+from companion.running.jobs import Job, JobsFailedError, _even_share, devices, run_jobs, values_of
 from companion.running.paths import OutputFolderError, writable_folder
-from companion.running.ray import _even_share
 from companion.running.runs import Run, resolve_device, train
 from companion.running.sweep import note_plan, status, summary
 from pwmlib.errors import ExplainedError

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from companion.running.job import Job
-from companion.running.jobs import run_jobs
+from companion.running.jobs import Job, run_jobs
 from pwmlib.tasks import MT30, MT80, make, select_tasks, task
 from pwmlib.tasks.video import render_offscreen, save_video
 
