@@ -68,7 +68,7 @@ $(BIN)/basedpyright: | $(VENV)/.installed
 lab: $(VENV)/.installed  ## JupyterLab with this environment's kernel
 	$(BIN)/jupyter lab notebooks
 
-lock: $(VENV)/.installed  ## Write requirements.lock from what is installed, and environment.yml from pyproject.toml
+lock: $(VENV)/.installed  ## Write requirements.lock from what is installed
 	$(BIN)/python -m companion.running.lock
 
 clean:  ## Remove runs, generated episodes and executed notebooks (the environment stays)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from companion.mt80.peers import MultitaskPeers
 from companion.mt80.stages import MultitaskExperiment
-from companion.running.scales import read_scales
+from companion.running.parameters import read_scales
 from pwmlib.settings import Count, Counts, settings
 
 __all__ = ["ABLATION_SCALES", "AblationScale", "ExtractionStudy"]

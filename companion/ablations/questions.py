@@ -58,7 +58,7 @@ def read_ablations(path: Path) -> dict[str, Ablation]:
     Raises:
         AblationError: Names the file, the question, and what is unknown, missing or wrong.
     """
-    found, content = {}, read_toml(path, AblationError)
+    found, content = {}, read_toml(path)
     for name, question in content["questions"].items():
         try:
             variations = [_variation(content["changes"], given) for given in question.pop("variations", [])]

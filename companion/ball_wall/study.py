@@ -9,9 +9,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from companion.running.parameters import read_scales
 from companion.running.runs import Run, resolve_device, single_thread
-from companion.running.scales import read_scales
-from pwmlib.data.checkpoints import write_atomic
 from pwmlib.settings import Count, Counts, SettingError, Several, settings
 from pwmlib.sim.closed_form.ball_wall import THETA, BallWall
 
@@ -77,7 +76,7 @@ def study(
     def work(run: Run) -> dict[str, int]:
         with single_thread():
             table, _, _ = compare_surrogates(world, surrogates, descents, seeds=scale.seeds, device=resolve_device(device))
-        write_atomic(path, table.to_csv(index=False))
+        table.to_csv(path, index=False)
         return {"rows": len(table)}
 
     run.execute(work)

@@ -127,13 +127,9 @@ def descend(objective, config: Descent, seeds: int, device: str | torch.device =
 
 
 def compare_surrogates(
-    world: BallWall,
-    surrogates: dict[str, SurrogateConfig],
-    descents: dict[str, Descent],
-    *,
-    seeds: int,
+    world: BallWall, surrogates: dict[str, SurrogateConfig], descents: dict[str, Descent], *, seeds: int,
     device: str | torch.device = "cpu",
-) -> tuple[pd.DataFrame, dict[str, Surrogate], dict[tuple[str, str], Tensor]]:
+) -> tuple[pd.DataFrame, dict[str, Surrogate], dict[tuple[str, str], Tensor]]:  # fmt: skip
     """Fit each surrogate for all seeds and descend on it and on the true J.
 
     Returns (tidy table, fitted surrogates, paths by (surrogate, descent)). Columns: surrogate, descent, seed, rmse [m], argmin_gap
@@ -141,18 +137,15 @@ def compare_surrogates(
     """
     _, best = world.optimum()
     grid = torch.linspace(*THETA, 4001).expand(seeds, -1).to(device)
-    rows, models, paths = [], {}, {}
-    objectives: dict[str, object] = {"true J": world.objective}
-    for name, config in surrogates.items():
-        models[name] = objectives[name] = fit_surrogate(world, config, seeds, device)
-    for name, objective in objectives.items():
+    tables, paths = [], {}
+    models = {name: fit_surrogate(world, config, seeds, device) for name, config in surrogates.items()}
+    for name, objective in {"true J": world.objective, **models}.items():
         values = objective(grid)
         rmse = (values - world.objective(grid)).square().mean(1).sqrt()
         argmin_gap = world.objective(grid.gather(1, values.argmin(1, keepdim=True)))[:, 0] - best
         for label, descent in descents.items():
             path = paths[name, label] = descend(objective, descent, seeds, device)
-            gap = world.objective(path[-1]) - best
-            for s in range(seeds):
-                row = {"surrogate": name, "descent": label, "seed": s, "rmse": rmse[s].item(), "argmin_gap": argmin_gap[s].item()}
-                rows.append({**row, "gap": gap[s].item(), "theta": path[-1, s].item()})
-    return pd.DataFrame(rows), {name: model.cpu() for name, model in models.items()}, paths
+            numbers = {"rmse": rmse, "argmin_gap": argmin_gap, "gap": world.objective(path[-1]) - best, "theta": path[-1]}
+            columns = {column: x.double().cpu().numpy() for column, x in numbers.items()}
+            tables.append(pd.DataFrame({"surrogate": name, "descent": label, "seed": range(seeds), **columns}))
+    return pd.concat(tables, ignore_index=True), {name: model.cpu() for name, model in models.items()}, paths

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.double_pendulum.sweep import FEEDBACK, REWARD_UNITS
+from companion.double_pendulum.sweep import FEEDBACK, REWARD_UNITS, SAME_ACTIONS
 from companion.reporting.colours import METHODS, PINK
 from companion.reporting.style import WIDTH
 
@@ -46,7 +46,7 @@ def gradient_curves(table: pd.DataFrame) -> Figure:
 def gradient_switches(table: pd.DataFrame) -> Figure:
     """The units of the reward change the variance and no ESNR; the formula changes the ESNR. Trained policy, same actions."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(WIDTH, 3.6), layout="constrained")
-    same = table[table["setting"] == "trained policy, same actions"].set_index("world")
+    same = table[table["setting"] == SAME_ACTIONS].set_index("world")
     units = table[table["setting"] == REWARD_UNITS]
     for ax, column, label in ((left, "mean_variance", "variance, mean over parameters"), (middle, "esnr", "ESNR (Eq. 5)")):
         ax.plot(same.loc["true", "horizon"], same.loc["true", column], color="black", label="the environment's")

@@ -12,7 +12,7 @@ from companion.running.jobs import default_workers
 from companion.running.notebook import OnTheCPU
 from companion.running.parameters import override
 
-from .fidelity import fidelity_study
+from .study import fidelity_study
 
 
 class DoublePendulumParameters(OnTheCPU):

@@ -1,19 +1,18 @@
 """Settings of notebook 01, and what is trained for it: a policy by SHAC, world models of its replay."""
 
-import io
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from companion.running.runs import Run, single_thread, train
-from companion.running.scales import read_scales
-from companion.running.together import Together
+from companion.running.parameters import read_scales
+from companion.running.runs import Run, Together, single_thread, train
 from pwmlib.data import SliceSampler
-from pwmlib.data.checkpoints import load_state, save_state, write_atomic
+from pwmlib.data.checkpoints import load_state, save_state
 from pwmlib.evaluation.predictions import held_out_fit
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import WorldModelTrainer, WorldModelTraining
@@ -50,14 +49,6 @@ class DoublePendulumScale:
 
 
 DOUBLE_PENDULUM_SCALES = read_scales(Path(__file__).with_name("scales.toml"), DoublePendulumScale)
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """What SliceSampler wants of a task."""
-
-    obs_dim: int = 6
-    action_dim: int = 1
 
 
 class _Stream:
@@ -97,9 +88,7 @@ def shac_job(scale: DoublePendulumScale, seed: int, runs_dir: str) -> dict[str, 
         shac = SHAC(env, scale.shac, seed=seed, spread=False, record=stream.record)
         train(run, Together(learner=shac, stream=stream), scale.shac.updates, checkpoint_every=scale.checkpoint_every, log_every=10)
         rows = replay_rows(torch.cat(stream.rolls), length=ENVS[ENV].episode_length)
-        buffer = io.BytesIO()
-        np.save(buffer, rows)
-        write_atomic(run.folder / "replay.npy", buffer.getbuffer())
+        np.save(run.folder / "replay.npy", rows)
         returns = evaluate_policy(shac.actor, ENV)
         return {"seed": seed, "return": float(returns.mean()), "episodes": len(rows), "folder": str(run.folder)}
 
@@ -137,19 +126,17 @@ def milestone_updates(scale: DoublePendulumScale) -> list[int]:
 def _split(replays: list[str]) -> tuple[SliceSampler, SliceSampler]:
     """Training episodes, and every tenth one held out."""
     rows = [np.load(Path(folder) / "replay.npy", allow_pickle=False) for folder in replays]
-    kept, held = [], []
-    for r in rows:
-        out = np.arange(len(r)) % 10 == 9
-        kept.append(r[~out])
-        held.append(r[out])
-    return SliceSampler([_Sizes()], [kept]), SliceSampler([_Sizes()], [held])
+    kept, held_out = ([r[(np.arange(len(r)) % 10 == 9) == out] for r in rows] for out in (False, True))
+    sizes = SimpleNamespace(obs_dim=6, action_dim=1)  # what SliceSampler wants of a task
+    return SliceSampler([sizes], [kept]), SliceSampler([sizes], [held_out])
 
 
-def _new_model(scale: DoublePendulumScale, data: SliceSampler) -> WorldModel:
+def _new_model(scale: DoublePendulumScale, data: SliceSampler | None = None) -> WorldModel:
+    """An untrained model that standardises observations as those of the data."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = WorldModel(6, 1, config=scale.model)
-    if scale.training.standardise_obs:
+    if data is not None and scale.training.standardise_obs:
         mean, std, *_ = data.statistics()  # rewards are learned as they are
         model.set_statistics(mean, std)
     return model
@@ -162,8 +149,8 @@ def load_policy(scale: DoublePendulumScale, folder: str) -> Actor:
     return actor
 
 
-def load_model(scale: DoublePendulumScale, folder: str, replays: list[str], step: int | None = None) -> FrozenWorldModel:
+def load_model(scale: DoublePendulumScale, folder: str, step: int | None = None) -> FrozenWorldModel:
     """The frozen world model of a run's folder, with rewards in the environment's units. step: one of `milestone_updates`."""
-    model = _new_model(scale, _split(replays)[0])
+    model = _new_model(scale)
     model.load_state_dict((load_state(Path(folder) / f"model-{step}.safetensors") if step else Run.checkpoint_in(folder))["model"])
     return FrozenWorldModel(model, reward_symexp=True)

@@ -9,7 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from companion.reporting.published import compare, dotted, printed_settings
-from companion.running.scales import read_scales
+from companion.running.parameters import read_scales
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_planner import TDMPC2PlannerConfig
 from pwmlib.evaluation.planning import PlannerConfig

@@ -7,10 +7,10 @@ A figure whose inputs are missing is a panel that says what is missing and which
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -18,9 +18,8 @@ from companion.ablations.figures import extraction_curves
 from companion.ablations.questions import ABLATIONS
 from companion.mt80.figures import many_task_scores
 from companion.reporting.drawings import bars_figure, iqm_curves, message_panel, score_pairs
-from companion.reporting.published import published_scores
-from companion.reporting.released import CURVES, ReleasedFilesError, planner_scores, training_runs
-from companion.reporting.released import many_task_scores as released_scores
+from companion.reporting.published import CURVES, ReleasedFilesError, planner_scores, published_scores, training_runs
+from companion.reporting.published import many_task_scores as released_scores
 from companion.reporting.statistics import aggregate
 from companion.running.results import results_paths
 from companion.single_task.figures import learning_curves
@@ -66,11 +65,14 @@ def _recorded(name: str, **options: str) -> Callable[[Inputs], Figure]:
     return draw
 
 
-def _line(label: str, tick: str, scores: pd.Series, *, hollow: bool = False) -> dict[str, object]:
-    """IQM of one score a run with an interval over runs."""
-    a = aggregate(pd.DataFrame({"task": "one", "train_seed": range(len(scores)), "score": scores.to_numpy()}))["iqm"]
-    low, high = (np.nan if end is None else end for end in (a.low, a.high))
-    return {"label": label, "tick": f"{tick} ({len(scores)})", "value": a.value, "low": low, "high": high, "hollow": hollow}
+def _last_and_best(label: str, last: pd.Series, best: pd.Series) -> list[dict[str, object]]:
+    """Two bars: IQMs of one score a run with their intervals over runs."""
+    lines = []
+    for scores in (last, best):
+        a = aggregate(pd.DataFrame({"task": "one", "train_seed": range(len(scores)), "score": scores.to_numpy()}))["iqm"]
+        tick = f"{label} ({len(scores)})"
+        lines.append({"label": label, "tick": tick, "value": a.value, "low": a.low, "high": a.high, "hollow": scores is best})
+    return lines
 
 
 def _robots(inputs: Inputs) -> Figure:
@@ -85,35 +87,35 @@ def _robots(inputs: Inputs) -> Figure:
         panels = {name: table[(table["point"] == point) & (table["resampled"] == over)] for name, (point, over) in wanted.items()}
         return bars_figure(panels, "return / PPO's peak", "Fig. 5, published: IQM over the five robots")
     units = inputs.published("single_task").query("algorithm == 'ppo'").set_index("task")["ppo_norm"]
-    lines_of = {"released": _released_robot, "ours": _our_robot}[inputs.source]
-    panels = {robot: pd.DataFrame(lines) for robot in ROBOTS if (lines := lines_of(inputs, robot, units[robot]))}
+    lines: dict[str, list[dict[str, object]]] = {robot: [] for robot in ROBOTS}
+    if inputs.source == "released":
+        for curve, runs in _released_runs(inputs, "13")[0]:
+            runs = runs.interpolate() / units[curve.task]
+            lines[curve.task] += _last_and_best(curve.label, runs.iloc[-1], runs.max())
+    else:
+        for robot, (algorithm, name) in product(ROBOTS, NAMES.items()):
+            for path in results_paths(f"single_task_{robot}_{algorithm}"):
+                runs = inputs.ours(path.stem)[["last", "best"]].fillna(0.0) / units[robot]
+                lines[robot] += _last_and_best(name, runs["last"], runs["best"])
+    panels = {robot: pd.DataFrame(found) for robot, found in lines.items() if found}
     if not panels:
         raise NothingToDraw(NO_ROBOTS)
     heading = "at the end (filled) and at the peak (hollow), intervals over runs, number of runs below"
     return bars_figure(panels, "return / PPO's published peak", f"Fig. 5, {inputs.source}: {heading}")
 
 
-def _our_robot(inputs: Inputs, robot: str, unit: float) -> list[dict[str, object]]:
-    lines = []
-    for algorithm, name in NAMES.items():
-        for path in results_paths(f"single_task_{robot}_{algorithm}"):
-            runs = inputs.ours(path.stem)
-            lines += [_line(name, name, runs[point].fillna(0.0) / unit, hollow=point == "best") for point in ("last", "best")]
-    return lines
-
-
-def _released_robot(inputs: Inputs, robot: str, unit: float) -> list[dict[str, object]]:
-    lines = []
+def _released_runs(inputs: Inputs, number: str) -> tuple[list[tuple[Any, pd.DataFrame]], list[str]]:
+    """Entries of `CURVES` for a figure with their runs; and the files that are not in the folder."""
+    found, absent = [], {}
     for curve in CURVES:
-        if curve.figure == "13" and curve.task == robot:
+        if curve.figure == number:
             try:
-                runs = training_runs(inputs.released(curve.file)).interpolate() / unit
-            except NothingToDraw:
-                if inputs.released_dir is None:
-                    raise
-                continue
-            lines += [_line(curve.label, curve.label, runs.iloc[-1]), _line(curve.label, curve.label, runs.max(), hollow=True)]
-    return lines
+                found.append((curve, training_runs(inputs.released(curve.file))))
+            except NothingToDraw as reason:
+                absent[curve.file] = reason
+    if not found:
+        raise next(iter(absent.values()))
+    return found, list(absent)
 
 
 def _many_tasks(inputs: Inputs) -> Figure:
@@ -140,19 +142,11 @@ def _many_tasks(inputs: Inputs) -> Figure:
 def _released_curves(inputs: Inputs, number: str) -> Figure:
     """Training curves of a figure's released files; a panel a task."""
     panels: dict[str, dict[str, pd.DataFrame]] = {}
-    absent: list[NothingToDraw] = []
-    for curve in CURVES:
-        if curve.figure == number:
-            try:
-                runs = training_runs(inputs.released(curve.file))
-                of_time = ", time" if runs.index.name == "seconds" and number == "13" else ""
-                panels.setdefault(curve.task + of_time, {})[curve.label] = runs
-            except NothingToDraw as reason:
-                absent.append(reason)
-    if not panels:
-        raise absent[0]
-    names = ", ".join(str(reason).partition(" ")[0] for reason in absent)
-    return iqm_curves(panels, f"Fig. {number}, released" + (f" (not in the folder: {names})" if names else ""))
+    found, absent = _released_runs(inputs, number)
+    for curve, runs in found:
+        of_time = ", time" if runs.index.name == "seconds" and number == "13" else ""
+        panels.setdefault(curve.task + of_time, {})[curve.label] = runs
+    return iqm_curves(panels, f"Fig. {number}, released" + (f" (not in the folder: {', '.join(absent)})" if absent else ""))
 
 
 def _ablation(number: str, name: str) -> Callable[[Inputs], Figure]:

@@ -65,7 +65,5 @@ class Inputs:
             raise NothingToDraw(why)
 
     def _table(self, path: Path) -> pd.DataFrame:
-        if not path.is_file():
-            raise NothingToDraw(f"{path.name} is missing. It comes with the project; restore it from version control.")
         self.paths.append(path)
         return pd.read_csv(path)

@@ -6,7 +6,6 @@ Notebooks are kept without outputs. Pages leave out what changes with every run 
 Pictures have at most 256 colours; one that has not changed is not written again.
 """
 
-import argparse
 import base64
 import io
 import re
@@ -18,7 +17,7 @@ from nbconvert.preprocessors import Preprocessor
 from PIL import Image
 from tqdm import tqdm
 
-from companion.running.paths import PROJECT, resolve
+from companion.running.paths import PROJECT
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.errors import ExplainedError
 
@@ -26,10 +25,6 @@ PAGES = PROJECT / "docs" / "pages"
 IN_A_BROWSER = "*Interactive: run the notebook to use it.*"
 _STYLE = re.compile(r"<(style|script)\b.*?</\1>", re.DOTALL)
 _ATTRIBUTES = re.compile(r"<(table|thead|tbody|tr|th|td|caption)\b[^>]*>")
-
-
-class PageError(ExplainedError):
-    """A notebook that cannot become a page."""
 
 
 class _Readable(Preprocessor):
@@ -65,13 +60,13 @@ def _readable(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
 
 
 def write_page(notebook: Path, folder: Path) -> Path:
-    """Write folder/<name>.md and its pictures in folder/<name>/. Raises PageError if the notebook was not executed to its end."""
+    """Write folder/<name>.md and its pictures in folder/<name>/. Raises ExplainedError if the notebook was not executed to its end."""
     name = notebook.stem
     content = nbformat.read(notebook, as_version=4)
     code = [cell for cell in content.cells if cell.cell_type == "code" and cell.source.strip()]
     failed = any(output.output_type == "error" for cell in code for output in cell.outputs)
     if failed or not code or any(cell.execution_count is None for cell in code):
-        raise PageError(f"{notebook}: not executed to its end; run make reproduce")
+        raise ExplainedError(f"{notebook}: not executed to its end; run make reproduce")
     exporter = MarkdownExporter(preprocessors=[_Readable])
     text, resources = exporter.from_notebook_node(content, {"unique_key": name, "output_files_dir": name})
     text = text.replace(f"{notebook.resolve().parent.parent}/", "")  # paths as seen from the repository
@@ -111,15 +106,11 @@ def _small(data: bytes) -> bytes:
 
 def main() -> None:
     """Render every executed notebook."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--executed", default="executed", help="the folder of executed notebooks")
-    parser.add_argument("--pages", default=str(PAGES), help="where pages go")
-    arguments = parser.parse_args()
-    notebooks = sorted(p for p in resolve(arguments.executed).glob("[0-9]*.ipynb") if ".part" not in p.name)
+    notebooks = sorted(p for p in (PROJECT / "executed").glob("[0-9]*.ipynb") if ".part" not in p.name)
     if not notebooks:
-        raise SystemExit(f"No executed notebooks in {resolve(arguments.executed)}: run make reproduce first.")
+        raise SystemExit(f"No executed notebooks in {PROJECT / 'executed'}: run make reproduce first.")
     for notebook in tqdm(notebooks, desc="pages"):
-        write_page(notebook, resolve(arguments.pages))
+        write_page(notebook, PAGES)
 
 
 if __name__ == "__main__":

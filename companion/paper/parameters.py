@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, ValidationInfo, field_validator
 
 from companion.reporting.claim import VERDICTS, Verdict
-from companion.running.notebook import Folder, Names, all_of
+from companion.running.notebook import Folder, all_of
 from companion.running.parameters import NotebookParameters, parse_list
 from companion.running.paths import resolve, writable_folder
 
@@ -19,23 +19,19 @@ KNOWN = {"numbers": (PAPER_FIGURES, "figure"), "sources": (SOURCES, "source"), "
 class FiguresParameters(NotebookParameters):
     """notebooks/06_figures_and_claims.ipynb."""
 
-    numbers: Names = Field([], description='figures of the paper, e.g. ["5", "8a"]; empty means all')
-    sources: Names = Field([], description="whose numbers: any of published, released, ours; empty means all that are at hand")
+    numbers: list[str] = Field([], description='figures of the paper, e.g. ["5", "8a"]; empty means all')
+    sources: list[str] = Field([], description="whose numbers: any of published, released, ours; empty means all that are at hand")
     released_dir: Folder = Field("", description="the folder with the authors' result files; empty means there is none")
-    verdicts: Names = Field([], description=f"verdicts of the ledger to show: any of {', '.join(VERDICTS)}; empty means all")
+    verdicts: list[str] = Field([], description=f"verdicts of the ledger to show: any of {', '.join(VERDICTS)}; empty means all")
     words: str = Field("", description="show only claims that contain this text")
     figures_dir: Folder | None = Field(None, description="the folder of figures; None means figures/paper")
 
     @field_validator("numbers", "sources", "verdicts", mode="before")
     @classmethod
-    def _parse(cls, value: Any) -> Any:
-        return [str(v) for v in parse_list(value)] if value else []
-
-    @field_validator("numbers", "sources", "verdicts")
-    @classmethod
-    def _known(cls, value: list[str], info: ValidationInfo) -> list[str]:
+    def _known(cls, value: Any, info: ValidationInfo) -> list[str]:
         known, what = KNOWN[info.field_name]
-        return all_of(value, list(known), what) if value else [*PAPER_FIGURES] if what == "figure" else []
+        given = [str(v) for v in parse_list(value)] if value else []
+        return all_of(given, list(known), what) if given else [*PAPER_FIGURES] if what == "figure" else []
 
     @field_validator("released_dir")
     @classmethod
@@ -58,5 +54,5 @@ class FiguresParameters(NotebookParameters):
         return tuple(v for v in VERDICTS if v in (self.verdicts or VERDICTS))
 
     def figures_folder(self) -> Path:
-        """The folder of figures, created. Raises OutputFolderError."""
+        """The folder of figures, created. Raises ExplainedError."""
         return writable_folder(self.figures_dir or "figures/paper", "figures_dir")

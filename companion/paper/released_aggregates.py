@@ -4,21 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from companion.reporting import published
 from companion.reporting.cells import iqm_cell
-from companion.reporting.published import published_table
-from companion.reporting.released import (
-    CURVES,
-    ReleasedCurve,
-    ReleasedFilesError,
-    aligned,
-    iqm_curve,
-    many_task_scores,
-    planner_scores,
-    training_runs,
-)
 from companion.reporting.statistics import Aggregate, aggregate
-
-TOLERANCE = 0.005
 
 
 def released_aggregates(folder: Path) -> pd.DataFrame:
@@ -28,18 +16,20 @@ def released_aggregates(folder: Path) -> pd.DataFrame:
     none), stored (the same number in data/published) and agrees (within 0.5 %).
     Raises ReleasedFilesError where the folder has none of the files.
     """
-    lines = [line for task_set in ("mt30", "mt80") for line in _many_tasks(folder, task_set)]
-    lines += [line for curve in CURVES if curve.figure == "13" and (folder / curve.file).is_file() for line in _robot(folder, curve)]
+    curves = [c for c in published.CURVES if c.figure == "13" and (folder / c.file).is_file()]
+    lines = [*_many_tasks(folder, "mt30"), *_many_tasks(folder, "mt80")]
+    for c in curves:
+        lines += _robot(published.training_runs(folder / c.file), c.label, c.task, c.every)
     if not lines:
-        raise ReleasedFilesError(f"{folder}: none of the authors' result files is here, e.g. mt80_results.csv or pwm_hopper.csv")
+        raise published.ReleasedFilesError(f"{folder}: none of the authors' result files is here, e.g. mt80_results.csv or pwm_hopper.csv")
     table = pd.DataFrame(lines, columns=["quantity", "computed", "low", "high", "interval", "stored"])
-    return table.assign(agrees=(table["computed"] / table["stored"] - 1).abs() <= TOLERANCE)
+    return table.assign(agrees=(table["computed"] / table["stored"] - 1).abs() <= 0.005)
 
 
 def many_task_aggregates(scores: Path, planner: Path) -> list[tuple[str, str, Aggregate]]:
     """Method, what is resampled (tasks, or TD-MPC2's evaluation episodes in the place of runs), and the IQM of scores."""
-    pwm = many_task_scores(scores).rename("score").reset_index().assign(train_seed=0)
-    peer = planner_scores(planner).rename(columns={"episode": "train_seed"})
+    pwm = published.many_task_scores(scores).rename("score").reset_index().assign(train_seed=0)
+    peer = published.planner_scores(planner).rename(columns={"episode": "train_seed"})
     found = (("PWM", pwm, "tasks"), ("TD-MPC2", peer, "tasks"), ("TD-MPC2", peer, "runs"))
     return [(method, over, aggregate(table, over=over)["iqm"]) for method, table, over in found]
 
@@ -49,7 +39,7 @@ def _many_tasks(folder: Path, task_set: str) -> list[tuple]:
     if not all(path.is_file() for path in files):
         return []
     name, interval = task_set.upper(), {"tasks": "over tasks", "runs": "over evaluation episodes of one model"}
-    stored = published_table("multitask_aggregate").drop_duplicates("set").set_index("set")["iqm"]
+    stored = published.published_table("multitask_aggregate").drop_duplicates("set").set_index("set")["iqm"]
     lines = [
         (f"{name}, {method}, IQM of scores", a.value, a.low, a.high, interval[over], stored[f"{name} {method}"])
         for method, over, a in many_task_aggregates(*files)
@@ -59,12 +49,12 @@ def _many_tasks(folder: Path, task_set: str) -> list[tuple]:
     return [*lines, (f"{name}, PWM / TD-MPC2", pwm / peer, None, None, "none: one policy a task, one planner", ratio)]
 
 
-def _robot(folder: Path, curve: ReleasedCurve) -> list[tuple]:
-    runs = training_runs(folder / curve.file)
-    together, middle = aligned(runs, curve.every), iqm_curve(runs, curve.every)
-    stored = published_table("single_task").set_index(["algorithm", "task"]).loc[(curve.label.lower(), curve.task)]
+def _robot(runs: pd.DataFrame, label: str, task: str, every: int) -> list[tuple]:
+    together, middle = published.aligned(runs, every), published.iqm_curve(runs, every)
+    stored = published.published_table("single_task").set_index(["algorithm", "task"]).loc[(label.lower(), task)]
     lines = []
     for point, row, column in (("at the peak", int(middle.to_numpy().argmax()), "peak_iqm"), ("at the end", -1, "final_iqm")):
-        cell, quantity = iqm_cell(together.iloc[row]), f"{curve.task}, {curve.label}, IQM of returns {point}"
-        lines.append((quantity, cell.value, cell.low, cell.high, f"over {runs.shape[1]} runs", stored[column]))
+        cell = iqm_cell(together.iloc[row])
+        quantity, interval = f"{task}, {label}, IQM of returns {point}", f"over {runs.shape[1]} runs"
+        lines.append((quantity, cell.value, cell.low, cell.high, interval, stored[column]))
     return lines

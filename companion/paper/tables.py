@@ -6,8 +6,8 @@ python -m companion.record tables
 import pandas as pd
 
 from companion.ablations.questions import ABLATIONS
+from companion.paper.views import markdown_table
 from companion.reporting.cells import iqm, iqm_cell
-from companion.reporting.markdown import markdown_table
 from companion.reporting.published import published_table
 from companion.running.paths import PROJECT
 from companion.running.results import results_paths, results_table

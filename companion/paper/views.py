@@ -9,7 +9,6 @@ from pandas.io.formats.style import Styler
 
 from companion.reporting.claim import VERDICTS
 from companion.reporting.colours import GREY, VERDICT_COLOURS
-from companion.reporting.markdown import markdown_table
 
 OURS, FILES = "our runs say", "released files say"
 COUNTED = {"holds": "hold", "contradicts": "contradicted", "not shown": "not shown"}
@@ -77,12 +76,10 @@ def verdict_bars(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 0.5 * len(sections) + 1.5), sharey=True, layout="constrained")
     for ax, (title, verdicts) in zip(axes, panels.items(), strict=True):
         counts = pd.crosstab(table.loc[verdicts.index, "section"], verdicts).reindex(index=sections, columns=VERDICTS, fill_value=0)
-        left = pd.Series(0, sections)
-        for verdict in VERDICTS:
-            bars = ax.barh(sections, counts[verdict], left=left, color=VERDICT_COLOURS[verdict], label=verdict)
-            ax.bar_label(bars, [str(n) if n else "" for n in counts[verdict]], label_type="center", fontsize=8)
-            left += counts[verdict]
-        ax.set(title=f"{title} ({len(verdicts)} of {len(table)} claims)", xlabel="claims")
+        counts.plot.barh(stacked=True, ax=ax, color=VERDICT_COLOURS, width=0.8, legend=False)
+        for bars in ax.containers:
+            ax.bar_label(bars, fmt=lambda n: f"{n:.0f}" if n else "", label_type="center", fontsize=8)
+        ax.set(title=f"{title} ({len(verdicts)} of {len(table)} claims)", xlabel="claims", ylabel="")
         ax.title.set_fontsize(10)
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(VERDICTS), fontsize=8)
@@ -140,6 +137,12 @@ What the paper says, what its released files say, what we get. Written by `pytho
   size they show the contrary, interval included. "not shown at this size": runs of this length and number do not decide. Empty: not run.
 - Intervals, in square brackets, are of 95 %; seeds or samples that they rest on stand behind them.
 """
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """One line a row, without the index; missing values are empty."""
+    rows = [list(table.columns), ["---"] * table.shape[1], *table.astype(object).where(table.notna(), "").to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 def claims_page(table: pd.DataFrame) -> str:

@@ -11,9 +11,6 @@ from scipy import stats
 
 from pwmlib.errors import ExplainedError
 
-DRAWS, SEED = 5000, 0
-"""Draws and seed of the bootstrap intervals of cells."""
-
 
 class StatisticError(ExplainedError):
     """A statistic that does not exist, or whose arguments do not fit it or its table."""
@@ -40,34 +37,26 @@ def iqm(runs: Sequence[float] | np.ndarray, axis: int = -1) -> Any:
 
 def iqm_cell(runs: Sequence[float]) -> Cell:
     """IQM of one score a run; the interval resamples runs."""
-    values = np.asarray(runs, float)
-    return _resampled((values,), iqm, f"{len(values)} seed{'s' if len(values) > 1 else ''}")
+    return _resampled(iqm, runs, rests_on=f"{len(runs)} seed{'s' if len(runs) > 1 else ''}")
 
 
-def iqm_ratio(above: Sequence[float], below: Sequence[float]) -> Cell:
-    """IQM of the first runs in units of that of the second; the interval resamples both, each by itself."""
-    return _of_two(above, below, np.divide)
-
-
-def iqm_gain(above: Sequence[float], below: Sequence[float]) -> Cell:
-    """IQM of the first runs less that of the second, where the second may be near 0; the interval resamples both, each by itself."""
-    return _of_two(above, below, np.subtract)
-
-
-def _of_two(above: Sequence[float], below: Sequence[float], compare: Callable) -> Cell:
-    samples = np.asarray(above, float), np.asarray(below, float)
+def iqm_compared(above: Sequence[float], below: Sequence[float], compare: np.ufunc) -> Cell:
+    """IQM of the first runs in units of that of the second (np.divide), or less that of the second (np.subtract), which may be near 0; the
+    interval resamples both, each by itself."""
 
     def compared(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
         return compare(iqm(x, axis), iqm(y, axis))
 
-    return _resampled(samples, compared, f"{len(samples[0])} and {len(samples[1])} seeds")
+    return _resampled(compared, above, below, rests_on=f"{len(above)} and {len(below)} seeds")
 
 
-def _resampled(samples: tuple[np.ndarray, ...], statistic: Callable, rests_on: str) -> Cell:
+def _resampled(statistic: Callable, *runs: Sequence[float], rests_on: str) -> Cell:
+    samples = tuple(np.asarray(x, float) for x in runs)
     value = float(statistic(*samples))
     if min(map(len, samples)) < 2:
         return Cell(value, rests_on=rests_on)
-    found = stats.bootstrap(samples, statistic, n_resamples=DRAWS, method="percentile", vectorized=True, rng=np.random.default_rng(SEED))
+    generator = np.random.default_rng(0)
+    found = stats.bootstrap(samples, statistic, n_resamples=5000, method="percentile", vectorized=True, rng=generator)
     return Cell(value, float(found.confidence_interval.low), float(found.confidence_interval.high), rests_on)
 
 
@@ -142,7 +131,7 @@ def _iqm_ratio(of: Picked, against: Picked, *, no_more: str = "") -> Cell:
     """no_more: a column of which no run of the first may have more than any of the second."""
     if no_more and not of.rows[no_more].max() <= against.rows[no_more].min():
         raise StatisticError(f"a run of the first has more {no_more} than one of the second")
-    return iqm_ratio(of.numbers, against.numbers)
+    return iqm_compared(of.numbers, against.numbers, np.divide)
 
 
 STATISTICS: dict[str, Callable[..., Cell]] = {
@@ -152,7 +141,7 @@ STATISTICS: dict[str, Callable[..., Cell]] = {
     "share_above": lambda of, against: Cell(float((of.numbers > against.numbers).mean())),
     "iqm": lambda of: iqm_cell(of.numbers),
     "iqm_ratio": _iqm_ratio,
-    "iqm_gain": lambda of, against: iqm_gain(of.numbers, against.numbers),
+    "iqm_gain": lambda of, against: iqm_compared(of.numbers, against.numbers, np.subtract),
 }
 """Name that a claim calls it by -> statistic: of one selection, or of one against another (share_above: group by group)."""
 

@@ -27,10 +27,6 @@ runs, with their length and seeds, do not decide."""
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
-class ClaimError(ExplainedError):
-    """A claim that is not what it should be; names its file and its id."""
-
-
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Claim:
     """One row of the ledger. Both numbers are in `unit`, and so is the bar."""
@@ -65,18 +61,18 @@ class Claim:
     file: str = ""
 
     def recomputed(self) -> Cell | None:
-        """What the authors' files say; None where none was released. Raises ClaimError."""
+        """What the authors' files say; None where none was released. Raises ExplainedError."""
         return _explained(self.files, published_table, f"{self.file}: claim {self.id!r}, files") if self.files else None
 
     def measured(self) -> Cell | None:
-        """What our runs say; None where the experiment has no table yet. Raises ClaimError."""
+        """What our runs say; None where the experiment has no table yet. Raises ExplainedError."""
         place = f"{self.file}: claim {self.id!r}, ours"
         try:
             return _explained(self.ours, results_table, place) if self.ours else None
         except TableNotRecordedError as missing:
             if missing.filename in provenance() or self.command.rpartition(" ")[2] in missing.filename:
                 return None
-            raise ClaimError(f"{place}: no table {missing.filename!r} in data/results, and `command` does not name it") from None
+            raise ExplainedError(f"{place}: no table {missing.filename!r} in data/results, and `command` does not name it") from None
 
     def verdict(self, ours: Cell) -> Verdict:
         """Say what our own number makes of the statement."""
@@ -109,14 +105,14 @@ def _explained(call: Mapping[str, Any], read, place: str) -> Cell | None:
     except TableNotRecordedError:
         raise
     except (StatisticError, FileNotFoundError) as error:
-        raise ClaimError(f"{place}: {error}") from None
+        raise ExplainedError(f"{place}: {error}") from None
 
 
 def read_claims(path: Path) -> tuple[str, list[Claim]]:
-    """The section and its claims. Raises ClaimError, which names the file, the claim, and the key that is missing, unknown or wrong."""
-    file, content = shown(path), read_toml(path, ClaimError)
+    """The section and its claims. Raises ExplainedError, which names the file, the claim, and the key that is missing, unknown or wrong."""
+    file, content = shown(path), read_toml(path)
     if set(content) - {"words"} != {"section", "claim"}:
-        raise ClaimError(f"{file}: expected section, [words] and [[claim]], found {', '.join(content)}")
+        raise ExplainedError(f"{file}: expected section, [words] and [[claim]], found {', '.join(content)}")
     known = {field.name for field in fields(Claim)}
     claims = []
     for given in content["claim"]:
@@ -137,11 +133,11 @@ def _claim(given: dict[str, Any], words: Mapping[str, Any], file: str) -> Claim:
         return replace(claim, published=claim.published.format(claim.printed))
     except ValidationError as error:
         first = error.errors()[0]
-        raise ClaimError(f"{place}: {first['loc'][0]}: {first['msg']}") from None
+        raise ExplainedError(f"{place}: {first['loc'][0]}: {first['msg']}") from None
     except KeyError as error:
-        raise ClaimError(f"{place}: {error} is missing") from None
+        raise ExplainedError(f"{place}: {error} is missing") from None
     except ValueError as error:
-        raise ClaimError(f"{place}: {error}") from None
+        raise ExplainedError(f"{place}: {error}") from None
 
 
 def _filled(value: Any, words: Mapping[str, Any]) -> Any:

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import trim_mean
 
+from .cells import iqm
 from .colours import colours_of
-from .released import aligned, iqm_curve
+from .published import aligned, iqm_curve
 
 
 def bars(ax: Axes, table: pd.DataFrame, *, width: int = 14, fontsize: int = 8) -> None:
@@ -91,7 +91,7 @@ def iqm_curves(panels: Mapping[str, Mapping[str, pd.DataFrame]], title: str = ""
             if runs.shape[1] > 1:
                 rows = aligned(runs).to_numpy()
                 picked = np.random.default_rng(0).integers(runs.shape[1], size=(draws, runs.shape[1]))
-                low, high = np.percentile(trim_mean(rows[:, picked], 0.25, axis=2), [2.5, 97.5], axis=1)
+                low, high = np.percentile(iqm(rows[:, picked], axis=2), [2.5, 97.5], axis=1)
                 ax.fill_between(middle.index, low, high, color=colours[label], alpha=0.18, lw=0)
         ax.set_xlabel(next(iter(curves.values())).index.name)
         ax.set_title(name, fontsize=9)

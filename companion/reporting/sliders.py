@@ -3,50 +3,37 @@
 import functools
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import Image
 from matplotlib.figure import Figure
 
 from companion.running.runs import single_thread
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure as PNG: shown by Jupyter as a cell's value or in a widget."""
-
-    png: bytes
-
-    def _repr_png_(self) -> bytes:
-        return self.png
-
-
-def picture(draw: Callable[..., Figure]) -> Callable[..., Picture]:
-    """Make a function that draws a figure return it as a `Picture`, and close the figure."""
+def picture(draw: Callable[..., Figure]) -> Callable[..., Image]:
+    """Make a function that draws a figure return it as a PNG image, which Jupyter shows as a cell's value, and close the figure."""
 
     @functools.wraps(draw)
-    def rendered(*arguments: object, **options: object) -> Picture:
+    def rendered(*arguments: object, **options: object) -> Image:
         with single_thread():
             figure = draw(*arguments, **options)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=100)
         plt.close(figure)
-        return Picture(buffer.getvalue())
+        return Image(buffer.getvalue())
 
     return rendered
 
 
-def slider(draw: Callable[..., Picture], **ranges: tuple[float, float, float]):
+def slider(draw: Callable[..., Image], **ranges: tuple[float, float, float]):
     """Make a widget: a slider a keyword of `draw`, and its picture below them.
 
     Args:
         draw: returns the picture for one number a keyword.
         ranges: (lowest, highest, value) of each keyword. Values are spread evenly in the logarithm when lowest > 0 is below a fiftieth of
             highest; integers give an integer slider; a value outside its range is moved to the nearer end.
-
-    Returns:
-        The widget.
     """
     import ipywidgets as widgets
 
@@ -60,11 +47,12 @@ def slider(draw: Callable[..., Picture], **ranges: tuple[float, float, float]):
         else:
             controls[name] = widgets.FloatSlider(min=low, max=high, step=(high - low) / 50, **common)
     # An image that is replaced needs no capture of the cell's output, which headless execution does not always survive.
-    shown = widgets.Image(value=draw(**{name: control.value for name, control in controls.items()}).png, format="png")
+    shown = widgets.Image(format="png")
 
-    def redraw(change: object) -> None:
-        shown.value = draw(**{name: control.value for name, control in controls.items()}).png
+    def redraw(change: object = None) -> None:
+        shown.value = draw(**{name: control.value for name, control in controls.items()}).data
 
+    redraw()
     for control in controls.values():
         control.observe(redraw, names="value")
     return widgets.VBox([*controls.values(), shown])

@@ -47,13 +47,7 @@ def score_matrix(table: pd.DataFrame, score: str = "score") -> pd.DataFrame:
 
 
 def aggregate(
-    table: pd.DataFrame,
-    *,
-    score: str = "score",
-    over: str = "runs",
-    reps: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    table: pd.DataFrame, *, score: str = "score", over: str = "runs", reps: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, Aggregate]:
     """All `AGGREGATES` of a tidy table, each with a percentile bootstrap interval.
 
@@ -69,25 +63,21 @@ def aggregate(
         raise ValueError(f"aggregate: over must be 'runs' or 'tasks', got {over!r}")
     scores = score_matrix(table, score).to_numpy(float)
     runs, tasks = scores.shape
-    functions = {name: getattr(metrics, f"aggregate_{name}") for name in AGGREGATES}
 
     def all_of(x: np.ndarray) -> np.ndarray:
-        return np.array([f(x) for f in functions.values()])
+        return np.array([getattr(metrics, f"aggregate_{name}")(x) for name in AGGREGATES])
 
-    values, resampled = all_of(scores), f"resampled over {over}, {reps} draws"
+    resampled, ends = f"resampled over {over}, {reps} draws", np.full((2, len(AGGREGATES)), None)
     if (runs if over == "runs" else tasks) < 2:
-        reason = f"no interval: one {over[:-1]} cannot be resampled"
-        return {n: Aggregate(n, float(v), None, None, runs, tasks, reason) for n, v in zip(functions, values, strict=True)}
-    if over == "runs":
+        resampled = f"no interval: one {over[:-1]} cannot be resampled"
+    elif over == "runs":
         _, found = _seeded(seed, library.get_interval_estimates, {"": scores}, all_of, reps=reps, confidence_interval_size=confidence)
         ends = found[""]
     else:  # rliable's own task_bootstrap draws runs again within the drawn tasks and so counts their spread twice
         whole = IIDBootstrap(scores.T, seed=seed)
         ends = whole.conf_int(lambda x: all_of(x.T), reps=reps, method="percentile", size=confidence)
-    return {
-        name: Aggregate(name, float(v), float(low), float(high), runs, tasks, resampled)
-        for name, v, low, high in zip(functions, values, *ends, strict=True)
-    }
+    columns = zip(AGGREGATES, all_of(scores).tolist(), *ends.tolist(), strict=True)
+    return {name: Aggregate(name, value, low, high, runs, tasks, resampled) for name, value, low, high in columns}
 
 
 def multitask_aggregates(table: pd.DataFrame) -> dict[str, Aggregate]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 
@@ -22,18 +21,9 @@ WIDTH = 9.5
 
 def use_style() -> None:
     """The project's look: quiet axes, readable at notebook width and in print."""
-    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85)
-    plt.rcParams.update(
-        {
-            "figure.dpi": 110,
-            "savefig.dpi": 200,
-            "savefig.bbox": "tight",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "legend.frameon": False,
-            "pdf.fonttype": 42,
-        }
-    )
+    quiet = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+    saved = {"figure.dpi": 110, "savefig.dpi": 200, "savefig.bbox": "tight", "pdf.fonttype": 42}
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85, rc={**quiet, **saved})
 
 
 def save_figure(

@@ -7,7 +7,6 @@ when a worker dies. It needs the 'cluster' extra.
 import math
 import multiprocessing
 import os
-import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,10 +23,6 @@ Engine = Literal["local", "ray"]
 
 class JobsFailedError(ExplainedError):
     """Jobs of a stage failed; the message names each with its reason."""
-
-
-class RayMissingError(ExplainedError, ImportError):
-    """engine="ray" was asked for and Ray is not installed."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +56,18 @@ def devices(device: str, count: int, *, engine: Engine = "local") -> list[str]:
 
 def run_jobs(
     jobs: Sequence[Job], *, workers: int, progress: bool = True, description: str = "jobs", engine: Engine = "local",
-    memory_gb: float | None = None, gpus: float | Literal["even"] = 0.0,
+    gpus: float | Literal["even"] = 0.0,
 ) -> list[JobResult]:  # fmt: skip
     """Run all jobs, at most `workers` at a time, each in its own process; results in the order of the jobs.
 
     A job that raises, or whose process dies, gives a JobResult with its error; the others go on.
-    memory_gb: what a job may allocate (Linux); beyond it the job fails with MemoryError. gpus: share of a GPU for each job (Ray);
-    "even": those that there are, divided among the workers. Locally a job has the device that its arguments name, see `devices`.
+    gpus: share of a GPU for each job (Ray); "even": those that there are, divided among the workers. Locally a job has the device that its
+    arguments name, see `devices`.
     """
     if engine not in ("local", "ray"):
         raise ValueError(f"engine must be 'local' or 'ray', got {engine!r}")
     workers = max(1, min(workers, len(jobs)))
-    completed = _on_ray(jobs, workers, memory_gb, gpus) if engine == "ray" else _in_processes(jobs, workers, memory_gb)
+    completed = _on_ray(jobs, workers, gpus) if engine == "ray" else _in_processes(jobs, workers)
     results: dict[int, JobResult] = {}
     with tqdm(total=len(jobs), desc=description, disable=not progress) as bar:
         for index, value, error in completed:
@@ -98,12 +93,9 @@ def values_of(jobs: Sequence[Job], *, description: str, **how: Any) -> list[Any]
     return [r.value for r in results]
 
 
-def call(job: Job, memory_gb: float | None = None) -> tuple[Any, str | None]:
+def call(job: Job) -> tuple[Any, str | None]:
     """The job's value and None, or None and why it failed; in the process that it belongs to."""
     torch.set_num_threads(1)
-    if memory_gb is not None:
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (int(memory_gb * 2**30), hard))
     try:
         return job.function(**job.arguments), None
     except Exception as error:
@@ -114,7 +106,7 @@ Completed = Iterator[tuple[int, Any, str | None]]
 """Index of a job, its value and its error, in the order of completion."""
 
 
-def _in_processes(jobs: Sequence[Job], workers: int, memory_gb: float | None) -> Completed:
+def _in_processes(jobs: Sequence[Job], workers: int) -> Completed:
     # A fork server imports the jobs' module (and with it torch) once, not once a job.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
@@ -126,7 +118,7 @@ def _in_processes(jobs: Sequence[Job], workers: int, memory_gb: float | None) ->
             while waiting and len(running) < workers:
                 index, job = waiting.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(job, memory_gb, theirs), daemon=True)
+                process = context.Process(target=_work, args=(job, theirs), daemon=True)
                 process.start()
                 theirs.close()  # the process has the only end to write to: when it dies, even in the middle of its result, ours ends
                 running[ours] = index, process
@@ -149,12 +141,12 @@ def _in_processes(jobs: Sequence[Job], workers: int, memory_gb: float | None) ->
             process.terminate()
 
 
-def _work(job: Job, memory_gb: float | None, result: Connection) -> None:
+def _work(job: Job, result: Connection) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    outcome = call(job, memory_gb)
+    outcome = call(job)
     try:
         result.send(outcome)
-    except Exception as error:  # it cannot be pickled, or not in this memory; nothing of it was sent
+    except Exception as error:  # it cannot be pickled; nothing of it was sent
         result.send((None, f"its result cannot be sent ({type(error).__name__}: {error})"))
 
 
@@ -164,12 +156,12 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-def _on_ray(jobs: Sequence[Job], workers: int, memory_gb: float | None, gpus: float | Literal["even"]) -> Completed:
+def _on_ray(jobs: Sequence[Job], workers: int, gpus: float | Literal["even"]) -> Completed:
     """Use the cluster that RAY_ADDRESS names, else start one here with `workers` cores."""
     try:
         import ray
     except ImportError as error:
-        raise RayMissingError(f"{error}; engine='ray' needs the 'cluster' extra: pip install 'pwmlib[cluster]'") from error
+        raise ExplainedError(f"{error}; engine='ray' needs the 'cluster' extra: pip install 'pwmlib[cluster]'") from error
     ours = not ray.is_initialized()
     if ours:
         local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
@@ -184,7 +176,7 @@ def _on_ray(jobs: Sequence[Job], workers: int, memory_gb: float | None, gpus: fl
         while waiting or running:
             while waiting and len(running) < workers:
                 index, job = waiting.pop(0)
-                running[remote.remote(job, memory_gb)] = index
+                running[remote.remote(job)] = index
             (done,), _ = ray.wait(list(running), num_returns=1)
             try:
                 value, error = ray.get(done)

@@ -55,11 +55,11 @@ class Common(NotebookParameters):
         return parse_list(value) if value and isinstance(value, str) else value or {}
 
     def runs_folder(self) -> Path:
-        """The folder of runs, created. Raises OutputFolderError."""
+        """The folder of runs, created. Raises ExplainedError."""
         return writable_folder(self.runs_dir, "runs_dir")
 
     def figures_folder(self) -> Path:
-        """The folder of figures, created. Raises OutputFolderError."""
+        """The folder of figures, created. Raises ExplainedError."""
         default = "figures/quick" if self.scale == "quick" else "figures"
         return writable_folder(self.figures_dir or default, "figures_dir")
 

@@ -1,7 +1,11 @@
-"""Notebook parameters: typed, checked, and explained in one paragraph when wrong.
+"""Notebook parameters and the settings of their scales: typed, checked, and explained in one paragraph when wrong.
 
-papermill injects `-p flag true` as the string "true" and only warns about names it does not know; `validate` converts the first
+papermill gives `-p flag true` as the string "true" and only warns about names it does not know; `validate_cell` converts the first
 and rejects the second.
+
+A folder's scales.toml has a line a setting and a column a scale. An array has one value for each of the file's `columns`; a value that is
+no array holds in all of them. "-" stands for the setting's own default and "None" for none. An optional part exists in the columns in which
+one of its lines says something.
 """
 
 import ast
@@ -10,10 +14,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
+from companion.running.paths import read_toml, shown
 from companion.running.runs import plain
 from pwmlib.errors import ExplainedError
 from pwmlib.settings import SettingError, first_problem
@@ -70,13 +76,9 @@ class NotebookParameters(BaseModel):
 
 def injected_names(cells: Sequence[str]) -> set[str]:
     """Names assigned in the cells that papermill injected (they begin with '# Parameters'); cells: sources run so far."""
-    names: set[str] = set()
-    for source in cells:
-        if source.lstrip().startswith("# Parameters"):
-            for node in ast.parse(source).body:
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-                names |= {t.id for t in targets if isinstance(t, ast.Name)}
-    return names
+    trees = [ast.parse(source) for source in cells if source.lstrip().startswith("# Parameters")]
+    names = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
 
 
 def parse_list(value: Any) -> Any:
@@ -151,4 +153,42 @@ def _example(settings: Any, names: Sequence[str], prefix: str) -> dict[str, Any]
             name = fields(value)[0].name
             value, dotted = getattr(value, name), f"{dotted}.{name}"
         found[dotted] = plain(value)
+    return found
+
+
+def read_scales(path: Path, kind: type[T], *, parameters: bool = False) -> dict[str, T]:
+    """The settings of each column.
+
+    Args:
+        path: The file.
+        kind: Whose settings they are; its defaults are what "-" stands for.
+        parameters: Whether the table [parameters] is read, what parameters of the notebook are where they say nothing, and not all others.
+
+    Raises:
+        ExplainedError: Names the file, the setting, and what is allowed there.
+    """
+    file, content = shown(path), read_toml(path)
+    columns = content.pop("columns", None)
+    if not columns or not isinstance(columns, list):
+        raise ExplainedError(f"{file}: columns={columns!r} is not allowed: must be a list of the scales' names")
+    beside = content.pop("parameters", {})
+    table = beside if parameters else content
+    try:
+        return {name: override(kind(), _column(table, i, columns), make_parts=True) for i, name in enumerate(columns)}
+    except SettingError as error:
+        raise ExplainedError(f"{file}: {error}") from None
+
+
+def _column(table: Mapping[str, Any], index: int, columns: list[str], prefix: str = "") -> dict[str, Any]:
+    """What a table says of one column, as overrides."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict):
+            value = _column(value, index, columns, f"{prefix}{name}.") or "-"
+        elif isinstance(value, list):
+            if len(value) != len(columns):
+                raise SettingError(prefix + name, value, f"must have a value for each of {', '.join(columns)}")
+            value = value[index]
+        if value != "-":
+            found[name] = None if value == "None" else value
     return found

@@ -19,14 +19,9 @@ DATA = _ROOT / "data" if CHECKOUT else _ROOT / "companion" / "shipped"
 """What comes with the project: models, results, published numbers."""
 
 
-class OutputFolderError(ExplainedError):
-    """A folder that results should go to cannot be written."""
-
-
 def resolve(path: str | Path) -> Path:
     """Absolute path; relative ones are taken from `PROJECT`, so that notebooks of a checkout agree wherever they are started."""
-    path = Path(path).expanduser()
-    return path if path.is_absolute() else PROJECT / path
+    return PROJECT / Path(path).expanduser()
 
 
 def shown(path: Path) -> str:
@@ -34,16 +29,16 @@ def shown(path: Path) -> str:
     return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
 
 
-def read_toml(path: Path, refused: type[Exception]) -> dict[str, Any]:
-    """Read a table that people write. Raises `refused`, which names the file, where it is not TOML."""
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a table that people write. Raises ExplainedError, which names the file, where it is not TOML."""
     try:
         return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
-        raise refused(f"{shown(path)}: not a TOML file ({error})") from None
+        raise ExplainedError(f"{shown(path)}: not a TOML file ({error})") from None
 
 
 def writable_folder(path: str | Path, parameter: str) -> Path:
-    """The folder, created if needed. Raises OutputFolderError naming the notebook parameter when files cannot be written there."""
+    """The folder, created if needed. Raises ExplainedError naming the notebook parameter when files cannot be written there."""
     folder = resolve(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +47,7 @@ def writable_folder(path: str | Path, parameter: str) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise OutputFolderError(
+        raise ExplainedError(
             f"{parameter}={str(path)!r}: files cannot be written in {folder} ({error.strerror or error}). Allowed is any folder that "
             f"you can create files in; set it with -p {parameter} FOLDER or in the notebook's parameters cell."
         ) from None

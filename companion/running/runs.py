@@ -3,7 +3,7 @@
 <root>/<stage>/<name>-<hash of the parameters>/
     params.json       what the run was asked to do; its hash is in the folder's name
     run.json          status (running, finished, failed), reason, commit (and those of earlier starts), versions, device, times
-    metrics.csv       tidy, one line per logged step
+    metrics.csv       tidy, one line per logged step; where PWM_TENSORBOARD is set, TensorBoard's event files beside it
     state.safetensors last checkpoint; holds the metrics logged so far, so that both always agree
     result.json       what the run returned, and checksums of the files that it left; written last
 
@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import torch
@@ -39,19 +39,6 @@ from pwmlib.data.checkpoints import (
     write_atomic,
     write_json,
 )
-
-TENSORBOARD = "PWM_TENSORBOARD"
-"""Environment variable: where it is set, runs write TensorBoard's event files too."""
-
-
-class Resumable(Protocol):
-    """What `train` drives, such as PWM or WorldModelTrainer."""
-
-    step: int
-
-    def update(self) -> dict[str, float]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def plain(value: Any) -> Any:
@@ -135,11 +122,6 @@ class Run:
         return read_record(self.folder)["status"]
 
     @property
-    def reason(self) -> str | None:
-        """Why a failed run failed, or what is damaged."""
-        return read_record(self.folder).get("reason")
-
-    @property
     def result(self) -> Any:
         """What a finished run returned. Raises CheckpointError where that does not read back."""
         return read_json(self.folder / "result.json")["result"]
@@ -196,19 +178,12 @@ class Run:
         """Add a line to the metrics; it is on disk at the next checkpoint."""
         self.rows.append(row)
 
-    def metrics(self) -> pd.DataFrame:
-        """The logged lines up to the last checkpoint."""
-        path = self.folder / "state.safetensors"
-        return pd.DataFrame(load_state(path)["rows"] if path.is_file() else [])
-
     def _write_metrics(self) -> None:
         if self.rows:
             write_atomic(self.folder / "metrics.csv", pd.DataFrame(self.rows).to_csv(index=False))
-        if self.rows and os.environ.get(TENSORBOARD):
-            self._write_events()
-
-    def _write_events(self) -> None:
-        """Write the numbers logged so far as TensorBoard's events, in place of those of before."""
+        if not self.rows or not os.environ.get("PWM_TENSORBOARD"):
+            return
+        # TensorBoard's events of all that was logged so far, in place of those of before.
         from torch.utils.tensorboard import SummaryWriter
 
         for old in self.folder.glob("events.out.tfevents.*"):
@@ -252,42 +227,51 @@ class Run:
         return load_state(Path(folder) / "state.safetensors")["state"]
 
 
-def train(
-    run: Run | None,
-    learner: Resumable,
-    updates: int,
-    *,
-    checkpoint_every: int,
-    log_every: int = 50,
-    evaluate: Callable[[int], dict[str, Any]] | None = None,
-    evaluate_every: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> None:
-    """Drive a learner to `updates`, from the run's checkpoint if there is one, saving as it goes and at the end; without a run,
-    only drive it.
+class Together:
+    """A learner and what its checkpoints hold beside it, as one that `train` drives; the first part is the learner."""
 
+    def __init__(self, **parts: Any):
+        self.parts = parts
+        self.learner = next(iter(parts.values()))
+        self.update = self.learner.update
+
+    @property
+    def step(self) -> int:
+        return self.learner.step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+
+
+def train(
+    run: Run, learner: Any, updates: int, *, checkpoint_every: int, log_every: int = 50,
+    evaluate: Callable[[int], dict[str, Any]] | None = None, evaluate_every: int = 0, progress: Callable[[int], None] | None = None,
+) -> None:  # fmt: skip
+    """Drive a learner to `updates`, from the run's checkpoint if there is one, saving as it goes and at the end.
+
+    learner: has step, update(), which returns metrics, state_dict() and load_state_dict(state), such as PWM or WorldModelTrainer.
     evaluate(step): extra columns, logged every `evaluate_every` updates. When an update raises, the state that it leaves is saved first.
     """
     for name, value in {"checkpoint_every": checkpoint_every, "log_every": log_every}.items():
         if value < 1:
             raise ValueError(f"train: {name}={value} is not allowed: must be at least 1")
-    saved = run.load_checkpoint() if run else None
+    saved = run.load_checkpoint()
     if saved is not None:
         learner.load_state_dict(saved)
-    if progress:
-        progress(learner.step)
+    progress = progress or (lambda step: None)
+    progress(learner.step)
     while learner.step < updates:
         try:
             metrics = learner.update()
         except Exception:
-            if run:
-                run.save_checkpoint(learner.state_dict())
+            run.save_checkpoint(learner.state_dict())
             raise
         step = learner.step
-        if progress:
-            progress(step)
-        if run is None:
-            continue
+        progress(step)
         evaluated = evaluate(step) if evaluate and evaluate_every and (step % evaluate_every == 0 or step == updates) else {}
         if evaluated or step % log_every == 0 or step == updates:
             run.log(step=step, **metrics, **evaluated)

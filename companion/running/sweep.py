@@ -21,6 +21,8 @@ from pwmlib.data.checkpoints import locked, read_json, write_json
 
 from .paths import resolve
 
+STATES = ("finished", "running", "interrupted", "failed", "damaged", "missing")
+
 
 def note_plan(runs_dir: str | Path, title: str, runs: Iterable[Run]) -> None:
     """Write down the runs of one stage of a sweep, for `status`; the same stage planned again replaces it."""
@@ -33,15 +35,11 @@ def note_plan(runs_dir: str | Path, title: str, runs: Iterable[Run]) -> None:
 def status(runs_dir: str | Path) -> pd.DataFrame:
     """One line for every planned run: stage, name, status, reason, cpu_s so far.
 
-    status: missing, running, interrupted (its process is gone), failed, damaged (see `read_record`) or finished.
+    status: one of `STATES`; interrupted: its process is gone; damaged: see `read_record`.
     """
-    rows, seen = [], set()
-    for path in sorted((Path(runs_dir) / "plans").glob("*.json")):
-        for run in read_json(path)["runs"]:
-            if run["folder"] in seen:
-                continue
-            seen.add(run["folder"])
-            rows.append({"stage": run["stage"], "name": run["name"], **_state(read_record(Path(runs_dir) / run["folder"]))})
+    plans = sorted((Path(runs_dir) / "plans").glob("*.json"))
+    runs = {run["folder"]: run for path in plans for run in read_json(path)["runs"]}
+    rows = [{"stage": r["stage"], "name": r["name"], **_state(read_record(Path(runs_dir) / folder))} for folder, r in runs.items()]
     return pd.DataFrame(rows, columns=["stage", "name", "status", "reason", "cpu_s"])
 
 
@@ -50,13 +48,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     ones did on average."""
     rows = []
     for stage, group in table.groupby("stage", sort=False):
-        counts = group["status"].value_counts()
+        counts = {s: int((group["status"] == s).sum()) for s in STATES}
         finished = group.loc[group["status"] == "finished", "cpu_s"]
         begun = group.loc[group["status"] != "finished", "cpu_s"].fillna(0.0)
-        rows.append(
-            {"stage": stage, **{s: int(counts.get(s, 0)) for s in ("finished", "running", "interrupted", "failed", "damaged", "missing")},
-             "cpu_s": finished.sum() + begun.sum(), "cpu_s_left": (finished.mean() - begun).clip(lower=0).sum(min_count=len(begun))}
-        )  # fmt: skip
+        left = (finished.mean() - begun).clip(lower=0).sum(min_count=len(begun))
+        rows.append({"stage": stage, **counts, "cpu_s": finished.sum() + begun.sum(), "cpu_s_left": left})
     return pd.DataFrame(rows)
 
 
@@ -69,10 +65,9 @@ def _state(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _alive(record: Mapping[str, Any]) -> bool:
     """Say whether the run's process still exists; on another machine nothing can be said, so yes."""
-    if record.get("host") != platform.node():
-        return True
     try:
-        os.kill(int(record["pid"]), 0)
+        if record.get("host") == platform.node():
+            os.kill(int(record["pid"]), 0)
     except (ProcessLookupError, KeyError):
         return False
     except PermissionError:
@@ -82,12 +77,12 @@ def _alive(record: Mapping[str, Any]) -> bool:
 
 def main() -> None:
     """Print the status."""
-    formatting = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = argparse.ArgumentParser("python -m companion.running.sweep", **formatting)
+    parser = argparse.ArgumentParser(
+        "python -m companion.running.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=["status"], help="print the table")
     parser.add_argument("--runs-dir", default="runs", help="the notebook's runs_dir, from the project's folder (default: runs)")
-    arguments = parser.parse_args()
-    runs_dir = resolve(arguments.runs_dir)
+    runs_dir = resolve(parser.parse_args().runs_dir)
     table = status(runs_dir)
     if table.empty:
         sys.exit(f"{runs_dir}: no sweep was planned there")

@@ -10,8 +10,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from companion.running.runs import Run, train
-from companion.running.together import Together
+from companion.running.runs import Run, Together, train
 from companion.single_task.watched import DivergedError, Learner, Spent, Watched
 from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config

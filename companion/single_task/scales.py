@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from companion.reporting.published import compare, printed_settings
-from companion.running.scales import read_scales
+from companion.running.parameters import read_scales
 from companion.single_task.runner import Algorithm, SingleTaskSettings, parts_of
 from pwmlib.settings import Count, settings
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from companion.reporting.released import many_task_scores, training_runs
+from companion.reporting.published import many_task_scores, training_runs
 from pwmlib.baselines.released_models import load_released
 from pwmlib.data import published_chunks as published
 from pwmlib.data.checkpoints import load_state

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from companion.double_pendulum import study, sweep, training
-from companion.double_pendulum.fidelity import KINDS, fidelity_study
 from companion.double_pendulum.sentences import double_pendulum_claims
+from companion.double_pendulum.study import KINDS, fidelity_study
 from companion.running.jobs import JobsFailedError
 from pwmlib.evaluation.predictions import held_out_fit
 from pwmlib.sim.env import EnvDynamics
@@ -59,8 +59,8 @@ def test_fidelity_compares_every_milestone_and_kind_with_the_simulator(tmp_path)
     assert table.groupby(["world", "updates", "kind"]).size().eq(4).all()  # horizons 1 to 4
     assert sorted(table["updates"].unique()) == [2, 6, 20] and set(table["kind"]) == set(KINDS)
     assert table["cosine"].between(-1, 1).all() and (table["norm_ratio"] > 0).all() and (table["ended"] == 0).all()
-    last = training.load_model(tiny(), found.models["folder"][0], list(found.shac["folder"]))
-    kept = training.load_model(tiny(), found.models["folder"][0], list(found.shac["folder"]), 20)
+    last = training.load_model(tiny(), found.models["folder"][0])
+    kept = training.load_model(tiny(), found.models["folder"][0], 20)
     for a, b in zip(last.model.parameters(), kept.model.parameters(), strict=True):
         assert torch.equal(a, b)
 

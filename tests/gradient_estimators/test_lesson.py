@@ -82,7 +82,7 @@ def test_the_ball_in_the_cell_is_that_of_the_library(found):
 def test_an_edited_cell_draws_another_picture(sources):
     pictures = []
     for edit in ({}, {}, {"estimators": {"* noise / sigma": "* noise"}}, {"step": {"> 0)": "> 0.5)"}}):
-        pictures.append(lines(sources, "estimators", "step", **edit)["draw_step"](sigma=0.5).png)
+        pictures.append(lines(sources, "estimators", "step", **edit)["draw_step"](sigma=0.5).data)
     assert pictures[0] == pictures[1] and len(set(pictures)) == 3
 
 
@@ -90,9 +90,9 @@ def test_moving_a_slider_draws_another_picture(found):
     box = slider(found["draw_step"], sigma=(0.05, 1.5, 0.5), samples=(50, 5000, 1000))
     sigma, samples, image = box.children
     before = image.value
-    assert before == found["draw_step"](sigma=0.5, samples=1000).png and type(samples).__name__ == "IntSlider"
+    assert before == found["draw_step"](sigma=0.5, samples=1000).data and type(samples).__name__ == "IntSlider"
     sigma.value = 1.1
-    assert image.value != before and image.value == found["draw_step"](sigma=sigma.value, samples=1000).png
+    assert image.value != before and image.value == found["draw_step"](sigma=sigma.value, samples=1000).data
     draw = lambda sigma: lesson.spread(found["bowl"], found["orders"], sigma=sigma)  # noqa: E731
     assert type(slider(draw, sigma=(0.02, 2.0, 0.3)).children[0]).__name__ == "FloatLogSlider"
 
@@ -100,7 +100,7 @@ def test_moving_a_slider_draws_another_picture(found):
 def test_pictures_are_png_and_leave_no_open_figure(found):
     before = plt.get_fignums()
     for picture in (lesson.spread(found["bowl"], found["orders"]), found["draw_ball"](), found["draw_chaos"](horizon=12)):
-        assert picture._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert picture.data[:8] == b"\x89PNG\r\n\x1a\n"
     assert plt.get_fignums() == before
 
 

@@ -15,16 +15,16 @@ from scipy import stats
 from companion import record as recorded
 from companion.ablations.questions import ABLATIONS
 from companion.paper.ledger import BADGES, CLAIMS, LEDGER, PAGE, ledger_table
-from companion.paper.views import badges, claims_page, verdict_counts
+from companion.paper.views import badges, claims_page, markdown_table, verdict_counts
 from companion.reporting import published
-from companion.reporting.cells import Cell, StatisticError, computed, iqm_cell, iqm_gain, iqm_ratio
-from companion.reporting.claim import VERDICTS, Claim, ClaimError, read_claims
+from companion.reporting.cells import Cell, StatisticError, computed, iqm_cell, iqm_compared
+from companion.reporting.claim import VERDICTS, Claim, read_claims
 from companion.reporting.colours import VERDICT_COLOURS
-from companion.reporting.markdown import markdown_table
 from companion.running import results
 from companion.running.paths import PROJECT
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config
+from pwmlib.errors import ExplainedError
 from pwmlib.model.training import WorldModelTraining
 from pwmlib.model.world_model import WorldModelConfig
 from pwmlib.optimizer.online_robots import OnlinePWMConfig
@@ -135,10 +135,10 @@ def test_cells_against_closed_forms():
     cell = iqm_cell([1.0, 2.0, 3.0, 100.0])
     assert cell.value == 2.5 and cell.rests_on == "4 seeds" and 1 <= cell.low < 2.5 < cell.high <= 100
     assert iqm_cell([7.0]) == Cell(7.0, rests_on="1 seed")
-    assert iqm_ratio([2.0, 4.0], [3.0]).value == 1.0 and iqm_ratio([2.0, 4.0], [3.0]).low is None
-    ratio = iqm_ratio([10.0] * 5, [5.0] * 3)
+    assert iqm_compared([2.0, 4.0], [3.0], np.divide).value == 1.0 and iqm_compared([2.0, 4.0], [3.0], np.divide).low is None
+    ratio = iqm_compared([10.0] * 5, [5.0] * 3, np.divide)
     assert (ratio.value, ratio.low, ratio.high) == (2.0, 2.0, 2.0)
-    gain = iqm_gain([1.0, 2.0, 3.0, 4.0], [-1.0, 0.0])
+    gain = iqm_compared([1.0, 2.0, 3.0, 4.0], [-1.0, 0.0], np.subtract)
     assert gain.value == 3.0 and 1 <= gain.low < 3 < gain.high <= 5
     # Of means of many normal numbers the interval is known: mean +- 1.96 / sqrt(n).
     values = np.random.default_rng(0).normal(size=4000)
@@ -258,7 +258,7 @@ def test_a_claim_is_read_for_each_of_its_entries(tmp_path):
 )
 def test_a_claim_that_is_wrong_is_named_with_its_file(tmp_path, old, new, message):
     assert old in GOOD
-    with pytest.raises(ClaimError, match=f"claims.toml: .*{message}|claims.toml: {message}"):
+    with pytest.raises(ExplainedError, match=f"claims.toml: .*{message}|claims.toml: {message}"):
         claims_of(tmp_path, GOOD.replace(old, new))
 
 

@@ -10,9 +10,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image, ImageColor
 
-from companion.paper.pages import IN_A_BROWSER, PAGES, PageError, write_page
+from companion.paper.pages import IN_A_BROWSER, PAGES, write_page
 from companion.reporting.colours import METHODS
 from companion.running.paths import PROJECT
+from pwmlib.errors import ExplainedError
 
 
 def picture(seed=0):
@@ -94,7 +95,7 @@ def test_a_notebook_that_did_not_finish_is_refused(tmp_path):
         executed(tmp_path / "a.ipynb", count=None),
         executed(tmp_path / "b.ipynb", new_output("error", ename="E", evalue="", traceback=[])),
     ):
-        with pytest.raises(PageError, match="not executed to its end; run make reproduce"):
+        with pytest.raises(ExplainedError, match="not executed to its end; run make reproduce"):
             write_page(path, tmp_path / "pages")
         assert not (tmp_path / "pages").exists()
 

@@ -20,7 +20,7 @@ from companion.paper.views import in_words, matching, verdict_bars
 from companion.reporting.claim import VERDICTS
 from companion.reporting.colours import METHODS, colours_of
 from companion.reporting.drawings import bars_figure, message_panel
-from companion.reporting.released import ReleasedFilesError
+from companion.reporting.published import ReleasedFilesError
 from companion.reporting.style import save_figure
 from companion.running import results
 from companion.running.parameters import ParameterError

@@ -6,9 +6,9 @@ import pytest
 from scipy.stats import trim_mean
 
 from companion.reporting.cells import iqm
-from companion.reporting.published import PUBLISHED
-from companion.reporting.released import (
+from companion.reporting.published import (
     CURVES,
+    PUBLISHED,
     ReleasedFilesError,
     iqm_curve,
     many_task_scores,

@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 
+import pandas as pd
 import pytest
 import torch
 
 from companion.running import stamp
 from companion.running.jobs import Job, JobsFailedError, _even_share, devices, run_jobs, values_of
-from companion.running.paths import OutputFolderError, writable_folder
-from companion.running.runs import Run, resolve_device, train
+from companion.running.paths import writable_folder
+from companion.running.runs import Run, read_record, resolve_device, train
 from companion.running.sweep import note_plan, status, summary
 from pwmlib.errors import ExplainedError
 from pwmlib.optimizer.pwm import PWM, PWMConfig
@@ -36,11 +37,15 @@ def policy_run(root, updates=30):
     return Run(root, "policy", "test", {"config": CONFIG, "updates": updates}), work
 
 
+def metrics(run):
+    return pd.read_csv(run.folder / "metrics.csv")
+
+
 def test_finished_runs_are_not_repeated_and_parameters_name_the_folder(tmp_path):
     run, work = policy_run(tmp_path)
     first = run.execute(work)
     assert run.status == "finished" and run.execute(lambda r: pytest.fail("ran again")) == first
-    assert run.metrics()["step"].tolist() == [5, 10, 15, 20, 25, 30]
+    assert metrics(run)["step"].tolist() == [5, 10, 15, 20, 25, 30]
     assert json.loads((run.folder / "params.json").read_text())["updates"] == 30
     assert policy_run(tmp_path, updates=31)[0].folder != run.folder
 
@@ -81,7 +86,7 @@ def test_failed_runs_say_why_keep_their_state_and_can_continue(tmp_path):
 
     with pytest.raises(Exception, match="update 11: the actor loss is nan"):
         run.execute(failing)
-    assert run.status == "failed" and "NonFiniteError: update 11" in run.reason
+    assert run.status == "failed" and "NonFiniteError: update 11" in read_record(run.folder)["reason"]
     assert run.load_checkpoint()["step"] == 10
     assert run.execute(work) == expected
 
@@ -140,7 +145,7 @@ def test_kill_9_continues_to_the_same_result(tmp_path):
     assert run.status == "running"
     assert 0 < run.load_checkpoint()["step"] < 150
     assert run.execute(work) == expected
-    assert run.metrics().equals(whole.metrics())
+    assert metrics(run).equals(metrics(whole))
 
 
 def succeed(x):
@@ -155,10 +160,6 @@ def crash():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def greedy():
-    return len(bytearray(2**31))
-
-
 @pytest.mark.parametrize(
     ("engine", "died"),
     [("local", "exit code -9"), pytest.param("ray", "its process ended: WorkerCrashedError", marks=pytest.mark.long)],
@@ -167,11 +168,10 @@ def test_jobs_survive_each_other(engine, died, monkeypatch):
     if engine == "ray":
         pytest.importorskip("ray", reason="the 'cluster' extra is not installed")
         monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
-    jobs = [Job("a", succeed, {"x": 1}), Job("b", fail, {}), Job("c", crash, {}), Job("d", succeed, {"x": 4}), Job("e", greedy, {})]
-    results = run_jobs(jobs, workers=2, progress=False, engine=engine, memory_gb=1.0 if engine == "local" else None)
-    assert [r.value for r in results] == [2, None, None, 8, None if engine == "local" else 2**31]
+    jobs = [Job("a", succeed, {"x": 1}), Job("b", fail, {}), Job("c", crash, {}), Job("d", succeed, {"x": 4})]
+    results = run_jobs(jobs, workers=2, progress=False, engine=engine)
+    assert [r.value for r in results] == [2, None, None, 8]
     assert results[1].error == "ValueError: on purpose" and died in results[2].error
-    assert engine == "ray" or results[4].error.startswith("MemoryError")
 
 
 def test_jobs_that_must_all_succeed_give_their_values_or_name_what_failed():
@@ -273,5 +273,5 @@ def test_device_is_checked_by_name():
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_parameter(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputFolderError, match=r"runs_dir='.*file/below'.*cannot be written"):
+    with pytest.raises(ExplainedError, match=r"runs_dir='.*file/below'.*cannot be written"):
         writable_folder(tmp_path / "file" / "below", "runs_dir")

@@ -6,9 +6,10 @@ from companion.ablations.questions import ABLATIONS, ablation_experiments
 from companion.ball_wall.study import BALL_WALL_SCALES
 from companion.double_pendulum.training import DOUBLE_PENDULUM_SCALES
 from companion.mt80.scales import MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE, multitask_scale
+from companion.running.parameters import read_scales
 from companion.running.runs import digest
-from companion.running.scales import ScaleError, read_scales
 from companion.single_task.scales import SINGLE_TASK_SCALES, settings_for
+from pwmlib.errors import ExplainedError
 from pwmlib.optimizer.online_robots import OnlinePWMConfig
 
 RECORDED = {
@@ -65,7 +66,7 @@ WRONG = [
 @pytest.mark.parametrize(("text", "said"), WRONG)
 def test_a_wrong_table_is_refused_by_file_and_setting(text, said, tmp_path):
     (tmp_path / "scales.toml").write_text(text)
-    with pytest.raises(ScaleError, match=rf"{tmp_path}/scales.toml: {said}"):
+    with pytest.raises(ExplainedError, match=rf"{tmp_path}/scales.toml: {said}"):
         read_scales(tmp_path / "scales.toml", OnlinePWMConfig)
 
 
