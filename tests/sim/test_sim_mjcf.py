@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from oracle import forces
 
 mujoco = pytest.importorskip("mujoco", reason="MJCF files need MuJoCo")
 
 from companion.running.paths import PROJECT  # noqa: E402
 from pwmlib.sim.engine.mjcf import UnsupportedMJCF, load_mjcf  # noqa: E402
 from pwmlib.sim.engine.model import Material  # noqa: E402
-from pwmlib.sim.engine.reference import forces  # noqa: E402
 from pwmlib.sim.engine.rigid_bodies import forward_kinematics, mass_matrix  # noqa: E402
 from pwmlib.sim.env import DifferentiableEnv  # noqa: E402
 from pwmlib.sim.registry import EnvSpec  # noqa: E402

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from oracle import Reference
 
 from pwmlib.sim.engine.bridge import Simulator
-from pwmlib.sim.engine.reference import Reference
 from pwmlib.sim.registry import ENVS
 
 CASES = {"hopper": ("hopper", 16), "ant": ("ant_mm1", 1), "humanoid": ("humanoid_mm1_onestep", 1)}

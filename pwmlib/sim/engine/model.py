@@ -12,11 +12,9 @@ Axes: y is up, gravity along -y. Links are listed parents first. Generalised coo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any
 
 import numpy as np
 
@@ -255,15 +253,3 @@ class Model:
     def mass_entries(self) -> list[tuple[int, int]]:
         """(row, column) of the structural nonzeros of the mass matrix, row >= column."""
         return [(d, e) for d in range(self.nd) for e in sorted([*self.ancestors[d], d])]
-
-    def with_links(self, names: Iterable[str], **joint: Any) -> Model:
-        """Copy the model with other values in the joints of the named links.
-
-        Raises:
-            ValueError: a name is none of a link.
-        """
-        chosen = set(names)
-        if unknown := chosen - set(self.index):
-            raise self._error(f"no link is called {sorted(unknown)[0]!r}; its links are {list(self.index)}")
-        links = tuple(replace(link, joint=replace(link.joint, **joint)) if link.name in chosen else link for link in self.links)
-        return replace(self, links=links)

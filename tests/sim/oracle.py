@@ -8,14 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pwmlib.sim.engine import rigid_bodies as rb
 from pwmlib.sim.engine.bridge import Step
-
-from . import rigid_bodies as rb
-from .model import Material, Model
-from .rules import StepRules, ended
-from .scalars import Number, Vector, add, clip, dot, from_columns, mul, stack_columns, vadd
-
-__all__ = ["Reference", "forces", "total_energy", "total_momentum"]
+from pwmlib.sim.engine.model import Material, Model
+from pwmlib.sim.engine.rules import StepRules, ended
+from pwmlib.sim.engine.scalars import Number, Vector, add, clip, dot, from_columns, mul, stack_columns, vadd
 
 
 class Reference:
