@@ -9,8 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pwmlib.tasks import Environment
-from pwmlib.tasks.dm_control import DMControl
-from pwmlib.tasks.metaworld import MetaWorld
+from pwmlib.tasks.environment import DMControl, MetaWorld
 
 __all__ = ["BEHAVIOURS", "make_behaviour"]
 
@@ -79,7 +78,7 @@ def _planned(env: Environment, rng: np.random.Generator, *, share: float, noise:
         raise ValueError(f"{env.task.name}: planning on the simulator exists for dm_control tasks only")
     from pwmlib.tasks.planning import SamplingPlanner
 
-    planner = SamplingPlanner(env, rng=rng).with_samples(share)
+    planner = SamplingPlanner(env, rng=rng, share=share)
     disturb = correlated_random(env, rng)
 
     def act(obs: np.ndarray, step: int) -> np.ndarray:

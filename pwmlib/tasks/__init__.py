@@ -1,7 +1,6 @@
 """MT30 and MT80: a registry that imports no simulator, and one small interface to the real ones."""
 
-from .environment import Environment
+from .environment import Environment, make
 from .registry import MT30, MT80, STRATIFIED, Task, select_tasks, task
-from .suites import make
 
 __all__ = ["MT30", "MT80", "STRATIFIED", "Environment", "Task", "make", "select_tasks", "task"]

@@ -5,27 +5,55 @@ Definitions: TD-MPC2 (Hansen et al. 2024), whose multi-task benchmark the paper 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 from dm_control.rl.control import Environment
 from dm_control.suite import ball_in_cup, cheetah, common, hopper, pendulum, reacher, walker
 from dm_control.utils import rewards
 
-__all__ = ["CUSTOM_TASKS", "THREE_LINKS", "load_custom"]
+Value = float | np.ndarray
+"""Of one state, or of many that a planner simulates."""
 
 
-def reached(value: float, at_least: float, margin: float, *, at_margin: float = 0.1, sigmoid: str = "gaussian") -> float:
+def reached(value: Value, at_least: float, margin: float, *, at_margin: float = 0.1, sigmoid: str = "gaussian") -> Any:
     """Give 1 from `at_least` on, `at_margin` when `margin` below it."""
-    return float(rewards.tolerance(value, (at_least, np.inf), margin, sigmoid=sigmoid, value_at_margin=at_margin))
+    return rewards.tolerance(value, (at_least, np.inf), margin, sigmoid=sigmoid, value_at_margin=at_margin)
+
+
+def standing(height: Value, upright: Value) -> Any:
+    """Reward a walker that stands."""
+    return (3 * reached(height, 1.2, 0.6) + (1 + upright) / 2) / 4
+
+
+def walking(height: Value, upright: Value, velocity: Value, speed: float) -> Any:
+    """Reward a walker that stands and moves."""
+    return standing(height, upright) * (5 * reached(velocity, speed, speed / 2, at_margin=0.5, sigmoid="linear") + 1) / 6
+
+
+def raised(foot: Value, torso: Value) -> Any:
+    """Reward a cheetah's height of one foot, and of the torso."""
+    return (3 * reached(foot, 1.2, 0.6) + 2 * reached(torso, 1.2, 0.6)) / 5
+
+
+def jumping(torso: Value, feet: Iterable[Value], velocity: Value) -> Any:
+    """Reward a cheetah that lifts torso and feet where it is."""
+    still = rewards.tolerance(velocity, (-0.5, 0.5), 0.5, sigmoid="linear", value_at_margin=0)
+    return np.mean([(5 * reached((torso + foot) / 2, 1.2, 0.6) + still) / 6 for foot in feet], axis=0)
+
+
+def spinning(inside: Value, distance: Value, speed: Value) -> Any:
+    """Reward a ball that is out of the cup, far from it and fast."""
+    far = reached(distance, 0.5, 0.25, at_margin=0.5, sigmoid="linear")
+    return (1 - inside) * (far + 2 * reached(speed, 6, 3, at_margin=0.5, sigmoid="linear")) / 3
 
 
 class BackwardsWalker(walker.PlanarWalker):
     """Stand, and move backwards at `move_speed`."""
 
     def get_reward(self, physics) -> float:
-        standing = (3 * reached(physics.torso_height(), 1.2, 0.6) + (1 + physics.torso_upright()) / 2) / 4
-        speed = self._move_speed
-        moving = reached(-physics.horizontal_velocity(), speed, speed / 2, at_margin=0.5, sigmoid="linear")
-        return standing * (5 * moving + 1) / 6
+        return walking(physics.torso_height(), physics.torso_upright(), -physics.horizontal_velocity(), self._move_speed)
 
 
 class BackwardsCheetah(cheetah.Cheetah):
@@ -43,8 +71,7 @@ class OneLegCheetah(cheetah.Cheetah):
         super().__init__(random=random)
 
     def get_reward(self, physics) -> float:
-        height = physics.named.data.xpos[[self._raised, "torso"], "z"]
-        up = (3 * reached(height[0], 1.2, 0.6) + 2 * reached(height[1], 1.2, 0.6)) / 5
+        up = raised(*physics.named.data.xpos[[self._raised, "torso"], "z"])
         return up * (5 * reached(physics.speed(), 6, 6, at_margin=0, sigmoid="linear") + 1) / 6
 
 
@@ -53,16 +80,15 @@ class JumpingCheetah(cheetah.Cheetah):
 
     def get_reward(self, physics) -> float:
         torso, *feet = physics.named.data.xpos[["torso", "bfoot", "ffoot"], "z"]
-        still = float(rewards.tolerance(physics.speed(), (-0.5, 0.5), 0.5, sigmoid="linear", value_at_margin=0))
-        return float(np.mean([(5 * reached((torso + foot) / 2, 1.2, 0.6) + still) / 6 for foot in feet]))
+        return float(jumping(torso, feet, physics.speed()))
 
 
 class BackwardsHopper(hopper.Hopper):
     """Hop backwards at 1 m/s, half the speed of the forward task."""
 
     def get_reward(self, physics) -> float:
-        standing = float(rewards.tolerance(physics.height(), (0.6, 2)))
-        return standing * reached(-physics.speed(), 1, 0.5, at_margin=0.5, sigmoid="linear")
+        upright = float(rewards.tolerance(physics.height(), (0.6, 2)))
+        return upright * reached(-physics.speed(), 1, 0.5, at_margin=0.5, sigmoid="linear")
 
 
 class SpinningPendulum(pendulum.SwingUp):
@@ -88,9 +114,7 @@ class SpinningBall(ball_in_cup.BallInCup):
     def get_reward(self, physics) -> float:
         distance = float(np.linalg.norm(physics.ball_to_target()))
         speed = float(np.linalg.norm(physics.named.data.qvel[["ball_x", "ball_z"]]))
-        far = reached(distance, 0.5, 0.25, at_margin=0.5, sigmoid="linear")
-        fast = reached(speed, 6, 3, at_margin=0.5, sigmoid="linear")
-        return (1 - physics.in_target()) * (far + 2 * fast) / 3
+        return spinning(physics.in_target(), distance, speed)
 
 
 THREE_LINKS = """
@@ -159,8 +183,4 @@ CUSTOM_TASKS = {
     "cup-spin": lambda: _on(ball_in_cup, SpinningBall(random=0), seconds=20, control=0.02),
     "pendulum-spin": lambda: _on(pendulum, SpinningPendulum(random=0), seconds=20, control=None),
 }
-
-
-def load_custom(name: str) -> Environment:
-    """Make the dm_control environment of one of `CUSTOM_TASKS`."""
-    return CUSTOM_TASKS[name]()
+"""Name -> what makes its dm_control environment."""

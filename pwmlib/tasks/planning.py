@@ -19,9 +19,9 @@ from mujoco import rollout
 
 from pwmlib.settings import Count, NonNegative, SettingError, Several, settings
 
-from .dm_control import DMControl
 from .dm_control_custom import THREE_LINKS
-from .planning_rewards import EXTRA_SENSORS, planning_reward
+from .environment import DMControl
+from .planning_rewards import EXTRA_SENSORS, PLANNING_REWARDS
 
 __all__ = ["PLANNERS", "SamplingPlanner", "SplineConfig"]
 
@@ -64,26 +64,23 @@ _COPIED = ("geom_pos", "geom_size", "site_pos", "site_size", "dof_damping", "bod
 
 
 class SamplingPlanner:
-    """Plans one episode of a task after the other; call `begin` after each reset, then `act` once a decision."""
+    """Plans one episode of a task after the other; call `begin` after each reset, then `act` once a decision.
 
-    def __init__(self, env: DMControl, config: SplineConfig | None = None, *, rng: np.random.Generator):
-        self.env, self.rng, domain = env, rng, env.task.domain
-        self.config = config or PLANNERS[domain]
+    share: of its domain's samples; fewer make a worse planner, for data of mixed quality.
+    """
+
+    def __init__(self, env: DMControl, *, rng: np.random.Generator, share: float = 1.0):
+        own = PLANNERS[env.task.domain]
+        self.env, self.rng, self.config = env, rng, replace(own, samples=max(8, round(share * own.samples)))
         self._physics = env.physics
         self._model = _planning_model(env, self.config.coarser)
         self._data = mujoco.MjData(self._model)
-        decision = 2 * env.control_timestep
-        self._substeps = max(1, round(decision / self._model.opt.timestep))
+        self._substeps = max(1, round(2 * env.control_timestep / self._model.opt.timestep))
         self._sensors = {
             self._model.sensor(i).name: slice(a := self._model.sensor_adr[i], a + self._model.sensor_dim[i])
             for i in range(self._model.nsensor)
         }
         self.begin()
-
-    def with_samples(self, share: float) -> SamplingPlanner:
-        """Use only a share of the samples from now on: a worse planner, for data of mixed quality."""
-        self.config = replace(self.config, samples=max(8, round(share * PLANNERS[self.env.task.domain].samples)))
-        return self
 
     def begin(self) -> None:
         """Forget the plan; take over what the reset drew."""
@@ -104,8 +101,7 @@ class SamplingPlanner:
     def _improve(self) -> None:
         c = self.config
         # The plan moves on by the decisions taken.
-        knots = np.linspace(0, c.horizon - 1, c.knots)
-        mean = self._at(self._plan, np.minimum(knots + (self._age if self._age else 0), c.horizon - 1))
+        mean = self._at(self._plan, np.minimum(np.linspace(0, c.horizon - 1, c.knots) + self._age, c.horizon - 1))
         # Half of the samples look near the plan, so that it can settle as well as change.
         scale = c.noise * np.where(np.arange(c.samples) % 2, 1.0, 0.25)[:, None, None]
         plans = mean + scale * self.rng.standard_normal((c.samples, *mean.shape))
@@ -135,9 +131,9 @@ class SamplingPlanner:
         simulated = rollout.rollout(self._model, self._data, np.tile(start, (samples, 1)), controls)
         states, sensed = (np.asarray(x)[:, self._substeps - 1 :: self._substeps] for x in simulated)
         nq, nv = self._model.nq, self._model.nv
-        found = {"qpos": states[..., 1 : 1 + nq], "qvel": states[..., 1 + nq : 1 + nq + nv], "control": actions}
+        found = {"qpos": states[..., 1 : 1 + nq], "qvel": states[..., 1 + nq : 1 + nq + nv]}
         found |= {name: sensed[..., place] for name, place in self._sensors.items()}
-        rewards = planning_reward(self.env.task.domain, self.env.task.name, found)
+        rewards = PLANNING_REWARDS[self.env.task.domain](self.env.task.name, found)
         return np.nan_to_num(rewards, nan=-10.0).mean(1)
 
 
@@ -153,12 +149,8 @@ def _planning_model(env: DMControl, coarser: int) -> mujoco.MjModel:
     plain = {name: value if isinstance(value, bytes) else value.encode() for name, value in assets.items()}
     spec = mujoco.MjSpec.from_string(xml if isinstance(xml, str) else xml.decode(), include=plain)
     for kind, of, name in EXTRA_SENSORS.get(domain, ()):
-        spec.add_sensor(
-            name=f"{kind} {name}",
-            type=getattr(mujoco.mjtSensor, f"mjSENS_{kind.upper()}"),
-            objtype=getattr(mujoco.mjtObj, f"mjOBJ_{of.upper()}"),
-            objname=name,
-        )
+        sensor, what = getattr(mujoco.mjtSensor, f"mjSENS_{kind.upper()}"), getattr(mujoco.mjtObj, f"mjOBJ_{of.upper()}")
+        spec.add_sensor(name=f"{kind} {name}", type=sensor, objtype=what, objname=name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a deprecated attribute in dm_control's cheetah, at every compilation
         model = spec.compile()

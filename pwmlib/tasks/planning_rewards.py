@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from dm_control.utils.rewards import tolerance
 
-__all__ = ["EXTRA_SENSORS", "planning_reward"]
+from .dm_control_custom import jumping, raised, reached, spinning, standing, walking
 
 Sensors = Mapping[str, np.ndarray]
-"""Sensor name -> [..., size]; also "qpos", "qvel" and "control"."""
+"""Sensor name -> [..., size]; also "qpos" and "qvel"."""
 
 EXTRA_SENSORS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "walker": (("framepos", "xbody", "torso"), ("framezaxis", "xbody", "torso")),
@@ -27,29 +27,22 @@ EXTRA_SENSORS: dict[str, tuple[tuple[str, str, str], ...]] = {
 """Sensors that a planning model needs beyond its XML's, by domain: (kind, object type, object)."""
 
 
-def _from(value: np.ndarray, at_least: float, margin: float, at_margin: float = 0.1, sigmoid: str = "gaussian") -> np.ndarray:
-    return np.asarray(tolerance(value, (at_least, np.inf), margin, sigmoid=sigmoid, value_at_margin=at_margin))
-
-
 def _walker(name: str, s: Sensors) -> np.ndarray:
-    standing = (3 * _from(s["framepos torso"][..., 2], 1.2, 0.6) + (1 + s["framezaxis torso"][..., 2]) / 2) / 4
-    speed = {"stand": 0, "walk": 1, "run": 8}[name.split("-")[1]]
-    if not speed:
-        return standing
+    height, upright = s["framepos torso"][..., 2], s["framezaxis torso"][..., 2]
+    if name == "walker-stand":
+        return standing(height, upright)
     velocity = s["torso_subtreelinvel"][..., 0] * (-1 if "backwards" in name else 1)
-    return standing * (5 * _from(velocity, speed, speed / 2, 0.5, "linear") + 1) / 6
+    return walking(height, upright, velocity, 8 if "run" in name else 1)
 
 
 def _cheetah(name: str, s: Sensors) -> np.ndarray:
     velocity = s["torso_subtreelinvel"][..., 0]
     torso, back, front = (s[f"framepos {body}"][..., 2] for body in ("torso", "bfoot", "ffoot"))
     if name == "cheetah-jump":
-        still = tolerance(velocity, (-0.5, 0.5), 0.5, sigmoid="linear", value_at_margin=0)
-        return np.mean([(5 * _from((torso + foot) / 2, 1.2, 0.6) + still) / 6 for foot in (back, front)], axis=0)
+        return jumping(torso, (back, front), velocity)
     if name in ("cheetah-run-front", "cheetah-run-back"):
         foot = back if name.endswith("front") else front
-        up = (3 * _from(foot, 1.2, 0.6) + 2 * _from(torso, 1.2, 0.6)) / 5
-        return up * (5 * np.clip(velocity / 6, -0.1, 1) + 1) / 6
+        return raised(foot, torso) * (5 * np.clip(velocity / 6, -0.1, 1) + 1) / 6
     return -velocity / 8 if name.endswith("backwards") else velocity / 10
 
 
@@ -83,8 +76,7 @@ def _ball_in_cup(name: str, s: Sensors) -> np.ndarray:
     inside = (np.abs(away) < np.array([0.05, 0.025])).all(-1)
     if name == "cup-spin":
         speed = np.linalg.norm(s["qvel"][..., 2:4], axis=-1)
-        far, fast = _from(np.linalg.norm(away, axis=-1), 0.5, 0.25, 0.5, "linear"), _from(speed, 6, 3, 0.5, "linear")
-        return (1 - inside) * (far + 2 * fast) / 3
+        return spinning(inside, np.linalg.norm(away, axis=-1), speed)
     above = np.clip(away[..., 1], -0.4, 0.06)
     return np.where(inside, 1.0, 0.8 * above - 0.5 * np.abs(away[..., 0]) - 0.1)
 
@@ -105,19 +97,15 @@ def _fish(name: str, s: Sensors) -> np.ndarray:
 
 def _hopper(name: str, s: Sensors) -> np.ndarray:
     height = (s["framepos torso"] - s["framepos foot"])[..., 2]
-    standing = _from(height, 0.6, 0.5, 0.1, "linear")
+    standing = reached(height, 0.6, 0.5, sigmoid="linear")
     if name == "hopper-stand":
         return standing + (height > 0.6)
     velocity = s["torso_subtreelinvel"][..., 0] * (-1 if "backwards" in name else 1)
     return standing * (0.3 + np.clip(velocity / 2, -0.5, 1.0)) + 0.2 * (height > 0.6)
 
 
-_REWARDS: dict[str, Callable[[str, Sensors], np.ndarray]] = {
+PLANNING_REWARDS: dict[str, Callable[[str, Sensors], np.ndarray]] = {
     "walker": _walker, "cheetah": _cheetah, "reacher": _reacher, "acrobot": _acrobot, "pendulum": _pendulum, "cartpole": _cartpole,
     "ball_in_cup": _ball_in_cup, "finger": _finger, "fish": _fish, "hopper": _hopper,
 }  # fmt: skip
-
-
-def planning_reward(domain: str, name: str, sensors: Sensors) -> np.ndarray:
-    """Compute the reward of every state, [...], of a dm_control task of MT30."""
-    return _REWARDS[domain](name, sensors)
+"""Domain -> reward of every state, [...], from the name of a dm_control task of MT30 and its sensors."""

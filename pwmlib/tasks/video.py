@@ -20,6 +20,7 @@ DECISION_MS = 40
 """How long a decision is shown, of two control steps."""
 
 Act = Callable[[np.ndarray, int], np.ndarray]
+"""(observation [obs_dim], decision index) -> action [action_dim]."""
 
 
 class RendererMissingError(ExplainedError):
@@ -41,18 +42,13 @@ def render_offscreen() -> None:
 
 
 class Camera:
-    """Takes pictures of a task's simulator: called, it returns the present one, uint8 [height, width, 3]."""
+    """Takes pictures through an environment's first camera, in MetaWorld the one in a corner; its episode goes on untouched.
+
+    size: width and height, pixels. Called, it returns the present picture, uint8 [height, width, 3]. Raises RendererMissingError where
+    there is no display and neither EGL nor OSMesa.
+    """
 
     def __init__(self, env: Environment, size: tuple[int, int] = (320, 240)):
-        """Look through an environment's first camera, in MetaWorld the one in a corner.
-
-        Args:
-            env: the environment; its episode goes on untouched.
-            size: width and height, pixels.
-
-        Raises:
-            RendererMissingError: there is no display and neither EGL nor OSMesa.
-        """
         import mujoco
 
         self.env, (model, _) = env, env.simulation()
@@ -79,16 +75,7 @@ class Camera:
 
 
 def filmed(act: Act, camera: Camera, *, every: int) -> tuple[Act, list[np.ndarray]]:
-    """Let a policy be filmed while it acts.
-
-    Args:
-        act: (observation [obs_dim], decision index) -> action [action_dim].
-        camera: of the environment in which it acts.
-        every: decisions from one picture to the next.
-
-    Returns:
-        The same policy, and the list that its pictures are added to.
-    """
+    """Let a policy be filmed every `every` decisions; returns the same policy, and the list that its pictures are added to."""
     frames: list[np.ndarray] = []
 
     def seen(obs: np.ndarray, step: int) -> np.ndarray:
@@ -116,13 +103,10 @@ def save_video(env: Environment, act: Act, path: str | Path, *, seed: int, size:
     Args:
         env: the environment.
         act: (observation [obs_dim], decision index) -> action [action_dim].
-        path: the file.
+        path: the file, which is also returned.
         seed: of the episode.
         size: width and height, pixels.
         every: decisions from one picture to the next.
-
-    Returns:
-        The path.
 
     Raises:
         RendererMissingError: nothing to render with; said before the episode.
