@@ -44,8 +44,8 @@ class MPPI:
     Called with (observation [obs_dim], decision) -> action [action_dim]; a new instance for each episode.
     """
 
-    def __init__(self, view: FrozenWorldModel, obs_dim: int, action_dim: int, config: PlannerConfig | None = None, *, seed: int = 0):
-        self.view, self.obs_dim, self.action_dim, self.config = view, obs_dim, action_dim, config or PlannerConfig()
+    def __init__(self, view: FrozenWorldModel, action_dim: int, config: PlannerConfig | None = None, *, seed: int = 0):
+        self.view, self.action_dim, self.config = view, action_dim, config or PlannerConfig()
         self.device = view.model.obs_mean.device
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.plan = torch.zeros(self.config.horizon, view.action_dim, device=self.device)
@@ -54,9 +54,8 @@ class MPPI:
     def __call__(self, obs: np.ndarray, step: int) -> np.ndarray:
         """Return the first action of the improved plan."""
         c = self.config
-        padded = torch.zeros(1, self.view.obs_dim)
-        padded[0, : self.obs_dim] = torch.from_numpy(obs)
-        start = self.view.encode(padded.to(self.device)).expand(c.samples, -1)
+        padded = torch.nn.functional.pad(torch.from_numpy(obs), (0, self.view.obs_dim - len(obs)))
+        start = self.view.encode(padded[None].to(self.device)).expand(c.samples, -1)
         self.plan = torch.cat([self.plan[1:], self.plan[-1:]])
         for _ in range(c.iterations):
             actions = (self.plan.unsqueeze(1) + c.noise * self._noise()).clamp(-1.0, 1.0)
@@ -85,8 +84,5 @@ class MPPI:
 
 def evaluate_planner(env: Environment, view: FrozenWorldModel, *, episodes: int = 1, config: PlannerConfig | None = None) -> Evaluation:
     """Run MPPI inside the model, acting in the real task: the gate of the world model."""
-    played = []
-    for i in range(episodes):
-        planner = MPPI(view, env.task.obs_dim, env.task.action_dim, config, seed=i)
-        played.append(record(env, planner, seed=EVALUATION_SEED + i, behaviour="planner"))
-    return summarise(env, played)
+    planners = [MPPI(view, env.task.action_dim, config, seed=i) for i in range(episodes)]
+    return summarise(env, [record(env, p, seed=EVALUATION_SEED + i, behaviour="planner") for i, p in enumerate(planners)])

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from pwmlib.model.training import SliceSource
+from pwmlib.model.twohot import symlog
 from pwmlib.model.world_model import WorldModel
 
 __all__ = ["held_out_fit"]
@@ -20,17 +21,16 @@ def held_out_fit(model: WorldModel, data: SliceSource, *, horizon: int = 16, bat
     data should hold episodes that were not trained on; steps after an episode's end are left out. NaN where the recorded
     rewards do not vary.
     """
-    found_slices = data.slices(batch, horizon, np.random.default_rng(seed))
-    obs, action, reward, task, *ends = (x.to(model.obs_mean.device) for x in found_slices)
+    slices = data.slices(batch, horizon, np.random.default_rng(seed))
+    obs, action, reward, task, *ends = (x.to(model.obs_mean.device) for x in slices)
     happened = ends[0].bool() if ends else torch.ones_like(reward, dtype=torch.bool)
     z = model.encode(obs[0], task)
     found = {}
     for t in range(horizon):
         if t in (0, horizon - 1):
-            predicted = model.reward(z, action[t], task, symexp=True)
-            pair = torch.stack([predicted, reward[t]])[:, happened[t]]
+            pair = torch.stack([model.reward(z, action[t], task, symexp=True), reward[t]])[:, happened[t]]
             end = "first" if t == 0 else "last"
-            found[f"correlation_{end}"] = float(torch.corrcoef(torch.sign(pair) * torch.log1p(pair.abs()))[0, 1])
+            found[f"correlation_{end}"] = float(torch.corrcoef(symlog(pair))[0, 1])
             covariance = torch.cov(pair)
             found[f"slope_{end}"] = float(covariance[0, 1] / covariance[1, 1])
         z = model.next(z, action[t], task)

@@ -6,22 +6,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pwmlib.data import Episode
 from pwmlib.model.frozen import FrozenWorldModel
-from pwmlib.model.twohot import symlog
 from pwmlib.optimizer.actor_critic import Actor, Critics
 from pwmlib.optimizer.imagination import imagine
+
+from .scores import as_seen
 
 __all__ = ["Promise", "promise"]
 
 
 @dataclass(frozen=True)
 class Promise:
-    """Discounted returns from real states on, in the units that the critics learn: real and the four errors add up to promised."""
+    """Mean discounted returns from real states on, in the units that the critics learn: real and the four errors add up to promised."""
 
     promised: float
     """H imagined rewards and the critics' value of the last imagined state (Eq. 6)."""
@@ -58,21 +58,11 @@ def promise(
         obs_dim: of the task, before padding.
         gamma: discount of one decision.
         horizon: imagined steps.
-
-    Returns:
-        Means over episodes and states.
     """
-    rows = torch.from_numpy(np.stack([e.rows for e in episodes], 1))  # [decisions + 1, episodes, width]
-    decisions = len(rows) - 1
-    obs = torch.nn.functional.pad(rows[..., :obs_dim], (0, view.obs_dim - obs_dim))
-    actions = rows[1:, :, obs_dim:-1]
-    actions = torch.nn.functional.pad(actions, (0, view.action_dim - actions.shape[-1]))
-    rewards = rows[1:, :, -1]
-    if view.model.config.two_hot is not None and not view.reward_symexp:
-        rewards = symlog(rewards)
-    where = view.model.obs_mean.device
-    reached = view.encode(obs.to(where))
-    predicted = view.reward(reached[:-1], actions.to(where)).cpu()
+    obs, actions, rewards = as_seen(view, episodes, obs_dim)
+    decisions = len(rewards)
+    reached = view.encode(obs)
+    predicted = view.reward(reached[:-1], actions).cpu()
     returns = torch.empty(decisions + 1, len(episodes))
     returns[-1] = rewards[-1] / (1 - gamma)
     for t in reversed(range(decisions)):
@@ -80,7 +70,6 @@ def promise(
 
     starts = torch.arange(0, max(1, decisions // 2), horizon)
     begin = reached[starts].flatten(0, 1)
-    roll = imagine(view, actor, begin, noise=torch.zeros(horizon, len(begin), actor.action_dim, device=where))
     weight = gamma ** torch.arange(horizon, dtype=rewards.dtype).unsqueeze(1)
 
     def summed(x: Tensor) -> Tensor:
@@ -88,18 +77,23 @@ def promise(
         windows = torch.stack([x[t : t + horizon] for t in starts.tolist()], 1)
         return (weight * windows.flatten(1)).sum(0)
 
-    imagined = (weight * roll.rewards.cpu()).sum(0)
+    def dreamed(start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Discounted imagined rewards from each start, and the critics' value of the last state, discounted too."""
+        roll = imagine(view, actor, start, noise=torch.zeros(steps, len(start), actor.action_dim, device=start.device))
+        powers = gamma ** torch.arange(steps, dtype=rewards.dtype).unsqueeze(1)
+        return (powers * roll.rewards.cpu()).sum(0), gamma**steps * critics.value(roll.reached[-1]).cpu()
+
+    imagined, value = dreamed(begin, horizon)
     later, there = returns[starts + horizon].flatten(), reached[starts + horizon].flatten(0, 1)
-    value, value_there = critics.value(roll.reached[-1]).cpu(), critics.value(there).cpu()
-    far = imagine(view, actor, there, noise=torch.zeros(math.ceil(math.log(FAR, gamma)), len(there), actor.action_dim, device=where))
-    powers = gamma ** torch.arange(len(far.rewards), dtype=rewards.dtype).unsqueeze(1)
-    imagined_there = (powers * far.rewards.cpu()).sum(0) + gamma ** len(powers) * critics.value(far.reached[-1]).cpu()
+    value_there = gamma**horizon * critics.value(there).cpu()
+    imagined_there, value_far = dreamed(there, math.ceil(math.log(FAR, gamma)))
+    imagined_there = gamma**horizon * (imagined_there + value_far)
     parts = {
-        "promised": imagined + gamma**horizon * value,
+        "promised": imagined + value,
         "real": returns[starts].flatten(),
         "reward": summed(predicted) - summed(rewards),
-        "dynamics": imagined - summed(predicted) + gamma**horizon * (value - value_there),
-        "beyond": gamma**horizon * (imagined_there - later),
-        "critics": gamma**horizon * (value_there - imagined_there),
+        "dynamics": imagined - summed(predicted) + value - value_there,
+        "beyond": imagined_there - gamma**horizon * later,
+        "critics": value_there - imagined_there,
     }
     return Promise(**{name: float(x.mean()) for name, x in parts.items()})

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pwmlib.data import Episode
 from pwmlib.data.store import record_together
@@ -42,9 +43,7 @@ class Evaluation:
 
 def summarise(env: Environment, episodes: list[Episode]) -> Evaluation:
     """Average episodes into an Evaluation."""
-    mean_return = float(np.mean([e.total_reward for e in episodes]))
-    success = float(np.mean([e.success for e in episodes]))
-    touched = float(np.mean([e.touched for e in episodes]))
+    mean_return, success, touched = np.mean([(e.total_reward, e.success, e.touched) for e in episodes], 0).tolist()
     return Evaluation(env.task.score(mean_return, success), mean_return, success, touched, len(episodes))
 
 
@@ -58,18 +57,24 @@ def evaluate_policy(envs: Sequence[Environment], actor: Actor, view: FrozenWorld
 
 @torch.no_grad()
 def believed_and_real_value(
-    critics: Critics, view: FrozenWorldModel, episodes: list[Episode], *, obs_dim: int, gamma: float
+    critics: Critics, view: FrozenWorldModel, episodes: Sequence[Episode], *, obs_dim: int, gamma: float
 ) -> tuple[float, float]:
     """Compare V(E(s_0)) with the discounted return that really followed; the first far above it is a model that is being exploited.
 
     Both are means over episodes in the units that the critics learn: symlog rewards unless the view inverts them.
     """
-    padded = torch.zeros(len(episodes), view.obs_dim)
-    rewards = torch.from_numpy(np.stack([e.rows[1:, -1] for e in episodes]))
-    for row, e in zip(padded, episodes, strict=True):
-        row[:obs_dim] = torch.from_numpy(e.rows[0, :obs_dim])
-    believed = critics.value(view.encode(padded.to(view.model.obs_mean.device))).mean()
+    obs, _, rewards = as_seen(view, episodes, obs_dim)
+    believed = critics.value(view.encode(obs[0])).mean()
+    weight = gamma ** torch.arange(len(rewards), dtype=rewards.dtype)
+    return float(believed), float((weight @ rewards).mean())
+
+
+def as_seen(view: FrozenWorldModel, episodes: Sequence[Episode], obs_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Give observations [T + 1, episodes, ...] and actions as the view takes them, and on the CPU rewards as its critics learn them."""
+    rows = torch.from_numpy(np.stack([e.rows for e in episodes], 1))
+    obs, actions, rewards = rows[..., :obs_dim], rows[1:, :, obs_dim:-1], rows[1:, :, -1]
     if view.model.config.two_hot is not None and not view.reward_symexp:
         rewards = symlog(rewards)
-    weight = gamma ** torch.arange(rewards.shape[1], dtype=rewards.dtype)
-    return float(believed), float((rewards * weight).sum(1).mean())
+    obs = torch.nn.functional.pad(obs, (0, view.obs_dim - obs_dim))
+    actions = torch.nn.functional.pad(actions, (0, view.model.action_dim - actions.shape[-1]))
+    return obs.to(view.model.obs_mean.device), actions.to(view.model.obs_mean.device), rewards

@@ -6,11 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pwmlib.sim.engine.rules import StepRules
-from pwmlib.sim.robots.ant import AntRules
-from pwmlib.sim.robots.anymal import AnymalRules
-from pwmlib.sim.robots.double_pendulum import DoublePendulumRules
-from pwmlib.sim.robots.hopper import HopperRules
-from pwmlib.sim.robots.humanoid import HumanoidRules
+from pwmlib.sim.robots.free_root import AntRules, AnymalRules, HumanoidRules
+from pwmlib.sim.robots.planar import DoublePendulumRules, HopperRules
 from pwmlib.sim.robots.snu_like import SNULikeRules
 
 __all__ = ["ENVS", "EnvSpec", "env_spec"]

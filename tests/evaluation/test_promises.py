@@ -19,7 +19,7 @@ class View:
     """x' = 0.9 x + a + drift, r = x + offset: the true world where both are 0."""
 
     obs_dim, action_dim, reward_symexp = 3, 2, True
-    model = SimpleNamespace(config=SimpleNamespace(two_hot=None), obs_mean=torch.zeros(()))
+    model = SimpleNamespace(action_dim=2, config=SimpleNamespace(two_hot=None), obs_mean=torch.zeros(()))
 
     def __init__(self, drift=0.0, offset=0.0):
         self.drift, self.offset = drift, offset

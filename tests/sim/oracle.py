@@ -12,7 +12,7 @@ from pwmlib.sim.engine import rigid_bodies as rb
 from pwmlib.sim.engine.bridge import Step
 from pwmlib.sim.engine.model import Material, Model
 from pwmlib.sim.engine.rules import StepRules, ended
-from pwmlib.sim.engine.scalars import Number, Vector, add, clip, dot, from_columns, mul, stack_columns, vadd
+from pwmlib.sim.engine.scalars import Number, Vector, clip, dot, from_columns, mul, stack_columns, vadd
 
 
 class Reference:
@@ -101,7 +101,7 @@ def total_energy(model: Model, q: Vector, qd: Vector) -> Tensor:
         energy = energy + _column(mul(mul(h, qd[i]), qd[j]), energy) * (0.5 if i == j else 1.0)
     for i, body in enumerate(model.masses):
         com = dot(frames.rotations[i][1], body.com.tolist())
-        energy = energy + body.mass * model.gravity * _column(add(add(frames.height, frames.positions[i][1]), com), energy)
+        energy = energy + body.mass * model.gravity * _column(frames.height + frames.positions[i][1] + com, energy)
     return energy
 
 

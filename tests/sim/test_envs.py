@@ -16,8 +16,8 @@ from pwmlib.optimizer.shac import SHACConfig
 from pwmlib.sim.engine.model import Material
 from pwmlib.sim.env import DifferentiableEnv, EnvDynamics
 from pwmlib.sim.registry import ENVS, EnvSpec
-from pwmlib.sim.robots.double_pendulum import DoublePendulumRules
-from pwmlib.sim.robots.humanoid import HumanoidRules
+from pwmlib.sim.robots.free_root import HumanoidRules
+from pwmlib.sim.robots.planar import DoublePendulumRules
 
 pytestmark = pytest.mark.usefixtures("device")
 SIZES = {"double_pendulum": (6, 1), "hopper": (11, 3), "ant": (37, 8), "anymal": (49, 12), "humanoid": (76, 21), "snu_like": (53, 152)}

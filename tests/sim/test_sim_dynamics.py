@@ -13,8 +13,7 @@ from pwmlib.sim.engine.rigid_bodies import contact_depth, forward_kinematics, li
 from pwmlib.sim.engine.scalars import exp, from_columns, tanh
 from pwmlib.sim.engine.shapes import Box, Capsule, Sphere, mass_properties
 from pwmlib.sim.registry import ENVS
-from pwmlib.sim.robots.ant import ant_model
-from pwmlib.sim.robots.double_pendulum import double_pendulum_model
+from pwmlib.sim.robots.tables import read_model
 
 F64 = torch.float64
 
@@ -137,7 +136,7 @@ def columns(model, state):
 
 
 def test_a_swinging_pendulum_keeps_its_energy():
-    model = frictionless(double_pendulum_model())
+    model = frictionless(read_model("double_pendulum"))
     lowest = 2 * sum(body.mass for body in model.masses) * model.gravity
     drift = {}
     for substeps in (16, 64):
@@ -170,7 +169,7 @@ def test_native_pendulum_has_the_small_oscillation_period_of_the_closed_form():
 
 
 def test_free_flight_conserves_momentum_and_falls_with_g():
-    model = frictionless(ant_model())
+    model = frictionless(read_model("ant"))
     g = torch.Generator().manual_seed(0)
     q = torch.zeros(2, model.nq)
     q[:, 1], q[:, 3:7] = 50.0, torch.nn.functional.normalize(torch.randn(2, 4, generator=g), dim=-1)

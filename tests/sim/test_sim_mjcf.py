@@ -89,7 +89,7 @@ def test_gymnasiums_own_ant_loads_and_runs(tmp_path):
     gymnasium = pytest.importorskip("gymnasium")
     from pathlib import Path
 
-    from pwmlib.sim.robots.ant import AntRules
+    from pwmlib.sim.robots.free_root import AntRules
 
     loaded = load_mjcf(Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "ant.xml", material=Material(ke=1e4, kd=1e3))
     assert (loaded.model.nq, loaded.model.nd, len(loaded.motors)) == (15, 14, 8)

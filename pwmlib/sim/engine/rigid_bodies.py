@@ -22,9 +22,7 @@ from .scalars import (
     Matrix,
     Number,
     Vector,
-    add,
     cross,
-    div,
     dot,
     identity,
     matmul,
@@ -36,16 +34,9 @@ from .scalars import (
     scale,
     select_negative,
     sqrt,
-    sub,
     transpose,
     vadd,
-    vsub,
 )
-
-__all__ = [
-    "POSE", "Frames", "Motion", "Wrench", "contact_depth", "contact_wrench", "factorise", "forward_kinematics", "inertial_wrenches",
-    "integrate", "joint_forces", "link_motion", "mass_matrix", "pose_of", "segment_wrenches", "solve",
-]  # fmt: skip
 
 Wrench = tuple[list[Number], list[Number]]
 """(moment about o [N m], force [N])."""
@@ -133,10 +124,9 @@ def inertial_wrenches(model: Model, frames: Frames, motion: Sequence[Motion]) ->
         c = vadd(frames.positions[i], matvec(r, body.com.tolist()))
         velocity = vadd(v, cross(w, c))
         acceleration = vadd(vadd(av, cross(aw, c)), cross(w, velocity))
-        force = scale([acceleration[0], add(acceleration[1], model.gravity), acceleration[2]], body.mass)
-        local_w, local_aw = matvec(transpose(r), w), matvec(transpose(r), aw)
-        momentum = matvec(body.inertia.tolist(), local_w)
-        moment = matvec(r, vadd(matvec(body.inertia.tolist(), local_aw), cross(local_w, momentum)))
+        force = scale([acceleration[0], acceleration[1] + model.gravity, acceleration[2]], body.mass)
+        inertia, local_w, local_aw = body.inertia.tolist(), matvec(transpose(r), w), matvec(transpose(r), aw)
+        moment = matvec(r, vadd(matvec(inertia, local_aw), cross(local_w, matvec(inertia, local_w))))
         wrenches.append((vadd(moment, cross(c, force)), force))
     return wrenches
 
@@ -144,13 +134,17 @@ def inertial_wrenches(model: Model, frames: Frames, motion: Sequence[Motion]) ->
 def pose_of(frames: Frames, motion: Sequence[Motion], i: int) -> list[Number]:
     """List the POSE numbers of link i."""
     flat = [x for row in frames.rotations[i] for x in row]
-    height = add(frames.positions[i][1], frames.height)
-    return [*flat, *frames.positions[i], *motion[i].angular, *motion[i].linear, height]
+    return [*flat, *frames.positions[i], *motion[i].angular, *motion[i].linear, frames.positions[i][1] + frames.height]
+
+
+def _placed(pose: Vector, point: Vector) -> list[Number]:
+    """A point of a link, relative to o."""
+    return vadd(pose[9:12], matvec([pose[0:3], pose[3:6], pose[6:9]], point))
 
 
 def contact_depth(pose: Vector, point: Vector, radius: Number) -> Number:
     """Measure the ball's lowest point above the ground [m]; it is negative when it touches."""
-    return sub(add(pose[18], dot(pose[3:6], point)), radius)
+    return pose[18] + dot(pose[3:6], point) - radius
 
 
 def contact_wrench(pose: Vector, point: Vector, radius: Number, ke: Number, kd: Number, kf: Number, mu: Number) -> list[Number]:
@@ -160,24 +154,21 @@ def contact_wrench(pose: Vector, point: Vector, radius: Number, ke: Number, kd: 
     min(kf |u_t|, mu ke |depth|). Continuous in depth; the normal is the ground's.
     """
     depth = contact_depth(pose, point, radius)
-    lever = vadd(pose[9:12], matvec([pose[0:3], pose[3:6], pose[6:9]], point))
-    lever = [lever[0], sub(lever[1], radius), lever[2]]
+    x, y, z = _placed(pose, point)
+    lever = [x, y - radius, z]
     u = vadd(pose[15:18], cross(pose[12:15], lever))
-    closing = select_negative(u[1], u[1], 0.0)
-    normal = sub(mul(ke, depth), mul(mul(kd, closing), depth))
-    speed = sqrt(add(add(mul(u[0], u[0]), mul(u[2], u[2])), _TINY))
-    limit = div(-mul(mul(mu, ke), depth), speed)
-    friction = select_negative(sub(limit, kf), limit, kf)
-    force = [select_negative(depth, f, 0.0) for f in (mul(u[0], friction), normal, mul(u[2], friction))]
+    normal = ke * depth - kd * select_negative(u[1], u[1], 0.0) * depth
+    limit = -(mu * ke * depth) / sqrt(u[0] * u[0] + u[2] * u[2] + _TINY)
+    friction = select_negative(limit - kf, limit, kf)
+    force = [select_negative(depth, f, 0.0) for f in (u[0] * friction, normal, u[2] * friction)]
     return [*cross(lever, force), *force]
 
 
 def segment_wrenches(pose_a: Vector, pose_b: Vector, point_a: Vector, point_b: Vector, tension: Number) -> tuple[list, list]:
     """Compute the wrenches (6 scalars each, signs as in `contact_wrench`) of a muscle segment that pulls its two ends together."""
-    x = vadd(pose_a[9:12], matvec([pose_a[0:3], pose_a[3:6], pose_a[6:9]], point_a))
-    y = vadd(pose_b[9:12], matvec([pose_b[0:3], pose_b[3:6], pose_b[6:9]], point_b))
-    along = vsub(y, x)
-    force = scale(along, div(tension, sqrt(add(dot(along, along), _TINY))))
+    x, y = _placed(pose_a, point_a), _placed(pose_b, point_b)
+    along = [b - a for a, b in zip(x, y, strict=True)]
+    force = scale(along, tension / sqrt(dot(along, along) + _TINY))
     pull = [-f for f in force]
     return [*cross(x, pull), *pull], [*cross(y, force), *force]
 
@@ -189,20 +180,17 @@ def joint_forces(model: Model, frames: Frames, q: Vector, qd: Vector, wrenches: 
     for i in range(len(model.links) - 1, -1, -1):
         joint, at, start = model.links[i].joint, model.q_start[i], model.qd_start[i]
         for k, d in enumerate(range(start, model.qd_start[i + 1])):
-            force = -add(dot(frames.axes[d][0], moments[i]), dot(frames.axes[d][1], forces[i]))
+            force = actuation[d] - (dot(frames.axes[d][0], moments[i]) + dot(frames.axes[d][1], forces[i]))
             if joint.kind in ("hinge", "slide"):
-                force = sub(add(force, actuation[d]), mul(qd[d], joint.damping + joint.limit_damping))
-                force = sub(force, mul(joint.stiffness, sub(q[at], joint.target)))
+                force = force - qd[d] * (joint.damping + joint.limit_damping) - joint.stiffness * (q[at] - joint.target)
                 if joint.lower is not None:
-                    below = sub(q[at], joint.lower)
-                    force = sub(force, mul(joint.limit_stiffness, select_negative(below, below, 0.0)))
+                    below = q[at] - joint.lower
+                    force = force - joint.limit_stiffness * select_negative(below, below, 0.0)
                 if joint.upper is not None:
-                    above = sub(joint.upper, q[at])
-                    force = add(force, mul(joint.limit_stiffness, select_negative(above, above, 0.0)))
+                    above = joint.upper - q[at]
+                    force = force + joint.limit_stiffness * select_negative(above, above, 0.0)
             elif joint.kind == "ball":
-                force = sub(sub(add(force, actuation[d]), mul(qd[d], joint.damping)), mul(q[at + k], joint.stiffness))
-            else:
-                force = add(force, actuation[d])
+                force = force - qd[d] * joint.damping - q[at + k] * joint.stiffness
             tau[d] = force
         if (p := model.parents[i]) >= 0:
             moments[p], forces[p] = vadd(moments[p], moments[i]), vadd(forces[p], forces[i])
@@ -217,7 +205,7 @@ def mass_matrix(model: Model, frames: Frames) -> dict[tuple[int, int], Number]:
         r = frames.rotations[i]
         about_com = matmul(matmul(r, body.inertia.tolist()), transpose(r))
         cc = dot(c, c)
-        shifted = [[mul(body.mass, sub(cc if a == b else 0.0, mul(c[a], c[b]))) for b in range(3)] for a in range(3)]
+        shifted = [[mul(body.mass, (cc if a == b else 0.0) - mul(c[a], c[b])) for b in range(3)] for a in range(3)]
         mass.append(body.mass)
         first.append(scale(c, body.mass))
         second.append([vadd(x, y) for x, y in zip(about_com, shifted, strict=True)])
@@ -232,8 +220,8 @@ def mass_matrix(model: Model, frames: Frames) -> dict[tuple[int, int], Number]:
             force = vadd(scale(v, mass[i]), cross(w, first[i]))
             moment = vadd(matvec(second[i], w), cross(first[i], v))
             for e in [*model.ancestors[d], d]:
-                entries[d, e] = add(dot(frames.axes[e][0], moment), dot(frames.axes[e][1], force))
-            entries[d, d] = add(entries[d, d], link.joint.armature)
+                entries[d, e] = dot(frames.axes[e][0], moment) + dot(frames.axes[e][1], force)
+            entries[d, d] = entries[d, d] + link.joint.armature
     return entries
 
 
@@ -241,13 +229,13 @@ def factorise(model: Model, entries: Mapping[tuple[int, int], Number]) -> dict[t
     """Factorise H = L^T L without fill-in (Featherstone's sparsity); L's diagonal holds 1 / L_dd."""
     factor = dict(entries)
     for k in range(model.nd - 1, -1, -1):
-        inverse = div(1.0, sqrt(factor[k, k]))
+        inverse = 1.0 / sqrt(factor[k, k])
         factor[k, k] = inverse
         for i in model.ancestors[k]:
             factor[k, i] = mul(factor[k, i], inverse)
         for i in model.ancestors[k]:
             for j in [i, *model.ancestors[i]]:
-                factor[i, j] = sub(factor[i, j], mul(factor[k, i], factor[k, j]))
+                factor[i, j] = factor[i, j] - mul(factor[k, i], factor[k, j])
     return factor
 
 
@@ -257,27 +245,26 @@ def solve(model: Model, factor: Mapping[tuple[int, int], Number], b: Vector) -> 
     for i in range(model.nd - 1, -1, -1):
         x[i] = mul(x[i], factor[i, i])
         for j in model.ancestors[i]:
-            x[j] = sub(x[j], mul(factor[i, j], x[i]))
+            x[j] = x[j] - mul(factor[i, j], x[i])
     for i in range(model.nd):
         for j in model.ancestors[i]:
-            x[i] = sub(x[i], mul(factor[i, j], x[j]))
+            x[i] = x[i] - mul(factor[i, j], x[j])
         x[i] = mul(x[i], factor[i, i])
     return x
 
 
 def integrate(model: Model, q: Vector, qd: Vector, qdd: Vector, dt: Number) -> tuple[list[Number], list[Number]]:
     """Take a step of symplectic Euler to (q', qd'); quaternions become r + dt/2 (w, 0) r, normalised."""
-    new_q, new_qd = list(q), [add(v, mul(a, dt)) for v, a in zip(qd, qdd, strict=True)]
+    new_q, new_qd = list(q), [v + a * dt for v, a in zip(qd, qdd, strict=True)]
     for i, link in enumerate(model.links):
         at, d = model.q_start[i], model.qd_start[i]
         if link.joint.kind in ("hinge", "slide"):
-            new_q[at] = add(q[at], mul(new_qd[d], dt))
+            new_q[at] = q[at] + new_qd[d] * dt
         elif link.joint.kind in ("free", "ball"):
             w, r = new_qd[d : d + 3], at + 3 if link.joint.kind == "free" else at
-            turned = quaternion_product([*w, 0.0], q[r : r + 4])
-            turned = vadd(q[r : r + 4], scale(turned, mul(0.5, dt)))
+            turned = vadd(q[r : r + 4], scale(quaternion_product([*w, 0.0], q[r : r + 4]), 0.5 * dt))
             norm = sqrt(dot(turned, turned))
-            new_q[r : r + 4] = [div(x, norm) for x in turned]
+            new_q[r : r + 4] = [x / norm for x in turned]
             if link.joint.kind == "free":
                 moved = scale(new_qd[d + 3 : d + 6], dt)
                 new_q[at : at + 3] = vadd(q[at : at + 3], moved)

@@ -1,8 +1,8 @@
 """Arithmetic over generic scalars: Python floats, traced `Scalar`s and torch tensors go through the same formulas.
 
 Dynamics, observations and rewards are written once with these functions. Run on traced scalars they become the kernels; run on
-float64 tensors they are the oracle that the kernels are checked against. Exact zeros and ones of the model's tables are folded
-here, so that a sparse table costs nothing. Python's own abs works on all three.
+float64 tensors they are the oracle that the kernels are checked against. + - * / and Python's own abs work on all three; `mul` also
+folds the exact zeros of the model's tables where they meet a tensor, as the tracer does by itself.
 """
 
 from __future__ import annotations
@@ -16,53 +16,19 @@ import torch
 
 from .trace import Scalar, constant_of
 
-__all__ = [
-    "Matrix", "Number", "Vector", "add", "clip", "cos", "cross", "div", "dot", "exp", "from_columns", "identity", "matmul", "matvec", "mul",
-    "quaternion_matrix", "quaternion_product", "rotation", "scale", "select_negative", "sin", "sqrt", "stack_columns", "sub", "tanh",
-    "transpose", "vadd", "vsub", "wrap_angle",
-]  # fmt: skip
-
-Number: TypeAlias = "float | Scalar | torch.Tensor"
-_Operand: TypeAlias = Any
-"""The other one of two numbers: that a traced scalar and a tensor never meet is more than the type of a number can say."""
-Vector: TypeAlias = "Sequence[Number]"
-Matrix: TypeAlias = "Sequence[Sequence[Number]]"
+Number: TypeAlias = Any
+"""A float, a traced `Scalar` or a torch tensor; that the last two never meet is more than a type can say."""
+Vector: TypeAlias = Sequence[Number]
+Matrix: TypeAlias = Sequence[Sequence[Number]]
 
 
-def _is(x: Number, value: float) -> bool:
-    return not isinstance(x, torch.Tensor) and constant_of(x) == value
+def _is_zero(x: Number) -> bool:
+    return not isinstance(x, torch.Tensor) and constant_of(x) == 0.0
 
 
-def add(a: Number, b: _Operand) -> Number:
-    """Add a and b; an exact 0 leaves the other operand untouched."""
-    if _is(a, 0.0):
-        return b
-    return a if _is(b, 0.0) else a + b
-
-
-def sub(a: Number, b: _Operand) -> Number:
-    """Subtract b from a."""
-    if _is(b, 0.0):
-        return a
-    return -b if _is(a, 0.0) else a - b
-
-
-def mul(a: Number, b: _Operand) -> Number:
-    """Multiply a and b; an exact 0 gives the float 0.0, an exact 1 the other operand."""
-    if _is(a, 0.0) or _is(b, 0.0):
-        return 0.0
-    if _is(a, 1.0):
-        return b
-    if _is(b, 1.0):
-        return a
-    if _is(a, -1.0):
-        return -b
-    return -a if _is(b, -1.0) else a * b
-
-
-def div(a: Number, b: _Operand) -> Number:
-    """Divide a by b."""
-    return 0.0 if _is(a, 0.0) else a / b
+def mul(a: Number, b: Number) -> Number:
+    """Multiply a and b; an exact 0 gives the float 0.0, also where the other one is a tensor."""
+    return 0.0 if _is_zero(a) or _is_zero(b) else a * b
 
 
 def _elementary(name: str) -> Callable[[Number], Number]:
@@ -81,8 +47,8 @@ sqrt, sin, cos, exp, tanh, _floor = map(_elementary, ("sqrt", "sin", "cos", "exp
 
 def wrap_angle(x: Number) -> Number:
     """Wrap an angle to [-pi, pi), radians; its derivative is 1, the jumps are not counted."""
-    turns = mul(add(x.detach() if isinstance(x, torch.Tensor) else x, math.pi), 0.5 / math.pi)
-    return sub(x, mul(2.0 * math.pi, _floor(turns)))
+    turns = ((x.detach() if isinstance(x, torch.Tensor) else x) + math.pi) * (0.5 / math.pi)
+    return x - 2.0 * math.pi * _floor(turns)
 
 
 def select_negative(condition: Number, negative: Number, otherwise: Number) -> Number:
@@ -97,18 +63,13 @@ def select_negative(condition: Number, negative: Number, otherwise: Number) -> N
 
 def clip(x: Number, low: float, high: float) -> Number:
     """Limit x to [low, high]; zero gradient outside."""
-    x = select_negative(sub(x, low), low, x)
-    return select_negative(sub(high, x), high, x)
+    x = select_negative(x - low, low, x)
+    return select_negative(high - x, high, x)
 
 
 def vadd(a: Vector, b: Vector) -> list[Number]:
     """Add element by element."""
-    return [add(x, y) for x, y in zip(a, b, strict=True)]
-
-
-def vsub(a: Vector, b: Vector) -> list[Number]:
-    """Subtract element by element."""
-    return [sub(x, y) for x, y in zip(a, b, strict=True)]
+    return [x + y for x, y in zip(a, b, strict=True)]
 
 
 def scale(a: Vector, s: Number) -> list[Number]:
@@ -118,15 +79,12 @@ def scale(a: Vector, s: Number) -> list[Number]:
 
 def dot(a: Vector, b: Vector) -> Number:
     """Sum a_i b_i over i."""
-    total: Number = 0.0
-    for x, y in zip(a, b, strict=True):
-        total = add(total, mul(x, y))
-    return total
+    return sum((mul(x, y) for x, y in zip(a, b, strict=True)), 0.0)
 
 
 def cross(a: Vector, b: Vector) -> list[Number]:
     """Take the cross product of 3-vectors."""
-    return [sub(mul(a[i], b[j]), mul(a[j], b[i])) for i, j in ((1, 2), (2, 0), (0, 1))]
+    return [mul(a[i], b[j]) - mul(a[j], b[i]) for i, j in ((1, 2), (2, 0), (0, 1))]
 
 
 def matvec(m: Matrix, v: Vector) -> list[Number]:
@@ -164,25 +122,22 @@ def stack_columns(columns: Vector, like: torch.Tensor) -> torch.Tensor:
 def quaternion_product(a: Vector, b: Vector) -> list[Number]:
     """Multiply quaternions (x, y, z, w) by Hamilton's rule."""
     vector = vadd(vadd(scale(b[:3], a[3]), scale(a[:3], b[3])), cross(a[:3], b[:3]))
-    return [*vector, sub(mul(a[3], b[3]), dot(a[:3], b[:3]))]
+    return [*vector, mul(a[3], b[3]) - dot(a[:3], b[:3])]
 
 
 def quaternion_matrix(q: Vector) -> list[list[Number]]:
     """Write a unit quaternion (x, y, z, w) as a rotation matrix."""
     x, y, z, w = q
-    xx, yy, zz, xy, xz, yz = mul(x, x), mul(y, y), mul(z, z), mul(x, y), mul(x, z), mul(y, z)
-    wx, wy, wz = mul(w, x), mul(w, y), mul(w, z)
     return [
-        [sub(1.0, mul(2.0, add(yy, zz))), mul(2.0, sub(xy, wz)), mul(2.0, add(xz, wy))],
-        [mul(2.0, add(xy, wz)), sub(1.0, mul(2.0, add(xx, zz))), mul(2.0, sub(yz, wx))],
-        [mul(2.0, sub(xz, wy)), mul(2.0, add(yz, wx)), sub(1.0, mul(2.0, add(xx, yy)))],
+        [1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - w * z), 2.0 * (x * z + w * y)],
+        [2.0 * (x * y + w * z), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - w * x)],
+        [2.0 * (x * z - w * y), 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)],
     ]
 
 
 def rotation(axis: Sequence[float], angle: Number) -> list[list[Number]]:
     """Make the rotation matrix about a constant unit axis (Rodrigues)."""
     s, c = sin(angle), cos(angle)
-    one_minus_c = sub(1.0, c)
     x, y, z = axis
     skew = [[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]
-    return [[add(mul(c, float(i == j)), add(mul(one_minus_c, axis[i] * axis[j]), mul(s, skew[i][j]))) for j in range(3)] for i in range(3)]
+    return [[mul(c, float(i == j)) + (mul(1.0 - c, axis[i] * axis[j]) + mul(s, skew[i][j])) for j in range(3)] for i in range(3)]

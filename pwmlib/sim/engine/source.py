@@ -14,7 +14,7 @@ from . import rigid_bodies as rb
 from .model import Model
 from .prelude import FRAMES, PRELUDE
 from .rules import EXTENT, StepRules
-from .scalars import Number, add, mul, vadd
+from .scalars import Number, vadd
 from .trace import Graph, Store, emit, reverse
 
 __all__ = ["CONTACT_COLUMNS", "SEGMENT_COLUMNS", "Layout", "kernel_sources"]
@@ -162,7 +162,7 @@ def _backward_parts(rules: StepRules) -> dict[str, str]:
     # H qdd = tau: the adjoint of H is -g_tau qdd^T; one entry stands for both halves of the symmetric matrix.
     g_mass = []
     for i, j in model.mass_entries:
-        both = mul(g_tau[i], qdd[i]) if i == j else add(mul(g_tau[i], qdd[j]), mul(g_tau[j], qdd[i]))
+        both = g_tau[i] * qdd[i] if i == j else g_tau[i] * qdd[j] + g_tau[j] * qdd[i]
         g_mass.append(-g.lift(both))
     outputs = _stores("gq", total[: model.nq]) + _stores("gd", total[model.nq :])
     outputs += _stores("gu", gradient[model.nq + model.nd :], accumulate=True) + _stores("gH", g_mass, accumulate=True)

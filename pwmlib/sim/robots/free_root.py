@@ -1,4 +1,4 @@
-"""What the robots' rules share: variants and terms of the reward (Table 2); the walkers' observation (App. D), reward and reset noise."""
+"""What the robots' rules share, and the robots with a free root and motors: Ant, Anymal, Humanoid (Table 2, App. D)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from functools import partial
 
 from pwmlib.sim.engine import scalars as s
 from pwmlib.sim.engine.model import Model
+from pwmlib.sim.engine.rotations import UP
 from pwmlib.sim.engine.rules import StepRules
-from pwmlib.sim.engine.scalars import Number, Vector, add, mul, sub
+from pwmlib.sim.engine.scalars import Number, Vector
 
-__all__ = ["VARIANTS", "FreeRootRules", "RobotRules", "check_variant", "height_reward", "squared", "total"]
+from .tables import read_model
 
 VARIANTS = ("paper", "released")
+HEADINGS = {"world_x": None, "target": 200.0}
+"""What Humanoid's torso should face: the world's x axis, or a point so many metres along it from the start."""
 
 
 def check_variant(variant: str) -> str:
@@ -29,21 +32,13 @@ def check_variant(variant: str) -> str:
 
 def height_reward(h: Number, target: float, *, below: float, above: float, gain: float) -> Number:
     """Give R_height of Hopper and humanoids: d = clip(h - target, below, above); -200 d^2 where d < 0, gain * d above."""
-    d = s.clip(sub(h, target), below, above)
-    return s.select_negative(d, mul(-200.0, mul(d, d)), mul(gain, d))
+    d = s.clip(h - target, below, above)
+    return s.select_negative(d, -200.0 * (d * d), gain * d)
 
 
 def squared(action: Vector) -> Number:
     """Compute |a|^2 of an action."""
     return s.dot(action, action)
-
-
-def total(*terms: Number) -> Number:
-    """Sum the terms."""
-    result: Number = 0.0
-    for term in terms:
-        result = add(result, term)
-    return result
 
 
 class RobotRules(StepRules):
@@ -104,7 +99,7 @@ class FreeRootRules(RobotRules):
         super().__init__(model, variant)
         self.torques, self.start_height, self.start_rotation, self.start_joints = torques, start_height, start_rotation, start_joints
         self.fall_height, self.action_cost, self.effort, self.target = fall_height, action_cost, effort, target
-        self.height = height or partial(sub, b=fall_height)
+        self.height = height or (lambda h: h - fall_height)
         if len(start_joints) != model.nq - 7:
             raise ValueError(f"{model.name}: start_joints has {len(start_joints)} numbers, the model has {model.nq - 7}")
         self.action_dim = len(torques)
@@ -113,7 +108,7 @@ class FreeRootRules(RobotRules):
 
     def actuate(self, action: Vector) -> tuple[list[Number], list[Number]]:
         """Drive the last joints; there are no muscles."""
-        return [*[0.0] * (self.model.nd - self.action_dim), *map(mul, action, self.torques)], []
+        return [*[0.0] * (self.model.nd - self.action_dim), *(t * a for t, a in zip(self.torques, action, strict=True))], []
 
     def orientation(self, q: Vector) -> tuple[Number, Number]:
         """Measure (up, heading): how far the torso's y axis points up, its x axis along the world's or to the target; 1 is best."""
@@ -121,34 +116,33 @@ class FreeRootRules(RobotRules):
         turned = s.quaternion_matrix(s.quaternion_product(q[3:7], [-x, -y, -z, w]))
         if self.target is None:
             return turned[1][1], turned[0][0]
-        ahead, aside = sub(self.target, q[0]), sub(0.0, q[2])
-        distance = s.sqrt(total(mul(ahead, ahead), mul(aside, aside), 1e-12))
-        return turned[1][1], s.div(add(mul(turned[0][0], ahead), mul(turned[2][0], aside)), distance)
+        ahead, aside = self.target - q[0], -q[2]
+        distance = s.sqrt(ahead * ahead + aside * aside + 1e-12)
+        return turned[1][1], (turned[0][0] * ahead + turned[2][0] * aside) / distance
 
     def observe(self, q: Vector, qd: Vector, action: Vector) -> list[Number]:
         """Observe height 1, quaternion 4, linear velocity 3, angular velocity 3, joint q, 0.1 joint qd, up 1, heading 1, actions."""
         facing = self.orientation(q)
-        seen = [q[1], *q[3:7], *qd[3:6], *qd[0:3], *q[7:], *(mul(0.1, x) for x in qd[6:]), *facing]
+        seen = [q[1], *q[3:7], *qd[3:6], *qd[0:3], *q[7:], *(0.1 * x for x in qd[6:]), *facing]
         return [*seen, *action] if self.observes_action else seen
 
     def state_reward(self, q: Vector, qd: Vector, action: Vector) -> Number:
         """Give v_x + 0.1 R_angle + R_heading + R_height - action_cost * effort (Table 2)."""
         up, heading = self.orientation(q)
-        return total(qd[3], mul(0.1, up), heading, self.height(q[1]), mul(-self.action_cost, self.effort(action)))
+        return qd[3] + 0.1 * up + heading + self.height(q[1]) - self.action_cost * self.effort(action)
 
     def margin(self, q: Vector, qd: Vector) -> Number:
         """Measure how far the root is above the fall height."""
-        return sub(q[1], self.fall_height)
+        return q[1] - self.fall_height
 
     def reset(self, noise: Vector) -> tuple[list[Number], list[Number]]:
         """Start in the start pose, moved up to 0.1 m and turned up to 7.5 degrees, joints up to 0.2 rad off, rates up to 0.25."""
         shift, turn, axis, joints, speeds = noise[:3], noise[3], noise[4:7], noise[7 : 7 + self.model.nd - 6], noise[1 + self.model.nd :]
-        position = [add(mul(0.1, n), p) for n, p in zip(shift, (0.0, self.start_height, 0.0), strict=True)]
-        half = mul(turn, math.pi / 48)
-        length = s.sqrt(add(s.dot(axis, axis), 1e-12))
-        tilt = [*s.scale(axis, s.div(s.sin(half), length)), s.cos(half)]
+        position = [0.1 * shift[0], 0.1 * shift[1] + self.start_height, 0.1 * shift[2]]
+        half = turn * (math.pi / 48)
+        tilt = [*s.scale(axis, s.sin(half) / s.sqrt(s.dot(axis, axis) + 1e-12)), s.cos(half)]
         root = [*position, *s.quaternion_product(self.start_rotation, tilt)]
-        return [*root, *self._joints(joints)], [mul(0.25, n) for n in speeds]
+        return [*root, *self._joints(joints)], [0.25 * n for n in speeds]
 
     def _joints(self, noise: Vector) -> list[Number]:
         """Joint coordinates around the start pose: +-0.2 rad; for ball joints about each axis."""
@@ -157,9 +151,53 @@ class FreeRootRules(RobotRules):
         for i, link in enumerate(m.links[1:], 1):
             at, d = m.q_start[i] - 7, m.qd_start[i] - 6
             if link.joint.kind == "ball":
-                small = [*(mul(0.1, n) for n in noise[d : d + 3]), 1.0]
+                small = [*(0.1 * n for n in noise[d : d + 3]), 1.0]
                 norm = s.sqrt(s.dot(small, small))
-                result += s.quaternion_product(self.start_joints[at : at + 4], [s.div(x, norm) for x in small])
+                result += s.quaternion_product(self.start_joints[at : at + 4], [x / norm for x in small])
             elif link.joint.kind in ("hinge", "slide"):
-                result.append(add(mul(0.2, noise[d]), self.start_joints[at]))
+                result.append(0.2 * noise[d] + self.start_joints[at])
         return result
+
+
+class AntRules(FreeRootRules):
+    """Reward (Table 2): v_x + R_height + 0.1 R_angle + R_heading - 0.01 |a|^2; the released constant is 0. R_height = h - 0.27."""
+
+    def __init__(self, variant: str = "paper"):
+        super().__init__(
+            read_model("ant"), variant, torques=[200.0] * 8, start_height=0.75, start_rotation=UP,
+            start_joints=(0, 1, 0, -1, 0, -1, 0, 1), fall_height=0.27, action_cost=0.0 if variant == "released" else 0.01,
+        )  # fmt: skip
+
+
+class AnymalRules(FreeRootRules):
+    """Reward (Table 2): v_x + R_height + 0.1 R_angle + R_heading - 0.01 |a|^2; the released constant is 0.005. R_height = h - 0.25.
+
+    A quadruped with the dimensions and masses of ANYmal B, simplified to a box and capsules; springs hold it near the start pose.
+    """
+
+    def __init__(self, variant: str = "paper"):
+        model = read_model("anymal")
+        super().__init__(
+            model, variant, torques=[200.0] * 12, start_height=0.55, start_rotation=UP,
+            start_joints=[link.joint.target for link in model.links[1:]], fall_height=0.25,
+            action_cost=0.005 if variant == "released" else 0.01,
+        )  # fmt: skip
+
+
+class HumanoidRules(FreeRootRules):
+    """Reward (Table 2): v_x + R_height + 0.1 R_angle + R_heading - 0.002 |a|^2; R_height is 10 d, or -200 d^2 below 0.84 m.
+
+    heading: one of `HEADINGS`. The released environment faces a point 200 m ahead, which differs once the robot has left the x axis
+    sideways; the paper gives no point, so its variant faces along x.
+    """
+
+    def __init__(self, variant: str = "paper", *, heading: str | None = None):
+        heading = heading or ("target" if check_variant(variant) == "released" else "world_x")
+        if heading not in HEADINGS:
+            raise ValueError(f"HumanoidRules: heading must be one of {sorted(HEADINGS)}, got {heading!r}")
+        motors = [200, 200, 200, *[200, 200, 600, 400, 100, 100] * 2, *[100, 100, 200] * 2]
+        super().__init__(
+            read_model("humanoid"), variant, torques=[0.35 * m for m in motors], start_height=1.35, start_rotation=UP,
+            start_joints=[0.0] * 21, fall_height=0.74, action_cost=0.002,
+            height=partial(height_reward, target=0.84, below=-1.0, above=0.1, gain=10.0), target=HEADINGS[heading],
+        )  # fmt: skip

@@ -13,13 +13,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pwmlib.sim.engine.model import Link, Model, Muscle
-from pwmlib.sim.engine.scalars import Number, Vector, add, mul, select_negative, sub
+from pwmlib.sim.engine.model import Link, Muscle
+from pwmlib.sim.engine.scalars import Number, Vector
 
-from .free_root import FreeRootRules, check_variant, height_reward, squared, total
+from .free_root import FreeRootRules, check_variant, height_reward, squared
 from .tables import read_model
-
-__all__ = ["SNULikeRules", "snu_like_model"]
 
 _STRENGTH = 0.36
 """Fraction of the maximum isometric force that full activation gives."""
@@ -53,17 +51,6 @@ def _by_mass(link: Link) -> Link:
     return link if link.joint.kind == "free" else replace(link, joint=replace(link.joint, **springs))
 
 
-def snu_like_model() -> Model:
-    """Read SNU-like's tables: 11 links, 29 coordinates, 24 velocities, 88 corner contacts, 152 muscles."""
-    model = read_model("snu_like")
-    return replace(model, links=tuple(map(_by_mass, model.links)), muscles=(*_muscles("right", 1), *_muscles("left", -1)))
-
-
-def _released_effort(action: Vector) -> Number:
-    """Sum of |a|."""
-    return total(*(select_negative(a, sub(0.0, a), a) for a in action))
-
-
 class SNULikeRules(FreeRootRules):
     """152 muscle activations a in [-1, 1], mapped to 0.5 a + 0.5: muscles pull.
 
@@ -75,14 +62,15 @@ class SNULikeRules(FreeRootRules):
 
     def __init__(self, variant: str = "paper"):
         self.released = check_variant(variant) == "released"
-        model = snu_like_model()
+        model = read_model("snu_like")
+        model = replace(model, links=tuple(map(_by_mass, model.links)), muscles=(*_muscles("right", 1), *_muscles("left", -1)))
         super().__init__(
             model, variant, torques=[0.0] * len(model.muscles), start_height=1.0, start_rotation=(0, 0, 0, 1),
             start_joints=[*(0, 0, 0, 1), 0.0, *(0, 0, 0, 1), 0.0, 0.0] * 2, fall_height=0.46,
-            action_cost=0.001 if self.released else 0.002, effort=_released_effort if self.released else squared,
-            height=partial(mul, 0.0) if self.released else partial(height_reward, target=0.51, below=-1.0, above=0.05, gain=4.0),
+            action_cost=0.001 if self.released else 0.002, effort=(lambda action: sum(map(abs, action))) if self.released else squared,
+            height=(lambda h: 0.0) if self.released else partial(height_reward, target=0.51, below=-1.0, above=0.05, gain=4.0),
         )  # fmt: skip
 
     def actuate(self, action: Vector) -> tuple[list[Number], list[Number]]:
         """Activate the muscles; there are no joint torques."""
-        return [0.0] * self.model.nd, list(action) if self.released else [add(mul(0.5, a), 0.5) for a in action]
+        return [0.0] * self.model.nd, list(action) if self.released else [0.5 * a + 0.5 for a in action]
