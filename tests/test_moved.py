@@ -44,7 +44,7 @@ with warnings.catch_warnings(record=True) as said:
     import pwmlib.nets, pwmlib.nets
     from pwmlib.pwm import PolicyLearner, PWMConfig
     from pwmlib.toys.cartpole import *
-    from pwmlib.sim.scalars import add
+    from pwmlib.sim.scalars import mul
 import pwmlib.model.layers, pwmlib.optimizer.pwm, pwmlib.sim.closed_form.cartpole as cartpole
 assert pwmlib.nets.SimNorm is pwmlib.model.layers.SimNorm
 assert (PolicyLearner, PWMConfig) == (pwmlib.optimizer.pwm.PWM, pwmlib.optimizer.pwm.PWMConfig)

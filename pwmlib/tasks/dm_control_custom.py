@@ -13,6 +13,8 @@ from dm_control.rl.control import Environment
 from dm_control.suite import ball_in_cup, cheetah, common, hopper, pendulum, reacher, walker
 from dm_control.utils import rewards
 
+__all__ = ["CUSTOM_TASKS", "THREE_LINKS", "jumping", "raised", "reached", "spinning", "standing", "walking"]
+
 Value = float | np.ndarray
 """Of one state, or of many that a planner simulates."""
 

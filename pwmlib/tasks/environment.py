@@ -16,6 +16,8 @@ from pwmlib.errors import ExplainedError
 
 from .registry import Task
 
+__all__ = ["PINS", "DMControl", "Environment", "MetaWorld", "SimulatorMissingError", "make"]
+
 PINS = "mujoco==3.16.0 dm_control==1.0.49 metaworld==3.0.0"
 
 

@@ -12,6 +12,8 @@ from dm_control.utils.rewards import tolerance
 
 from .dm_control_custom import jumping, raised, reached, spinning, standing, walking
 
+__all__ = ["EXTRA_SENSORS", "PLANNING_REWARDS"]
+
 Sensors = Mapping[str, np.ndarray]
 """Sensor name -> [..., size]; also "qpos" and "qvel"."""
 

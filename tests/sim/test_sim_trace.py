@@ -26,10 +26,10 @@ def run(graph, outputs, **arrays):
 
 
 def formula(x, y, z):
-    a = s.sin(x) * y + s.sqrt(s.add(s.mul(x, x), 2.0)) / (z - 3.0)
-    b = s.select_negative(s.sub(x, y), s.mul(a, a), s.cos(z) - a)
+    a = s.sin(x) * y + s.sqrt(s.mul(x, x) + 2.0) / (z - 3.0)
+    b = s.select_negative(x - y, s.mul(a, a), s.cos(z) - a)
     b = b + s.mul(s.wrap_angle(s.mul(9.0, y)), z) + s.exp(x * 0.5) * s.tanh(z - y) - abs(s.tanh(x) * s.exp(-y))
-    return s.mul(b, s.clip(z, -1.0, 1.0)) - 2.0 / s.add(1.5, s.mul(y, y)) + (-x) * (x - z) * 1.0
+    return s.mul(b, s.clip(z, -1.0, 1.0)) - 2.0 / (1.5 + s.mul(y, y)) + (-x) * (x - z) * 1.0
 
 
 POINTS = [(0.3, -0.7, 0.9), (-1.1, 0.4, -0.2), (2.0, 2.5, 1.7)]

@@ -11,14 +11,11 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from pwmlib.sim.engine.buffers import Buffer, Part, one_device
-
-from .build import CUDA_BLOCK, Kernels, build_kernels
+from .build import CUDA_BLOCK, Buffer, Kernels, Part, build_kernels, one_device
 from .model import Material
-from .prelude import CONFIG
 from .rules import StepRules
 from .scalars import from_columns, stack_columns
-from .source import CONTACT_COLUMNS, SEGMENT_COLUMNS
+from .source import CONFIG, CONTACT_COLUMNS, SEGMENT_COLUMNS
 
 __all__ = ["Simulator", "Step"]
 

@@ -1,27 +1,32 @@
-"""Warp kernels from the generated text: one module a kernel, named by the hash of its text, so that Warp's disk cache finds it again."""
+"""Warp kernels from the generated text, and what a launch of them needs: a device, its part of the environments, a trajectory buffer.
+
+A kernel is a module named by the hash of its text, so that Warp's disk cache finds it again.
+"""
 
 # pyright: reportOperatorIssue=false
 # Warp types `wp.tid()` for launches of any number of dimensions; ours have one.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
 import warp as wp
+from torch import Tensor
 
 from .rules import StepRules
 from .source import Layout, kernel_sources
 
-__all__ = ["CPU_PACK", "CUDA_BLOCK", "CUDA_PACK", "Kernels", "build_kernels", "compile_cuda"]
+__all__ = ["CPU_PACK", "CUDA_BLOCK", "CUDA_PACK", "Buffer", "Kernels", "Part", "build_kernels", "compile_cuda", "one_device"]
 
 CPU_PACK = 16
 """Environments of one SIMD pack on the CPU."""
@@ -136,3 +141,40 @@ def _kernel(text: str, name: str) -> wp.Kernel:
 
     options = {"enable_backward": False, "cpu_compiler_flags": _CPU_FLAGS, "fuse_fp": True}
     return wp.Kernel(kernel, key=name, module=wp.Module(f"pwmlib_sim_{name}", None), options=options)
+
+
+@dataclass
+class Part:
+    """A recorded launch with the cells of its arguments that change, in their order."""
+
+    command: wp.Launch
+    cells: list[ctypes.c_uint64]
+    seconds: list[float] = field(default_factory=list)
+    """That sharing the launch would have saved, of the first ones."""
+
+
+class Buffer:
+    """A trajectory buffer that returns to the free list when nothing refers to it any more."""
+
+    __slots__ = ("_free", "memory")
+
+    def __init__(self, free: list[Tensor], memory: Tensor):
+        self._free, self.memory = free, memory
+
+    def __del__(self) -> None:
+        if hasattr(self, "memory"):  # torch.compile makes one without it, to look at the class
+            self._free.append(self.memory)
+
+
+def one_device(device: str | torch.device | None) -> torch.device:
+    """Name the device as its tensors do: "cuda" is one GPU, the current one.
+
+    Raises:
+        ValueError: torch cannot use it.
+    """
+    asked = torch.device(device if device is not None else torch.get_default_device())
+    if asked.type == "cpu":
+        return torch.device("cpu")
+    if asked.type != "cuda" or (asked.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"Simulator: device must be 'cpu' or a GPU that torch can use, got {str(asked)!r}")
+    return torch.device("cuda", torch.cuda.current_device() if asked.index is None else asked.index)

@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pwmlib.sim.engine.rotations import UP, Quaternion, rotate, rotation_matrix, xyzw
-
-from .model import Joint, Link, Material, Model
-from .scalars import quaternion_product
+from .model import UP, Joint, Link, Material, Model, Quaternion
+from .scalars import quaternion_matrix, quaternion_product
 from .shapes import Box, Capsule, MassProperties, Point, Shape, Sphere
 
 __all__ = ["LoadedModel", "UnsupportedMJCF", "load_mjcf"]
@@ -28,6 +26,7 @@ _ZERO = {
     "ACTUATOR": {"actuator_armature": "armature", "actuator_damping": "damping", "actuator_delay": "delay"},
 }
 """Kind of element -> MuJoCo's arrays that must hold zeros, and what the file calls them."""
+_KINDS = ("free", "ball", "slide", "hinge")  # of joints, by MuJoCo's number
 _FLAGS = ("ACTUATION", "CLAMPCTRL", "CONSTRAINT", "CONTACT", "DAMPER", "GRAVITY", "LIMIT", "SPRING")
 """What an option flag would switch off."""
 
@@ -52,9 +51,7 @@ def load_mjcf(
 ) -> LoadedModel:
     """Read an MJCF file.
 
-    Supported: bodies with free (alone, at a child of the world), ball, hinge and slide joints with range, stiffness, damping and
-    armature; sphere, capsule and box geoms, the plane z = 0 as the ground; motors on joints. docs/simulator.md lists what is honoured,
-    refused and ignored. Masses and inertias are MuJoCo's.
+    docs/simulator.md lists what is honoured, refused and ignored. Masses and inertias are MuJoCo's.
 
     Args:
         path: the file.
@@ -94,25 +91,22 @@ def _refuse_elements(spec: Any, path: str | Path) -> None:
     if first is not None and (root := first[1].decode()) != "mujoco":
         raise UnsupportedMJCF(f"load_mjcf: {path}: its root element is {root!r}, expected 'mujoco' (MuJoCo itself converts URDF)")
     for kind in ("tendons", "equalities", "flexes", "skins", "pairs", "plugins"):
-        found = list(getattr(spec, kind, []))
-        if found:
+        if found := list(getattr(spec, kind, [])):
             raise UnsupportedMJCF(f"load_mjcf: {path}: {kind} are not supported, found {found[0].name or 'an unnamed one'!r}")
     for exclude in spec.excludes:
-        if "world" in (exclude.bodyname1, exclude.bodyname2):
-            names = f"{exclude.bodyname1!r} and {exclude.bodyname2!r}"
-            raise UnsupportedMJCF(f"load_mjcf: {path}: exclude of {names}: give the geoms contype and conaffinity instead")
+        if "world" in (names := (exclude.bodyname1, exclude.bodyname2)):
+            raise UnsupportedMJCF(
+                f"load_mjcf: {path}: exclude of {' and '.join(map(repr, names))}: give the geoms contype and conaffinity instead"
+            )
 
 
 class _Reader:
     def __init__(self, mujoco: Any, compiled: Any, path: str, limits: dict[str, float]):
         self.mj, self.m, self.path, self.limits = mujoco, compiled, path, limits
         self.link_of_joint: dict[int, str] = {}
-        self.last_link: dict[int, str] = {}
-        """Body -> the link that carries its geoms and children."""
-        self.anchor: dict[int, np.ndarray] = {0: np.zeros(3)}
-        """Body -> origin of that link in the body's own frame."""
-        self.floors: list[int] = []
-        """Geoms that are the ground."""
+        self.last_link: dict[int, str] = {}  # body -> the link that carries its geoms and children
+        self.anchor = {0: np.zeros(3)}  # body -> origin of that link in the body's own frame
+        self.floors: list[int] = []  # geoms that are the ground
 
     def name(self, kind: str, i: int) -> str:
         return self.mj.mj_id2name(self.m, getattr(self.mj.mjtObj, f"mjOBJ_{kind}"), i) or f"{kind.lower()}_{i}"
@@ -139,10 +133,8 @@ class _Reader:
                 raise self.refuse(f"option flag {flag.lower()}='disable' is not supported")
         for kind, arrays in _ZERO.items():
             for array, word in arrays.items():
-                for i, value in enumerate(getattr(m, array, ())):
-                    if np.any(value):
-                        at = m.dof_jntid[i] if array.startswith("dof_") else i
-                        raise self.refuse(f"{word} is not supported", kind, at)
+                for i in np.flatnonzero([np.any(value) for value in getattr(m, array, ())]):
+                    raise self.refuse(f"{word} is not supported", kind, m.dof_jntid[i] if array.startswith("dof_") else int(i))
         for body in np.flatnonzero(m.body_mocapid >= 0):
             raise self.refuse("mocap is not supported", "BODY", int(body))
         self._find_floors()
@@ -150,8 +142,7 @@ class _Reader:
     def _find_floors(self) -> None:
         m, data = self.m, self.mj.MjData(self.m)
         self.mj.mj_kinematics(m, data)
-        carrying = {0}
-        """The world, and bodies without a joint that carry one that moves: those are a robot's base."""
+        carrying = {0}  # the world, and bodies without a joint that carry one that moves: those are a robot's base
         bases = {int(m.body_parentid[b]) for b in range(1, m.nbody) if m.body_weldid[b] and not m.body_weldid[m.body_parentid[b]]}
         while bases - carrying:
             carrying |= bases
@@ -172,21 +163,21 @@ class _Reader:
 
     def body_links(self, body: int) -> list[Link]:
         m, label, parent = self.m, self.name("BODY", body), int(self.m.body_parentid[body])
-        joints = range(m.body_jntadr[body], m.body_jntadr[body] + m.body_jntnum[body])
-        links, shift, rotation = [], np.zeros(3), xyzw(m.body_quat[body])
+        joints = [*range(m.body_jntadr[body], m.body_jntadr[body] + m.body_jntnum[body])] or [None]
+        links, shift, rotation = [], np.zeros(3), _xyzw(m.body_quat[body])
         above = None if parent == 0 else self.last_link[parent]
         for n, j in enumerate(joints):
-            kind, last = ("free", "ball", "slide", "hinge")[m.jnt_type[j]], n == len(joints) - 1
+            kind, last = "fixed" if j is None else _KINDS[m.jnt_type[j]], n == len(joints) - 1
             if kind == "free" and (len(joints) > 1 or parent != 0):
                 raise self.refuse("a free joint must be alone, on a child of the world", "JOINT", j)
             name = label if last else f"{label}/{self.name('JOINT', j)}"
-            anchor = np.zeros(3) if kind in ("free", "slide") else m.jnt_pos[j].copy()
+            anchor = m.jnt_pos[j].copy() if kind in ("ball", "hinge") else np.zeros(3)
             position, turn = self._placed(body, parent, n == 0, anchor - shift, rotation)
-            links.append(Link(name, self._joint(j, kind, position, turn), above, *self._content(body, anchor, last)))
-            shift, above, self.link_of_joint[j] = anchor, name, name
-        if not joints:
-            position, turn = self._placed(body, parent, True, np.zeros(3), rotation)
-            links.append(Link(label, Joint("fixed", position=position, rotation=turn), above, *self._content(body, shift, True)))
+            joint = Joint("fixed", position, turn) if j is None else self._joint(j, kind, position, turn)
+            links.append(Link(name, joint, above, *self._content(body, anchor, last)))
+            shift, above = anchor, name
+            if j is not None:
+                self.link_of_joint[j] = name
         self.last_link[body], self.anchor[body] = label, shift
         return links
 
@@ -194,11 +185,11 @@ class _Reader:
         """Position and rotation of a joint frame in the link above it."""
         if not first:
             return _point(offset), (0.0, 0.0, 0.0, 1.0)
-        position = self.m.body_pos[body] + rotate(rotation, offset) - self.anchor[parent]
+        position = self.m.body_pos[body] + _matrix(rotation) @ offset - self.anchor[parent]
         if parent != 0:
             return _point(position), rotation
         x, y, z, w = map(float, quaternion_product(UP, rotation))
-        return _point(rotate(UP, position)), (x, y, z, w)
+        return _point(_matrix(UP) @ position), (x, y, z, w)
 
     def _joint(self, j: int, kind: str, position: Point, rotation: Quaternion) -> Joint:
         m, dof, at, limited = self.m, self.m.jnt_dofadr[j], self.m.jnt_qposadr[j], bool(self.m.jnt_limited[j])
@@ -231,7 +222,7 @@ class _Reader:
         kinds, others = m.geom_contype, m.geom_conaffinity
         landing = [shape for g, shape in found.items() if any(kinds[g] & others[f] or kinds[f] & others[g] for f in self.floors)]
         shapes = landing or list(found.values())
-        turn = rotation_matrix(xyzw(m.body_iquat[body]))
+        turn = _matrix(_xyzw(m.body_iquat[body]))
         inertia = turn @ np.diag(m.body_inertia[body]) @ turn.T
         mass = MassProperties(float(m.body_mass[body]), m.body_ipos[body] - anchor, inertia)
         return tuple(shapes), mass, bool(landing) and m.body_weldid[body] != 0
@@ -239,29 +230,29 @@ class _Reader:
     def _shape(self, g: int, anchor: np.ndarray) -> Shape | None:
         """The geom's shape; None for one that collides with nothing and has no counterpart."""
         m, kinds = self.m, self.mj.mjtGeom
-        center, turn, size = m.geom_pos[g] - anchor, rotation_matrix(xyzw(m.geom_quat[g])), m.geom_size[g]
-        if m.geom_type[g] == kinds.mjGEOM_SPHERE:
+        center, turn, size = m.geom_pos[g] - anchor, _matrix(_xyzw(m.geom_quat[g])), m.geom_size[g]
+        kind = kinds(int(m.geom_type[g])).name.removeprefix("mjGEOM_").lower()
+        if kind == "sphere":
             return Sphere(_point(center), float(size[0]))
-        if m.geom_type[g] == kinds.mjGEOM_CAPSULE:
+        if kind == "capsule":
             along = turn[:, 2] * size[1]
             return Capsule(_point(center - along), _point(center + along), float(size[0]))
-        if m.geom_type[g] == kinds.mjGEOM_BOX and np.allclose(np.abs(turn).max(0), 1, atol=1e-6):
-            return Box(_point(center), _point(np.abs(turn) @ size))
+        if kind == "box":
+            if np.allclose(np.abs(turn).max(0), 1, atol=1e-6):
+                return Box(_point(center), _point(np.abs(turn) @ size))
+            kind = "box that is turned against its body"
         if not (m.geom_contype[g] or m.geom_conaffinity[g]):
             return None
-        kind = kinds(int(m.geom_type[g])).name.removeprefix("mjGEOM_").lower()
-        kind += " that is turned against its body" * (kind == "box")
         raise self.refuse(f"a {kind} is not supported; sphere, capsule and upright box are", "GEOM", g)
 
     def motors(self) -> list[tuple[str, str, float]]:
-        m, found, totals = self.m, [], np.zeros(self.m.njnt)
+        m, mj, found, totals = self.m, self.mj, [], np.zeros(self.m.njnt)
+        motor = mj.mjtTrn.mjTRN_JOINT, mj.mjtGain.mjGAIN_FIXED, mj.mjtBias.mjBIAS_NONE, mj.mjtDyn.mjDYN_NONE
         for a in range(m.nu):
-            on_joint = m.actuator_trntype[a] == self.mj.mjtTrn.mjTRN_JOINT
-            plain = m.actuator_gaintype[a] == self.mj.mjtGain.mjGAIN_FIXED and m.actuator_biastype[a] == self.mj.mjtBias.mjBIAS_NONE
-            if not on_joint or not plain or m.actuator_dyntype[a] != self.mj.mjtDyn.mjDYN_NONE:
+            if (m.actuator_trntype[a], m.actuator_gaintype[a], m.actuator_biastype[a], m.actuator_dyntype[a]) != motor:
                 raise self.refuse("only motors on joints are supported", "ACTUATOR", a)
             joint = int(m.actuator_trnid[a, 0])
-            if m.jnt_type[joint] not in (2, 3):
+            if _KINDS[m.jnt_type[joint]] not in ("slide", "hinge"):
                 raise self.refuse("motors act on hinges and slides only", "ACTUATOR", a)
             low, high = m.actuator_ctrlrange[a] if m.actuator_ctrllimited[a] else (-1.0, 1.0)
             if low != -high:
@@ -284,11 +275,20 @@ class _Reader:
             i, at = model.index[name], int(m.jnt_qposadr[j])
             start, kind = model.q_start[i], model.links[i].joint.kind
             if kind == "free":
-                q[start : start + 3] = rotate(UP, m.qpos0[at : at + 3])
-                q[start + 3 : start + 7] = quaternion_product(UP, xyzw(m.qpos0[at + 3 : at + 7]))
+                q[start : start + 3] = _matrix(UP) @ m.qpos0[at : at + 3]
+                q[start + 3 : start + 7] = quaternion_product(UP, _xyzw(m.qpos0[at + 3 : at + 7]))
             elif kind == "ball":
-                q[start : start + 4] = xyzw(m.qpos0[at : at + 4])
+                q[start : start + 4] = _xyzw(m.qpos0[at : at + 4])
         return q
+
+
+def _xyzw(wxyz: np.ndarray) -> Quaternion:
+    w, x, y, z = wxyz.tolist()
+    return x, y, z, w
+
+
+def _matrix(quaternion: Quaternion) -> np.ndarray:
+    return np.array(quaternion_matrix(quaternion), float)
 
 
 def _point(v: np.ndarray) -> Point:

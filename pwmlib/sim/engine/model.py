@@ -18,10 +18,15 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from .rotations import Quaternion, rotation_matrix
+from .scalars import quaternion_matrix
 from .shapes import MassProperties, Point, Shape, mass_properties
 
-__all__ = ["COORDINATES", "Contact", "Joint", "Link", "Material", "Model", "Muscle"]
+__all__ = ["COORDINATES", "UP", "Contact", "Joint", "Link", "Material", "Model", "Muscle", "Quaternion"]
+
+Quaternion = tuple[float, float, float, float]
+"""x, y, z, w."""
+UP: Quaternion = (-math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5))
+"""From z up, as MuJoCo has it and most robots' tables, to the engine's y up."""
 
 COORDINATES = {"free": (7, 6), "ball": (4, 3), "hinge": (1, 1), "slide": (1, 1), "fixed": (0, 0)}
 """Joint type -> how many of q and of qd."""
@@ -200,7 +205,7 @@ class Model:
     @cached_property
     def joint_rotations(self) -> list[list[list[float]]]:
         """Rotation matrix of each joint frame in its parent's frame, with rounding of right angles removed."""
-        exact = np.array([rotation_matrix(link.joint.rotation) for link in self.links])
+        exact = np.array([quaternion_matrix(link.joint.rotation) for link in self.links], float)
         near = np.abs(exact - np.round(exact)) < 1e-6
         return np.where(near, np.round(exact), exact).tolist()
 

@@ -16,6 +16,12 @@ import torch
 
 from .trace import Scalar, constant_of
 
+__all__ = [
+    "Matrix", "Number", "Vector", "clip", "cos", "cross", "dot", "exp", "from_columns", "identity", "matmul", "matvec", "mul",
+    "quaternion_matrix", "quaternion_product", "rotation", "scale", "select_negative", "sin", "sqrt", "stack_columns", "tanh", "transpose",
+    "vadd", "wrap_angle",
+]  # fmt: skip
+
 Number: TypeAlias = Any
 """A float, a traced `Scalar` or a torch tensor; that the last two never meet is more than a type can say."""
 Vector: TypeAlias = Sequence[Number]

@@ -3,26 +3,50 @@
 Memory. Environments are grouped in packs of W: a SIMD vector on the CPU (one kernel thread is a pack), a warp on CUDA (one kernel
 thread is an environment). The trajectory of a control step, kept for the backward kernel, is [pack, item, W] with the items of
 `Layout`; what the caller sees (state, action, observation, reward) is row-major [environment, item].
+
+The fixed text, loops and vector types, lies in the folder `kernels` as C++, in which @NAME@ stands for what is put in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import rigid_bodies as rb
 from .model import Model
-from .prelude import FRAMES, PRELUDE
 from .rules import EXTENT, StepRules
 from .scalars import Number, vadd
 from .trace import Graph, Store, emit, reverse
 
-__all__ = ["CONTACT_COLUMNS", "SEGMENT_COLUMNS", "Layout", "kernel_sources"]
+__all__ = ["CONFIG", "CONTACT_COLUMNS", "FRAMES", "PRELUDE", "SEGMENT_COLUMNS", "Layout", "kernel_sources"]
 
 CONTACT_COLUMNS = 8
 """point (3), radius, ke, kd, kf, mu of a contact in the run-time table."""
 SEGMENT_COLUMNS = 7
 """point a (3), point b (3), strength of a muscle segment in the run-time table."""
+CONFIG = {
+    "E": "int", "items": "int", "substeps": "int", "interval": "int", "contacts": "int", "segments": "int", "limit": "int",
+    "pool_rows": "int", "dt": "const float*", "contact_link": "const int*", "contact_data": "const float*", "segment_index": "const int*",
+    "segment_data": "const float*", "steps": "int*", "resets": "int*", "exploded": "int*", "dropped": "int*", "pool": "const float*",
+    "pool_obs": "const float*",
+}  # fmt: skip
+"""Name and C type of each 64-bit number in the table that both kernels read, in its order; the bridge fills it by these names."""
+
+_TABLE = "\n".join(f" {kind} const {name}=({kind})((const long long*)config_)[{i}];" for i, (name, kind) in enumerate(CONFIG.items()))
+
+
+def _text(name: str) -> str:
+    return (Path(__file__).parent / "kernels" / name).read_text()
+
+
+PRELUDE = {"cpu": _text("cpu.h"), "cuda": _text("cuda.h")}
+"""Kind of device -> what the frames are written with."""
+
+_LAYOUT = _text("layout.h").replace("@TABLE@", _TABLE)
+
+FRAMES = tuple(_text(name).replace("@LAYOUT@", _LAYOUT) for name in ("forward.cpp", "backward.cpp"))
+"""The forward and the backward kernel, with room for the traced parts."""
 
 
 @dataclass(frozen=True)

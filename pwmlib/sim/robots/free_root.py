@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from pwmlib.sim.engine import scalars as s
-from pwmlib.sim.engine.model import Model
-from pwmlib.sim.engine.rotations import UP
+from pwmlib.sim.engine.model import UP, Model
 from pwmlib.sim.engine.rules import StepRules
 from pwmlib.sim.engine.scalars import Number, Vector
 
 from .tables import read_model
+
+__all__ = [
+    "HEADINGS", "VARIANTS", "AntRules", "AnymalRules", "FreeRootRules", "HumanoidRules", "RobotRules", "check_variant", "height_reward",
+    "squared",
+]  # fmt: skip
 
 VARIANTS = ("paper", "released")
 HEADINGS = {"world_x": None, "target": 200.0}

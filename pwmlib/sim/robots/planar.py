@@ -9,6 +9,8 @@ from pwmlib.sim.engine.scalars import Number, Vector, cos, sin, wrap_angle
 from .free_root import RobotRules, height_reward, squared
 from .tables import read_model
 
+__all__ = ["DoublePendulumRules", "HopperRules"]
+
 
 class HopperRules(RobotRules):
     """Three motors of 200 N m; height 0 is standing."""

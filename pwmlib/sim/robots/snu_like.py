@@ -19,6 +19,8 @@ from pwmlib.sim.engine.scalars import Number, Vector
 from .free_root import FreeRootRules, check_variant, height_reward, squared
 from .tables import read_model
 
+__all__ = ["SNULikeRules"]
+
 _STRENGTH = 0.36
 """Fraction of the maximum isometric force that full activation gives."""
 

@@ -11,6 +11,8 @@ from typing import Any
 from pwmlib.sim.engine.model import Joint, Link, Material, Model
 from pwmlib.sim.engine.shapes import Box, Capsule, Sphere
 
+__all__ = ["read_model"]
+
 _POINTS = {"position", "center", "start", "end"}
 
 
