@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from companion.running.runs import Run, resolve_device, train
-from companion.running.together import Together
+from companion.running.runs import Run, Together, resolve_device, train
 from pwmlib.data import Episode, make_behaviour
 from pwmlib.data.store import record, record_together
 from pwmlib.evaluation.planning import evaluate_planner
