@@ -130,7 +130,7 @@ def test_the_descent_in_the_cell_is_that_of_the_library_follows_an_edit_and_move
     # What the cell above the sliders says of them.
     assert [crosses(found["model"], m, s) for m, s in ((0.0, 0.01), (0.9, 0.003), (0.9, 0.01))] == [False, True, False]
     assert not any(crosses(world.objective, m, 0.003) for m in (0.0, 0.9, 0.95))
-    pictures = [found["live"](5.0, height, momentum, 0.01).png for height, momentum in ((0.0, 0.0), (0.0, 0.9), (1.0, 0.9))]
+    pictures = [found["live"](5.0, height, momentum, 0.01).data for height, momentum in ((0.0, 0.0), (0.0, 0.9), (1.0, 0.9))]
     assert len(set(pictures)) == 3 and found["fitted"](world) is found["fitted"](world)
 
 
