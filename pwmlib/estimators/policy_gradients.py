@@ -11,6 +11,7 @@ On the same start states and noise all of them see the same trajectories (smooth
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class LogProbability(nn.Module):
         super().__init__()
         if not (hasattr(policy, "mean") and hasattr(policy, "std")):  # as `pwmlib.optimizer.actor_critic.Actor` has
             raise ValueError(f"a likelihood-ratio estimator needs a policy with mean(state) and std, {type(policy).__name__} has not both")
-        self.policy = policy
+        self.policy: Any = policy
 
     def forward(self, state: Tensor, u: Tensor) -> Tensor:
         """Return the log density, [..., 1], of u [..., action_dim] in states [..., state_dim]."""

@@ -59,9 +59,9 @@ class _Layer(torch.autograd.Function):
         shape = w.shape if any(ctx.needs_input_grad[1:3]) else (len(w), 0)  # no work for gradients that nobody asks for
         gx, gw, gb = torch.empty_like(rows), torch.zeros(shape), torch.zeros(shape)
         if y is None:
-            layers.norm_mish_backward(*_arrays(g, rows, w, bias.contiguous(), moments, gx, gw, gb), ctx.option)
+            layers.norm_mish_backward(*[*_arrays(g, rows, w, bias.contiguous(), moments, gx, gw, gb), ctx.option])
         else:
-            layers.norm_simnorm_backward(*_arrays(g, rows, _rows(y), w, moments, gx, gw, gb), ctx.option)
+            layers.norm_simnorm_backward(*[*_arrays(g, rows, _rows(y), w, moments, gx, gw, gb), ctx.option])
         return gx.view(grad.shape), gw if gw.numel() else None, gb if gb.numel() else None, None, None
 
     @classmethod

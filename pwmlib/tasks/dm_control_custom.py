@@ -45,7 +45,7 @@ def jumping(torso: Value, feet: Iterable[Value], velocity: Value) -> Any:
     return np.mean([(5 * reached((torso + foot) / 2, 1.2, 0.6) + still) / 6 for foot in feet], axis=0)
 
 
-def spinning(inside: Value, distance: Value, speed: Value) -> Any:
+def spinning(inside: Any, distance: Value, speed: Value) -> Any:
     """Reward a ball that is out of the cup, far from it and fast."""
     far = reached(distance, 0.5, 0.25, at_margin=0.5, sigmoid="linear")
     return (1 - inside) * (far + 2 * reached(speed, 6, 3, at_margin=0.5, sigmoid="linear")) / 3

@@ -9,7 +9,7 @@ import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -163,7 +163,7 @@ class _Reader:
 
     def body_links(self, body: int) -> list[Link]:
         m, label, parent = self.m, self.name("BODY", body), int(self.m.body_parentid[body])
-        joints = [*range(m.body_jntadr[body], m.body_jntadr[body] + m.body_jntnum[body])] or [None]
+        joints = cast(list[Any], [*range(m.body_jntadr[body], m.body_jntadr[body] + m.body_jntnum[body])] or [None])
         links, shift, rotation = [], np.zeros(3), _xyzw(m.body_quat[body])
         above = None if parent == 0 else self.last_link[parent]
         for n, j in enumerate(joints):
