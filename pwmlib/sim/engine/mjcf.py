@@ -167,7 +167,7 @@ class _Reader:
         links, shift, rotation = [], np.zeros(3), _xyzw(m.body_quat[body])
         above = None if parent == 0 else self.last_link[parent]
         for n, j in enumerate(joints):
-            kind, last = "fixed" if j is None else _KINDS[m.jnt_type[j]], n == len(joints) - 1
+            kind, last = _KINDS[m.jnt_type[j]] if m.body_jntnum[body] else "fixed", n == len(joints) - 1
             if kind == "free" and (len(joints) > 1 or parent != 0):
                 raise self.refuse("a free joint must be alone, on a child of the world", "JOINT", j)
             name = label if last else f"{label}/{self.name('JOINT', j)}"
