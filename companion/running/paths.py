@@ -19,6 +19,10 @@ DATA = _ROOT / "data" if CHECKOUT else _ROOT / "companion" / "shipped"
 """What comes with the project: models, results, published numbers."""
 
 
+class OutputFolderError(ExplainedError):
+    """A folder that results should go to cannot be written."""
+
+
 def resolve(path: str | Path) -> Path:
     """Absolute path; relative ones are taken from `PROJECT`, so that notebooks of a checkout agree wherever they are started."""
     return PROJECT / Path(path).expanduser()
@@ -38,7 +42,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def writable_folder(path: str | Path, parameter: str) -> Path:
-    """The folder, created if needed. Raises ExplainedError naming the notebook parameter when files cannot be written there."""
+    """The folder, created if needed. Raises OutputFolderError naming the notebook parameter when files cannot be written there."""
     folder = resolve(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +51,7 @@ def writable_folder(path: str | Path, parameter: str) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise ExplainedError(
+        raise OutputFolderError(
             f"{parameter}={str(path)!r}: files cannot be written in {folder} ({error.strerror or error}). Allowed is any folder that "
             f"you can create files in; set it with -p {parameter} FOLDER or in the notebook's parameters cell."
         ) from None

@@ -38,7 +38,9 @@ def status(runs_dir: str | Path) -> pd.DataFrame:
     status: one of `STATES`; interrupted: its process is gone; damaged: see `read_record`.
     """
     plans = sorted((Path(runs_dir) / "plans").glob("*.json"))
-    runs = {run["folder"]: run for path in plans for run in read_json(path)["runs"]}
+    runs: dict[str, dict[str, Any]] = {}
+    for run in (run for path in plans for run in read_json(path)["runs"]):
+        runs.setdefault(run["folder"], run)  # a run of two plans is counted in the first
     rows = [{"stage": r["stage"], "name": r["name"], **_state(read_record(Path(runs_dir) / folder))} for folder, r in runs.items()]
     return pd.DataFrame(rows, columns=["stage", "name", "status", "reason", "cpu_s"])
 

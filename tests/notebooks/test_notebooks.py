@@ -200,7 +200,7 @@ def failure(folder, *arguments):
             marks=pytest.mark.long,
         ),
         pytest.param(["-p", "task", "4"], r"^ParameterError: There is no parameter 'task' in this notebook", marks=pytest.mark.long),
-        (["-p", "runs_dir", "{file}/below"], r"^ExplainedError: runs_dir='.*': files cannot be written"),
+        (["-p", "runs_dir", "{file}/below"], r"^OutputFolderError: runs_dir='.*': files cannot be written"),
     ],
 )
 def test_wrong_input_ends_with_one_paragraph(arguments, said, tmp_path):

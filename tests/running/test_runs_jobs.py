@@ -15,7 +15,7 @@ import torch
 
 from companion.running import stamp
 from companion.running.jobs import Job, JobsFailedError, _even_share, devices, run_jobs, values_of
-from companion.running.paths import writable_folder
+from companion.running.paths import OutputFolderError, writable_folder
 from companion.running.runs import Run, read_record, resolve_device, train
 from companion.running.sweep import note_plan, status, summary
 from pwmlib.errors import ExplainedError
@@ -273,5 +273,5 @@ def test_device_is_checked_by_name():
 
 def test_a_folder_that_cannot_be_written_is_named_with_its_parameter(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExplainedError, match=r"runs_dir='.*file/below'.*cannot be written"):
+    with pytest.raises(OutputFolderError, match=r"runs_dir='.*file/below'.*cannot be written"):
         writable_folder(tmp_path / "file" / "below", "runs_dir")
