@@ -7,6 +7,7 @@ when a worker dies. It needs the 'cluster' extra.
 import math
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,11 +108,13 @@ Completed = Iterator[tuple[int, Any, str | None]]
 
 
 def _in_processes(jobs: Sequence[Job], workers: int) -> Completed:
-    # A fork server imports the jobs' module (and with it torch) once, not once a job.
+    # A fork server imports what jobs need (and with it torch) once, not once a job. It starts with the first stage and serves all later
+    # ones, so it imports all of ours that is imported here, not just what this stage needs.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(sorted({job.function.__module__ for job in jobs} - {"__main__"}))
+        here = {name for name in sys.modules if name.startswith(("companion.", "pwmlib."))}
+        context.set_forkserver_preload(sorted({job.function.__module__ for job in jobs} - {"__main__"} | here))
     waiting, running = list(enumerate(jobs)), {}
     try:
         while waiting or running:
