@@ -10,6 +10,7 @@ python -m companion.record cheating          what the shipped world model promis
 python -m companion.record hopper_shac       SHAC on Hopper at laptop scale, 5 seeds; likewise hopper_pwm, ant_shac, ...
 python -m companion.record ablation_batch    a question of notebook 04 at laptop scale, 2 or 3 seeds; likewise ablation_stiffness, ...
 python -m companion.record anchored          MetaWorld policies held near the data's good actions, shipped world model, 1 seed
+python -m companion.record tdmpc2            PWM and TD-MPC2 on 16 tasks, as many updates of a model each on the same episodes, 2 seeds
 python -m companion.record extraction        Fig. 8b on two tasks of dm_control, 3 seeds
 python -m companion.record figures           draw them, and the table of notebook 03 at scale quick
 python -m companion.record policies          figures/policies.gif: shipped policies of tasks that were learned, filmed
@@ -36,6 +37,7 @@ from companion.mt80.cheating import cheating_table
 from companion.mt80.fine_tuning import FineTuning
 from companion.mt80.jobs import gate_job, policy_job
 from companion.mt80.online import online_seed
+from companion.mt80.peers import MultitaskPeers, train_tdmpc2
 from companion.mt80.scales import FINE_TUNED, MULTITASK_SCALES, OFFLINE_CARTPOLE, ONLINE
 from companion.mt80.stages import MultitaskExperiment, with_shipped_model
 from companion.running.jobs import Job, JobsFailedError, default_workers, values_of
@@ -47,7 +49,7 @@ from companion.single_task.runner import Algorithm, SingleTaskSettings
 from companion.single_task.scales import settings_for
 from pwmlib.data.checkpoints import write_atomic
 from pwmlib.sim.closed_form.ball_wall import BallWall
-from pwmlib.tasks import MT80, task
+from pwmlib.tasks import MT80, select_tasks, task
 
 from .perfect_model import SETTINGS, gradient_reach, run_setting
 
@@ -122,6 +124,33 @@ def anchored(workers: int, runs_dir: Path) -> Tables:
     return {"anchored": table.merge(experiment.data()[["task", "data_p50", "data_p90", "data_success"]], on="task")}
 
 
+COMPARED_UPDATES = 4000
+"""Of each model on 16 tasks: as many a task as the shipped world model of 80 had before it saw episodes of policies."""
+
+
+def compared_model(experiment: MultitaskExperiment, method: str) -> dict[str, Any]:
+    """The world model or the agent of one seed; its last losses."""
+    return experiment.train_world_model() if method == "PWM" else train_tdmpc2(experiment)
+
+
+def tdmpc2(workers: int, runs_dir: Path) -> Tables:
+    """PWM and TD-MPC2 on 16 tasks: for each seed a world model and an agent, trained as long on the same episodes (Fig. 6)."""
+    laptop, tasks = MULTITASK_SCALES["laptop"], select_tasks(16)
+    training = replace(laptop.training, updates=COMPARED_UPDATES, precision="float32")
+    scale = replace(laptop, collection=None, training=training, tdmpc2=replace(laptop.tdmpc2, updates=COMPARED_UPDATES))
+    how = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes", "device": "cpu", "workers": workers}
+    each = [MultitaskExperiment(tasks, replace(scale, model_seed=seed), 1, **how) for seed in range(2)]
+    each[0].generate()
+    jobs = [
+        Job(f"{method}, seed {seed}", compared_model, {"experiment": replace(e, workers=1, progress=False), "method": method})
+        for seed, e in enumerate(each)
+        for method in ("PWM", "TD-MPC2")
+    ]
+    values_of(jobs, workers=workers, description="models")
+    peers = [MultitaskPeers(e, tuple(range(len(tasks)))).table("tdmpc2").assign(train_seed=e.scale.model_seed) for e in each]
+    return {"multitask_tdmpc2": pd.concat(peers, ignore_index=True)}
+
+
 SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
     "hopper": {"shac": 5, "pwm": 5, "pwm_state_space": 5, "pwm_offline": 5},
     "ant": {"shac": 3},
@@ -177,6 +206,7 @@ EXPERIMENTS: dict[str, tuple[str, Callable[[int, Path], Tables]]] = {
     "fine_tuning_extracted": ("mt80", partial(fine_tuning, "fine_tuning_extracted", "extracted")),
     "cheating": ("mt80", lambda workers, runs_dir: {"cheating": cheating_table(2, workers, runs_dir)}),
     "anchored": ("mt80", anchored),
+    "tdmpc2": ("mt80", tdmpc2),
     "extraction": ("ablations", extraction),
     **{f"{robot}_{name}": ("single_task", partial(single_task, robot, name)) for robot in SINGLE_TASK for name in get_args(Algorithm)},
     **{f"ablation_{name}": ("ablations", partial(ablation, name)) for name in ABLATIONS},

@@ -29,7 +29,7 @@ from pwmlib.tasks import make
 from .jobs import judged
 from .stages import MultitaskExperiment
 
-__all__ = ["Comparison", "MultitaskPeers", "one_policy_job", "tdmpc2_job"]
+__all__ = ["Comparison", "MultitaskPeers", "one_policy_job", "tdmpc2_job", "train_tdmpc2"]
 
 Comparison = Literal["tdmpc2", "one_policy", "horizon"]
 COLUMNS = ["task", "suite", "method", "train_seed", "score"]
@@ -47,14 +47,8 @@ class MultitaskPeers:
 
     def tdmpc2(self) -> pd.DataFrame:
         """TD-MPC2 on the experiment's episodes, with planning and with the prior alone. One line per task."""
-        e, c = self.experiment, self.experiment.scale.tdmpc2
-
-        def work(run: Run) -> dict[str, Any]:
-            every = {"checkpoint_every": e.scale.checkpoint_every, "log_every": max(1, c.updates // 100)}
-            train(run, untrained_tdmpc2(e), c.updates, **every)
-            return run.rows[-1]
-
-        tdmpc2_run(e).execute(work)
+        e = self.experiment
+        train_tdmpc2(e)
         return pd.DataFrame(e.for_each(tdmpc2_job, [(i,) for i in self.tasks], "TD-MPC2", partial(tdmpc2_evaluation_run, e)))
 
     def one_policy(self) -> pd.DataFrame:
@@ -104,6 +98,18 @@ def tdmpc2_run(e: MultitaskExperiment) -> Run:
     params = {"tasks": [t.name for t in e.tasks], "data": e.fingerprints(), "model": e.scale.model, "tdmpc2": e.scale.tdmpc2}
     params |= {"standardise_obs": e.scale.training.standardise_obs, "seed": e.scale.model_seed}
     return Run(e.runs_dir, "tdmpc2", f"{len(e.tasks)}-tasks", params)
+
+
+def train_tdmpc2(e: MultitaskExperiment) -> dict[str, Any]:
+    """TD-MPC2 of all tasks; returns its last losses."""
+    c = e.scale.tdmpc2
+
+    def work(run: Run) -> dict[str, Any]:
+        every = {"checkpoint_every": e.scale.checkpoint_every, "log_every": max(1, c.updates // 100)}
+        train(run, untrained_tdmpc2(e), c.updates, **every)
+        return run.rows[-1]
+
+    return tdmpc2_run(e).execute(work)
 
 
 def tdmpc2_evaluation_run(e: MultitaskExperiment, index: int) -> Run:
