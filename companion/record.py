@@ -10,7 +10,7 @@ python -m companion.record cheating          what the shipped world model promis
 python -m companion.record hopper_shac       SHAC on Hopper at laptop scale, 5 seeds; likewise hopper_pwm, ant_shac, ...
 python -m companion.record ablation_batch    a question of notebook 04 at laptop scale, 2 or 3 seeds; likewise ablation_stiffness, ...
 python -m companion.record anchored          MetaWorld policies held near the data's good actions, shipped world model, 1 seed
-python -m companion.record tdmpc2            PWM and TD-MPC2 on 16 tasks, as many updates of a model each on the same episodes, 2 seeds
+python -m companion.record tdmpc2            PWM and TD-MPC2 on 8 tasks, as many updates of a model each on the same episodes, 2 seeds
 python -m companion.record extraction        Fig. 8b on two tasks of dm_control, 3 seeds
 python -m companion.record figures           draw them, and the table of notebook 03 at scale quick
 python -m companion.record policies          figures/policies.gif: shipped policies of tasks that were learned, filmed
@@ -124,8 +124,8 @@ def anchored(workers: int, runs_dir: Path) -> Tables:
     return {"anchored": table.merge(experiment.data()[["task", "data_p50", "data_p90", "data_success"]], on="task")}
 
 
-COMPARED_UPDATES = 4000
-"""Of each model on 16 tasks: as many a task as the shipped world model of 80 had before it saw episodes of policies."""
+COMPARED_TASKS, COMPARED_UPDATES = 8, 4000
+"""Of each model: for each task twice as many as the shipped world model of 80 had before it saw episodes of policies."""
 
 
 def compared_model(experiment: MultitaskExperiment, method: str) -> dict[str, Any]:
@@ -134,8 +134,8 @@ def compared_model(experiment: MultitaskExperiment, method: str) -> dict[str, An
 
 
 def tdmpc2(workers: int, runs_dir: Path) -> Tables:
-    """PWM and TD-MPC2 on 16 tasks: for each seed a world model and an agent, trained as long on the same episodes (Fig. 6)."""
-    laptop, tasks = MULTITASK_SCALES["laptop"], select_tasks(16)
+    """PWM and TD-MPC2 on 8 tasks: for each seed a world model and an agent, trained as long on the same episodes (Fig. 6)."""
+    laptop, tasks = MULTITASK_SCALES["laptop"], select_tasks(COMPARED_TASKS)
     training = replace(laptop.training, updates=COMPARED_UPDATES, precision="float32")
     scale = replace(laptop, collection=None, training=training, tdmpc2=replace(laptop.tdmpc2, updates=COMPARED_UPDATES))
     how = {"runs_dir": runs_dir, "data_dir": runs_dir / "episodes", "device": "cpu", "workers": workers}

@@ -93,5 +93,7 @@ def evaluate_policy(
         step = env.step(policy(obs, None))
         total += step.reward.cpu().where(running, 0.0)
         running &= ~(step.terminated | step.truncated).cpu()
+        if not running.any():
+            break
         obs = step.obs
     return total
