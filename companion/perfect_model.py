@@ -3,8 +3,6 @@
 A policy learner that fails here has a fault of its own; one that succeeds here and fails on a learned model points at the model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

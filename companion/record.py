@@ -17,8 +17,6 @@ python -m companion.record policies          figures/policies.gif: shipped polic
 python -m companion.record tables            docs/tables.md: single-task runs and ablations
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
@@ -124,8 +122,8 @@ def anchored(workers: int, runs_dir: Path) -> Tables:
     return {"anchored": table.merge(experiment.data()[["task", "data_p50", "data_p90", "data_success"]], on="task")}
 
 
-COMPARED_TASKS, COMPARED_UPDATES = 8, 4000
-"""Of each model: for each task twice as many as the shipped world model of 80 had before it saw episodes of policies."""
+COMPARED_TASKS, COMPARED_UPDATES = 8, 2000
+"""Of each model: for each task as many as the shipped world model of 80 had before it saw episodes of policies."""
 
 
 def compared_model(experiment: MultitaskExperiment, method: str) -> dict[str, Any]:

@@ -4,8 +4,6 @@ Neither plans. Each task has its own episodes (the replay of a learning agent, r
 updates, whose learning rates fall over exactly that many.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Figures of the ablations (Fig. 7, 8, 17 and 19)."""
 
-from __future__ import annotations
-
 from textwrap import fill
 
 import matplotlib.pyplot as plt

@@ -1,7 +1,5 @@
 """Section 4.3 and Appendix F as variations of single-task runs, which questions.toml has; their experiments and tables."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from fractions import Fraction

@@ -4,8 +4,6 @@ Such a policy begins as an imitation, and then climbs the imagined return as PWM
 counts as well (as in TD3+BC, Fujimoto and Gu 2021). Where the model promises what the data do not bear out, the distance holds it back.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What the shipped world model promises its policies on hard tasks, what happens, and which error makes the difference."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path

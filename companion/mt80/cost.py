@@ -1,7 +1,5 @@
 """What a multi-task experiment is about to spend, said before it starts."""
 
-from __future__ import annotations
-
 from pwmlib.model.training import WorldModelTraining
 from pwmlib.optimizer.online_episodes import OnlineConfig
 from pwmlib.optimizer.pwm import PWMConfig

@@ -1,7 +1,5 @@
 """Offline episodes of a task, by the behaviours of a plan, written shard by shard."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

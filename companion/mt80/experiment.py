@@ -1,7 +1,5 @@
 """A multi-task experiment's runs: what they depend on, where they lie, and what is read from them."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Figures of Section 4.2: scores of every task (Fig. 15, 16) and their aggregates (Fig. 6), ours beside what they are judged by."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from textwrap import fill
 

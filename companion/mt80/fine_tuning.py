@@ -1,7 +1,5 @@
 """Online fine-tuning (App. C.4): policies act in the real task and learn, each with its own copy of the multi-task world model."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain

@@ -1,7 +1,5 @@
 """The jobs of a multi-task experiment: planning in the model, extracting and evaluating policies, random behaviour."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """PWM online (App. C.4): agents that act in the real task and learn, anew or with one task's part of a multi-task world model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

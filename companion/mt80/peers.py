@@ -1,8 +1,6 @@
 """What PWM's policies are compared with on the same episodes: TD-MPC2 (Fig. 6), one policy for all tasks (Fig. 18), a world model of a
 short horizon (Fig. 14)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial

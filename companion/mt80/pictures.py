@@ -1,7 +1,5 @@
 """Policies seen at work: an episode in the real task, beside the rewards that the model imagined along it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

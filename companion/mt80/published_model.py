@@ -1,7 +1,5 @@
 """A published checkpoint as the world model of an experiment: TD-MPC2's of MT30 or MT80, or that of a PWM agent."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The settings of the multi-task pipeline; scales.toml says what quick, laptop and paper make of them."""
 
-from __future__ import annotations
-
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Literal

@@ -4,8 +4,6 @@ A folder holds `world_model.safetensors`, `starts.safetensors`, `policies.safete
 gates. Everything is safetensors, JSON or CSV; nothing in it is code. The card has a checksum of each other file, checked when it is read.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Sec. 4.2 as stages of resumable runs: episodes, one world model, its gate, one policy per task and seed, the table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain, product

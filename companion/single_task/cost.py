@@ -1,7 +1,5 @@
 """What a single-task run is about to spend."""
 
-from __future__ import annotations
-
 import torch
 
 from companion.single_task.runner import Algorithm, SingleTaskSettings

@@ -1,7 +1,5 @@
 """Algorithms x tasks x seeds as jobs: their table, their curves, and what is about to be spent."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product

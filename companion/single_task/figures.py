@@ -1,7 +1,5 @@
 """Figures of Section 4.1: learning curves (Fig. 13), aggregates and profile (Fig. 5), in our numbers."""
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The paper's thesis made visible: does the world model's gradient point where the simulator's does, while the policy learns from it?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

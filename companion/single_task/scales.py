@@ -1,7 +1,5 @@
 """Sizes of each algorithm on the single tasks; scales.toml says what quick, laptop and paper make of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Single-task runs as the tables that a reader compares: beside the published numbers, and at equal time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

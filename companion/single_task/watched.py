@@ -1,7 +1,5 @@
 """A learner whose updates are timed and counted, and whose critic must stay within bounds."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 If a planner that sees only the model fails in the real task, so will any policy.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """How well a world model predicts episodes that it has not seen."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """What a frozen model promises along real episodes of its policy, what happened, and which of its parts the difference is due to."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

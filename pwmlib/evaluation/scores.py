@@ -1,7 +1,5 @@
 """Scores of a policy in the real task, beside what the model believes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """A whole rollout, policy and simulator, recorded once as CUDA graphs: one launch forward, one backward."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """A batch of environments with a state of their own, and the same dynamics as a pure function."""
 
-from __future__ import annotations
-
 from typing import Any, TypedDict, Unpack
 
 import torch

@@ -1,7 +1,5 @@
 """The environments as Gymnasium environments: a vector environment over the simulator's own batch, and a single one."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import gymnasium

@@ -1,7 +1,5 @@
 """The six environments by name, with the numbers of their control step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

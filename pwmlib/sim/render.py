@@ -1,7 +1,5 @@
 """See a gait: states as an animated matplotlib figure, as frames, or as a gif or mp4 file."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

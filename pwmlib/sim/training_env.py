@@ -1,7 +1,5 @@
 """Environments that remember the returns of the episodes that are learned from: the training return that the paper plots."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

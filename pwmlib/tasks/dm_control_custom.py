@@ -3,8 +3,6 @@
 Definitions: TD-MPC2 (Hansen et al. 2024), whose multi-task benchmark the paper uses. Rewards are per control step, in [0, 1].
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The real simulators of MT80 behind one interface, with TD-MPC2's protocol (action repeat 2); imported when first needed."""
 
-from __future__ import annotations
-
 import logging
 import os
 import warnings

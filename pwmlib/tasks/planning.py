@@ -7,8 +7,6 @@ the task's model. It reads the simulator's state, which no learned policy can; w
 # pyright: reportAttributeAccessIssue=false
 # Most of what `mujoco` holds is in compiled modules without types.
 
-from __future__ import annotations
-
 import importlib
 import warnings
 from dataclasses import replace

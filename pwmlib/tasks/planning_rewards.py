@@ -3,8 +3,6 @@
 They only steer the planner that makes data (`pwmlib.tasks.planning`); recorded rewards are the tasks' own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The 80 tasks by name: sizes, protocol and order (App. E; ids are TD-MPC2's). Imports no simulator."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass

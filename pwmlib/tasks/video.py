@@ -1,7 +1,5 @@
 """Pictures and videos of episodes in the real simulator, where MuJoCo finds something to render with."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The ball and the wall: a discontinuous objective, smooth surrogates of it, and gradient descent on each (Sec. 3.1, App. A)."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """Cartpole swing-up with the masses, lengths and reward of dm_control's task, in closed form."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Pendulum swing-up with dm_control's constants, in closed form; the torque is too weak to lift the pole in one swing."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The simulator as a torch function: one kernel launch forward, one backward, a trajectory buffer in between."""
 
-from __future__ import annotations
-
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -6,8 +6,6 @@ A kernel is a module named by the hash of its text, so that Warp's disk cache fi
 # pyright: reportOperatorIssue=false
 # Warp types `wp.tid()` for launches of any number of dimensions; ours have one.
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import os

@@ -3,8 +3,6 @@
 MuJoCo's z axis points up; the links below the world are turned so that y is up here. What has no counterpart is refused by name.
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 from dataclasses import dataclass

@@ -11,8 +11,6 @@ origin otherwise (a horizontal slide at the root moves o along). So a robot 150 
     integration   qd' = qd + dt qdd, then q' = q (+) dt qd'           symplectic Euler
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """What an environment adds to a model: actuation, observation, reward, termination and reset, over the same generic scalars."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import torch

@@ -5,8 +5,6 @@ float64 tensors they are the oracle that the kernels are checked against. + - * 
 folds the exact zeros of the model's tables where they meet a tensor, as the tracer does by itself.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Spheres, capsules and boxes: mass, inertia, contact points. Lengths in m, masses in kg."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable

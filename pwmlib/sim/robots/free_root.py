@@ -1,7 +1,5 @@
 """What the robots' rules share, and the robots with a free root and motors: Ant, Anymal, Humanoid (Table 2, App. D)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """The robots in the x-y plane: Hopper, a leg of four capsules, and DoublePendulum, an acrobot with a motor at the elbow only."""
 
-from __future__ import annotations
-
 import math
 
 from pwmlib.sim.engine.scalars import Number, Vector, cos, sin, wrap_angle

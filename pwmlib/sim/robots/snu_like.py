@@ -5,8 +5,6 @@ from general anatomy. So this robot has the published sizes (observation 53, act
 paper's SNU Humanoid, and it is called "SNU-like" everywhere.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from dataclasses import replace

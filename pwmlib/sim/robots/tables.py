@@ -1,7 +1,5 @@
 """The robots' tables: a TOML file each, beside this module."""
 
-from __future__ import annotations
-
 import math
 import tomllib
 from collections.abc import Sequence
