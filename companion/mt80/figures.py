@@ -112,7 +112,7 @@ def anchored_returns(anchored: pd.DataFrame, without: pd.DataFrame) -> Figure:
         ax.set(ylim=(half - 0.4, -0.6), xlim=(-0.03, 1.6), xlabel="return / 90th percentile of the data (more than 1.55: at the edge)")
         ax.grid(axis="x", alpha=0.3)
     counts = ", ".join(f"{label} {(table[name] >= 0.7).sum()}" for name, label in names.items())
-    what = f"{len(table)} tasks of MetaWorld, one frozen world model, {anchored['train_seed'].nunique()} seed(s)"
+    what = f"{len(table)} tasks of MetaWorld, one frozen world model, seeds: {anchored['train_seed'].nunique()}"
     figure.suptitle(f"{what}. At 0.7 (dashed) or more: {counts}", fontsize=9)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure

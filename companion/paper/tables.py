@@ -67,7 +67,7 @@ def _ends(results: pd.DataFrame) -> pd.DataFrame:
         paper, ours = published.loc[(robot, algorithm.partition("_")[0])], _runs(runs)
         cost = {
             "environment steps": f"{runs['env_steps'].max() / 1e6:.2g} M",
-            "CPU-minutes a seed": f"{runs['cpu_s'].max() / 60:.1f}",
+            "CPU-minutes, slowest seed": f"{runs['cpu_s'].max() / 60:.1f}",
         }
         theirs = {
             "Table 4": _digits(paper["paper_t4_iqm"], 0),

@@ -134,7 +134,8 @@ What the paper says, what its released files say, what we get. Written by `pytho
 - **Released files say**: whether they bear the statement out, and the number, recomputed from the authors' files, or from the numbers
   printed where no file was released.
 - **Our runs say**: what our runs give, at the scale named. "holds at smaller scale": they show the same. "contradicts": at the paper's own
-  size they show the contrary, interval included. "not shown at this size": runs of this length and number do not decide. Empty: not run.
+  size they show the contrary, interval included. "not shown at this size": runs this short, with so few seeds, cannot decide. "cannot be
+  checked": the files or the runs have no number that speaks to the claim. Empty: not run.
 - Intervals, in square brackets, are of 95 %; seeds or samples that they rest on stand behind them.
 """
 

@@ -41,6 +41,8 @@ class Claim:
     unit: str
     files: dict[str, Any] | None = None
     """What the authors' released files say: a statistic of data/published (`cells.computed`)."""
+    files_decide: bool = True
+    """False where the files have a number, but not of what the statement is about."""
     ours: dict[str, Any] | None = None
     """A statistic of data/results."""
     bar: float | None = None
@@ -86,6 +88,8 @@ class Claim:
 
     def in_the_files(self, recomputed: Cell) -> Verdict:
         """Say what the authors' released files make of the statement."""
+        if not self.files_decide:
+            return "cannot be checked"
         if self.printed is not None:
             return "holds" if abs(recomputed.value - self.printed) <= self.tolerance * abs(self.printed) else "contradicts"
         if self.bar is None:

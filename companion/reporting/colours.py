@@ -13,6 +13,7 @@ METHODS = {
     "PWM, from scratch": GREY,
     "SHAC": GREEN,
     "TD-MPC2": ORANGE,
+    "TD-MPC2 without planning": ORANGE,
     "PPO": PINK,
     "SAC": VERMILION,
     "ReLU": VERMILION,

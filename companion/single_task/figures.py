@@ -164,7 +164,7 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
         right.set(xlabel="return / published PPO (dotted: peak)", ylabel="share of runs above", ylim=(-0.02, 1.02))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
     robots = ", ".join(name.replace("_", " ").capitalize() for name in results["task"].unique())
-    figure.suptitle(f"{robots}: every run (their number behind the name)", fontsize=10)
+    figure.suptitle(f"{robots}: one dot a run (number of runs in brackets)", fontsize=10)
     for ax in axes.flat:
         ax.grid(alpha=0.3)
     return figure
