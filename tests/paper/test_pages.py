@@ -107,3 +107,9 @@ def test_every_notebook_has_its_page():
         assert "Traceback" not in text and not re.search(r"/(root|home|work|tmp)/\w", text), page
         title = nbformat.read(PROJECT / "notebooks" / f"{page.stem}.ipynb", 4).cells[0].source.splitlines()[0]
         assert title in text, f"{page.name} is of another notebook: run make pages"
+
+
+@pytest.mark.parametrize("folder", sorted(p for p in PAGES.iterdir() if p.is_dir()), ids=lambda p: p.name)
+def test_every_picture_of_a_page_is_on_it(folder):
+    page = folder.with_suffix(".md").read_text()
+    assert not [file.name for file in folder.iterdir() if f"]({folder.name}/{file.name})" not in page]
