@@ -15,6 +15,7 @@ from companion.reporting.statistics import Aggregate, aggregate
 from companion.reporting.style import WIDTH
 
 __all__ = [
+    "COMPARED",
     "aggregate_bars",
     "anchored_returns",
     "compared_scores",
@@ -116,6 +117,14 @@ def anchored_returns(anchored: pd.DataFrame, without: pd.DataFrame) -> Figure:
     figure.suptitle(f"{what}. At 0.7 (dashed) or more: {counts}", fontsize=9)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
+
+
+COMPARED = {
+    "tdmpc2": "PWM and TD-MPC2 from the same episodes",
+    "one_policy": "A policy a task, and one for all tasks",
+    "horizon": "World models trained over 3 and over 16 steps",
+}
+"""Comparison -> the title of its figure."""
 
 
 def compared_scores(table: pd.DataFrame, title: str) -> Figure:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from companion.ablations.figures import extraction_curves
 from companion.ablations.questions import ABLATIONS
-from companion.mt80.figures import many_task_scores
+from companion.mt80.figures import COMPARED, many_task_scores
 from companion.reporting.drawings import bars_figure, iqm_curves, message_panel, score_pairs
 from companion.reporting.published import CURVES, ReleasedFilesError, planner_scores, published_scores, training_runs
 from companion.reporting.published import many_task_scores as released_scores
@@ -207,7 +207,7 @@ def _learning(inputs: Inputs) -> Figure:
 def _horizons(inputs: Inputs) -> Figure:
     """Draw Fig. 14."""
     if inputs.source == "ours":
-        return _recorded("multitask_horizon", title="Fig. 14, ours")(inputs)
+        return _recorded("multitask_horizon", title="Fig. 14, ours: " + COMPARED["horizon"].lower())(inputs)
     if inputs.source == "published":
         inputs.published("multitask_per_task")
         table = published_scores("mt80")[["PWM, published", "PWM H = 3, published"]] / 100
@@ -263,7 +263,9 @@ PAPER_FIGURES: dict[str, PaperFigure] = {
     "15": PaperFigure("30 tasks, each score", _per_task("15", "mt30")),
     "16": PaperFigure("80 tasks, each score", _per_task("16", "mt80")),
     "17": PaperFigure("regularisation of the world model, other robots", _ablation("17", "regularisation")),
-    "18": PaperFigure("one policy for all tasks", _recorded("multitask_one_policy", title="Fig. 18, ours")),
+    "18": PaperFigure(
+        "one policy for all tasks", _recorded("multitask_one_policy", title="Fig. 18, ours: " + COMPARED["one_policy"].lower())
+    ),
     "19": PaperFigure("lambda-return for the actor", _ablation("19", "td_lambda_actor")),
 }
 """Number in the paper -> what it shows and how it is drawn."""

@@ -80,9 +80,9 @@ DRAWN: dict[str, Recorded] = {
     "double_pendulum_switches": Recorded("none: what units and formula do to Fig. 3", ["double_pendulum"], gradient_switches),
     "double_pendulum_fidelity": Recorded("none: bias of the gradients of Fig. 3", ["double_pendulum_fidelity"], gradient_fidelity_curves),
     "double_pendulum_growth": Recorded("none: why Fig. 3 looks as it does", ["double_pendulum_growth"], disturbance_growth),
-    "multitask_tdmpc2": Recorded("Fig. 6", ["multitask_tdmpc2"], partial(mt80.compared_scores, title="Fig. 6, in our numbers")),
-    "multitask_one_policy": Recorded("Fig. 18", ["multitask_one_policy"], partial(mt80.compared_scores, title="Fig. 18, in our numbers")),
-    "multitask_horizon": Recorded("Fig. 14", ["multitask_horizon"], partial(mt80.compared_scores, title="Fig. 14, in our numbers")),
+    "multitask_tdmpc2": Recorded("Fig. 6", ["multitask_tdmpc2"], partial(mt80.compared_scores, title=mt80.COMPARED["tdmpc2"])),
+    "multitask_one_policy": Recorded("Fig. 18", ["multitask_one_policy"], partial(mt80.compared_scores, title=mt80.COMPARED["one_policy"])),
+    "multitask_horizon": Recorded("Fig. 14", ["multitask_horizon"], partial(mt80.compared_scores, title=mt80.COMPARED["horizon"])),
     "multitask_fine_tuning": Recorded(
         "none: App. C.4 from the shipped world model",
         ["fine_tuning", "fine_tuning_extracted", "multitask_80"],
