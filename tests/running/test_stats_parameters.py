@@ -190,7 +190,7 @@ def test_scale_paper_is_one_parameter_away_and_says_what_it_costs(tmp_path):
     assert experiment.tasks == ("hopper", "ant", "anymal", "humanoid", "snu_like")
     said = experiment.cost()
     assert said.startswith("To do at most: 5 task(s) x 5 algorithm(s) x 5 seed(s); about 2,")
-    assert re.search(r"about 1,\d\d\d days on 2 processes, without a GPU \(9\d% of it tdmpc2\)\.$", said)
+    assert re.search(r"about 2,\d\d\d days on 2 processes, without a GPU \(9\d% of it tdmpc2\)\.$", said)
     on_gpus = dataclasses.replace(experiment, device="cuda", workers=16)
     assert on_gpus.cost().endswith("On a GPU, which was asked for here, no run of these sizes has been timed.")
     assert SingleTaskParameters.validate_cell({**given, "scale": "laptop"}).experiment().tasks == ("hopper",)
