@@ -152,7 +152,7 @@ def tdmpc2(workers: int, runs_dir: Path) -> Tables:
 SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
     "hopper": {"shac": 5, "pwm": 5, "pwm_state_space": 5, "pwm_offline": 5},
     "ant": {"shac": 3},
-    "anymal": {"shac": 1},
+    "anymal": {"shac": 3},
     "humanoid": {"shac": 1},
     "snu_like": {"shac": 1},
 }
