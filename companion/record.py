@@ -123,7 +123,7 @@ def anchored(workers: int, runs_dir: Path) -> Tables:
 
 
 COMPARED_TASKS, COMPARED_UPDATES = 8, 2000
-"""Of each model: for each task as many as the shipped world model of 80 had before it saw episodes of policies."""
+"""How many of the tasks, and how many updates of each model: for each task as many as the shipped model of 80 had in its first training."""
 
 
 def compared_model(experiment: MultitaskExperiment, method: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Sampling-based planning in dynamics (MPPI, Williams et al. 2017): the gate of a world model before a policy is extracted from it.
 
-If a planner that sees only the model fails in the real task, so will any policy.
+Where a planner that sees only the model fails in the real task, the model is suspect, though a policy may find what the planner does not.
 """
 
 import numpy as np
