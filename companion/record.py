@@ -153,10 +153,13 @@ SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
     "hopper": {"shac": 5, "pwm": 5, "pwm_state_space": 5, "pwm_offline": 5},
     "ant": {"shac": 3},
     "anymal": {"shac": 3},
-    "humanoid": {"shac": 1},
-    "snu_like": {"shac": 1},
+    "humanoid": {"shac": 3},
+    "snu_like": {"shac": 3},
 }
 """Seeds of an algorithm on a robot, at laptop scale; 2 for those not named."""
+
+SHAC_UPDATES = 2000
+"""SHAC's on every robot: on Humanoid two, on the SNU-like robot four times those of scale laptop."""
 
 PPO_UPDATES = {"hopper": 12_000, "ant": 18_000}
 """PPO's on these robots: two and three times those of scale laptop, with a learning rate that falls to zero. On Ant a constant one undoes
@@ -164,8 +167,9 @@ after 13 M steps what was learned (`ABLATIONS`)."""
 
 
 def recorded_settings(robot: str, algorithm: Algorithm) -> SingleTaskSettings:
-    """Those of scale laptop, of PPO with `PPO_UPDATES`."""
+    """Those of scale laptop, with the updates of `SHAC_UPDATES` and `PPO_UPDATES`."""
     settings = settings_for("laptop", robot)
+    settings = replace(settings, shac=replace(settings.shac, updates=SHAC_UPDATES))
     if algorithm != "ppo" or robot not in PPO_UPDATES:
         return settings
     return replace(settings, ppo=replace(settings.ppo, updates=PPO_UPDATES[robot], final_lr=0.0))
