@@ -21,8 +21,6 @@ from pwmlib.optimizer.imagination import imagine
 from pwmlib.optimizer.pwm import PWM, PWMConfig
 from pwmlib.sim.closed_form import CartpoleSwingup, PendulumSwingup
 
-__all__ = ["SETTINGS", "evaluate", "gradient_reach", "perfect_model_curves", "run_setting"]
-
 _SMALL = {"actor_hidden": (128, 64), "critic_hidden": (128, 64)}
 
 

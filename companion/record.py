@@ -51,8 +51,6 @@ from pwmlib.tasks import MT80, select_tasks, task
 
 from .perfect_model import SETTINGS, gradient_reach, run_setting
 
-__all__ = ["EXPERIMENTS", "main", "recorded_settings"]
-
 Tables = dict[str, pd.DataFrame]
 """Name -> what an experiment found."""
 

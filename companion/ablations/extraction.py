@@ -15,8 +15,6 @@ from companion.mt80.stages import MultitaskExperiment
 from companion.running.parameters import read_scales
 from pwmlib.settings import Count, Counts, settings
 
-__all__ = ["ABLATION_SCALES", "AblationScale", "ExtractionStudy"]
-
 
 @settings
 class AblationScale:

@@ -8,10 +8,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from companion.reporting.cells import iqm
 from companion.reporting.colours import colours_of
-from companion.single_task.tables import iqm
-
-__all__ = ["ablation_curves", "extraction_curves"]
 
 
 def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) -> Figure:

@@ -18,8 +18,6 @@ from pwmlib.tasks import MT80, task
 from .extraction import ABLATION_SCALES, ExtractionStudy
 from .questions import ABLATIONS, ablation_experiments
 
-__all__ = ["AblationParameters"]
-
 Numbers = Annotated[list[Count], BeforeValidator(parse_list)]
 
 

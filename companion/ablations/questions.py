@@ -18,8 +18,6 @@ from companion.single_task.scales import settings_for
 from pwmlib.errors import ExplainedError
 from pwmlib.settings import Count, Positive, SettingError, settings
 
-__all__ = ["ABLATIONS", "Ablation", "AblationError", "Variation", "ablation_experiments", "read_ablations", "run_ablation"]
-
 
 class AblationError(ExplainedError):
     """A question that is not what it should be; names its file and the question."""

@@ -17,8 +17,6 @@ from pwmlib.optimizer.imagination import Rollout
 from pwmlib.optimizer.pwm import PWM, PWMConfig
 from pwmlib.settings import Count, NonNegative, Positive, settings
 
-__all__ = ["Anchor", "AnchoredPWM", "Shown", "shown"]
-
 
 @settings
 class Anchor:

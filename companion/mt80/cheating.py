@@ -23,8 +23,6 @@ from .scales import MULTITASK_SCALES
 from .shipped_model import SHIPPED, Artefacts
 from .stages import with_shipped_model
 
-__all__ = ["cheating_table", "promises_figure"]
-
 HARD = ("walker-walk", "cheetah-run", "reacher-hard", "cup-catch", "mw-push", "mw-door-open", "mw-basketball", "mw-reach")
 """Tasks of both suites, on most of which the policies of the shipped model fail."""
 

@@ -6,8 +6,6 @@ from pwmlib.optimizer.pwm import PWMConfig
 
 from .experiment import ExperimentRuns
 
-__all__ = ["COST", "agent_s", "cost_line", "model_update_s", "policy_update_s"]
-
 COST = {
     "update_ms": 60.0,
     "dm_control_episode_s": 0.2,

@@ -17,8 +17,6 @@ from pwmlib.tasks import task as find_task
 
 from .scales import DataPlan
 
-__all__ = ["behaviour_quantiles", "data_quantiles", "generate_task", "generation_job", "generation_run"]
-
 
 def generation_run(name: str, plan: DataPlan, folder: str, runs_dir: str) -> Run:
     """Name the run of `generation_job`."""

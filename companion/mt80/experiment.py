@@ -25,8 +25,6 @@ from .published_model import PublishedModel
 from .scales import AgentsPlan, CollectionPlan, MultitaskScale, joint_training
 from .shipped_model import Artefacts
 
-__all__ = ["ExperimentRuns", "StageFailedError"]
-
 HELD_OUT = 0.05
 """Fraction of each task's episodes that the world model never trains on (at least one), for the reward correlation."""
 

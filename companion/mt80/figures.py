@@ -14,18 +14,6 @@ from companion.reporting.drawings import whisker
 from companion.reporting.statistics import Aggregate, aggregate
 from companion.reporting.style import WIDTH
 
-__all__ = [
-    "COMPARED",
-    "aggregate_bars",
-    "anchored_returns",
-    "compared_scores",
-    "fine_tuning_curves",
-    "many_task_scores",
-    "multitask_scores",
-    "offline_cartpole_scores",
-    "online_curves",
-]
-
 OURS, PLANNER = METHODS["PWM"], GREEN
 PUBLISHED = {"PWM, published": ("D", METHODS["PWM"]), "TD-MPC2, published": ("s", METHODS["TD-MPC2"])}
 

@@ -15,8 +15,6 @@ from .jobs import judged, own_agent, policy_job
 from .online import EVALUATE_EVERY, one_task_policy, run_agent
 from .stages import MultitaskExperiment
 
-__all__ = ["FineTuning", "fine_tuning_job", "fine_tuning_run"]
-
 
 @dataclass(frozen=True)
 class FineTuning:

@@ -25,11 +25,6 @@ from .experiment import ExperimentRuns
 from .online import one_task, run_agent
 from .scales import AgentsPlan
 
-__all__ = [
-    "collection_job", "gate_job", "imitation_job", "judged", "own_agent", "policy_job", "random_job", "shipped_policy_job",
-    "stacked_job", "trained_policy",
-]  # fmt: skip
-
 COLLECTION_SEED = 1000
 """Seeds of policies that collect start here, apart from those of the policies that are judged."""
 

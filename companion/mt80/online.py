@@ -15,8 +15,6 @@ from pwmlib.tasks import make, task
 
 from .scales import ONLINE
 
-__all__ = ["EVALUATE_EVERY", "divisible", "one_task", "one_task_policy", "online_seed", "run_agent"]
-
 EVALUATE_EVERY = 10
 """Episodes between two evaluations."""
 EVALUATION_EPISODES = 5

@@ -29,8 +29,6 @@ from .scales import FINE_TUNED, MultitaskScale, joint_training, multitask_scale
 from .shipped_model import SHIPPED, Artefacts
 from .stages import MultitaskExperiment
 
-__all__ = ["MultitaskParameters"]
-
 OWN_DATA = ("auto", "generate", "shipped")
 Comparisons = Annotated[list[Comparison], BeforeValidator(lambda value: parse_list(value) if value else [])]
 

@@ -27,8 +27,6 @@ from pwmlib.tasks import make
 from .jobs import judged
 from .stages import MultitaskExperiment
 
-__all__ = ["Comparison", "MultitaskPeers", "one_policy_job", "tdmpc2_job", "train_tdmpc2"]
-
 Comparison = Literal["tdmpc2", "one_policy", "horizon"]
 COLUMNS = ["task", "suite", "method", "train_seed", "score"]
 

@@ -24,8 +24,6 @@ from pwmlib.tasks.video import DECISION_MS, Camera, filmed, render_offscreen, sa
 
 from .shipped_model import SHIPPED, Artefacts
 
-__all__ = ["Watched", "film_shipped", "imagined_rewards", "learned", "mosaic", "strips", "watch"]
-
 
 @dataclass(frozen=True)
 class Watched:

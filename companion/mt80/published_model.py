@@ -16,8 +16,6 @@ from pwmlib.model.world_model import WorldModel
 from pwmlib.optimizer.pwm import PWM, PWMConfig
 from pwmlib.tasks import MT30, MT80, Task
 
-__all__ = ["DIFFERENCES", "PublishedModel"]
-
 DIFFERENCES = (
     "The checkpoint was trained on MetaWorld v2 and an earlier dm_control; here MetaWorld is v3, whose environments have the same "
     "observations and other reset distributions, and dm_control is the installed one. Published scores stand beside ours for orientation."

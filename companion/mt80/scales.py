@@ -20,22 +20,6 @@ from pwmlib.tasks import MT30
 
 from .anchored import Anchor
 
-__all__ = [
-    "FINE_TUNED",
-    "MULTITASK_SCALES",
-    "OFFLINE_CARTPOLE",
-    "ONLINE",
-    "AgentsPlan",
-    "CollectionPlan",
-    "DataPlan",
-    "FineTuningPlan",
-    "MultitaskScale",
-    "differences",
-    "joint_training",
-    "multitask_scale",
-]
-
-
 Planned = Literal["uniform_random", "correlated_random", "mpc", "mpc_noisy"]
 Scripted = Literal["uniform_random", "correlated_random", "scripted_hold", "scripted_noisy", "scripted_switching"]
 

@@ -26,8 +26,6 @@ from pwmlib.optimizer.actor_critic import Actor
 from pwmlib.settings import SettingError
 from pwmlib.tasks import Task, task
 
-__all__ = ["SHIPPED", "Artefacts", "ship"]
-
 SHIPPED = DATA / "models" / "mt80"
 """The world model of all 80 tasks at scale laptop."""
 

@@ -32,8 +32,6 @@ from .pictures import Watched, watch
 from .scales import MultitaskScale, joint_training
 from .shipped_model import SHIPPED, Artefacts
 
-__all__ = ["MultitaskExperiment", "with_shipped_model"]
-
 STACK = 80
 """Policies that are extracted together."""
 

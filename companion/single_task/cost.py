@@ -7,8 +7,6 @@ from pwmlib.model.world_model import WorldModel, WorldModelConfig
 from pwmlib.optimizer.online_robots import OnlinePWMConfig
 from pwmlib.sim.registry import env_spec
 
-__all__ = ["core_seconds", "duration", "model_weights"]
-
 ROBOT = {"hopper": 1.0, "ant": 1.3, "anymal": 1.5, "humanoid": 3.0, "snu_like": 6.0}
 """Cost of what is done with a robot, relative to Hopper's."""
 

@@ -18,8 +18,6 @@ from pwmlib.settings import NUMBER, Count, settings
 
 from .cost import core_seconds, duration
 
-__all__ = ["SingleTaskExperiment", "curves_table", "results_table", "train_together"]
-
 
 @settings
 class SingleTaskExperiment:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from companion.reporting.cells import iqm
 from companion.reporting.colours import METHODS, colours_of
 from companion.reporting.statistics import aggregate, performance_profile
 from pwmlib.sim.env import DifferentiableEnv
@@ -21,9 +22,7 @@ from pwmlib.tasks.video import save_gif
 
 from .experiment import SingleTaskExperiment
 from .runner import Algorithm
-from .tables import NAMES, iqm
-
-__all__ = ["aggregates_and_profile", "gaits", "learning_curves", "moving_gait", "training_curves"]
+from .tables import NAMES
 
 _COLOURS = colours_of(NAMES.values())
 

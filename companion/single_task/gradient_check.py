@@ -10,8 +10,6 @@ from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.world_model import WorldModel
 from pwmlib.sim.env import DifferentiableEnv, EnvDynamics
 
-__all__ = ["gradient_check"]
-
 
 def gradient_check(
     model: WorldModel, policy: Callable[[Tensor, None], Tensor], task: str, *, horizon: int = 16, warm_up: int = 40, samples: int = 64,

@@ -13,8 +13,6 @@ from companion.single_task.runner import Algorithm, SingleTaskSettings
 from .experiment import SingleTaskExperiment
 from .scales import CHOSEN, SINGLE_TASKS, settings_for
 
-__all__ = ["SingleTaskParameters"]
-
 
 class SingleTaskParameters(Robots):
     """notebooks/02_single_task.ipynb."""

@@ -27,8 +27,6 @@ from pwmlib.sim.training_env import TrainingEnv, evaluate_policy
 
 from .gradient_check import gradient_check
 
-__all__ = ["Algorithm", "SingleTaskRun", "SingleTaskSettings", "parts_of"]
-
 Algorithm = Literal["shac", "pwm", "pwm_scratch", "pwm_state_space", "pwm_offline", "tdmpc2", "ppo", "sac"]
 """pwm: the world model is pre-trained on the replay of a SHAC run (the paper); pwm_scratch: on random actions only; pwm_state_space: the
 same with a model whose latent is the observation itself, predicting its change (a deviation from the paper); pwm_offline: the model of a

@@ -11,8 +11,6 @@ from companion.running.parameters import read_scales
 from companion.single_task.runner import Algorithm, SingleTaskSettings, parts_of
 from pwmlib.settings import Count, settings
 
-__all__ = ["CHOSEN", "SINGLE_TASKS", "SINGLE_TASK_SCALES", "differences", "settings_for"]
-
 
 @settings
 class Chosen:

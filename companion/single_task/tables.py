@@ -8,8 +8,6 @@ import pandas as pd
 
 from companion.reporting.cells import iqm
 
-__all__ = ["NAMES", "beside_published", "equal_time", "iqm"]
-
 NAMES = {
     "shac": "SHAC",
     "pwm": "PWM, SHAC replay",

@@ -10,8 +10,6 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pwmlib.errors import ExplainedError
 
-__all__ = ["DivergedError", "Learner", "Spent"]
-
 
 class DivergedError(ExplainedError):
     """Training went where no return can follow; the message says which number and what its bound is."""
