@@ -1,10 +1,8 @@
 """Parameters of notebook 04."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from companion.mt80.scales import MULTITASK_SCALES, MultitaskScale
 from companion.mt80.stages import MultitaskExperiment
@@ -38,21 +36,16 @@ class AblationParameters(Robots):
     def _known(cls, value: list[str]) -> list[str]:
         return all_of(value, list(ABLATIONS), "ablation")
 
-    @model_validator(mode="after")
-    def _overrides_exist(self) -> AblationParameters:
-        override(settings_for(self.scale, "hopper"), self._changes())
-        self.extraction_settings()
-        return self
-
     def _changes(self) -> dict[str, Any]:
         """The overrides that are not Fig. 8b's."""
         return {k: v for k, v in self.overrides.items() if not k.startswith("extraction.")}
 
-    def extraction_settings(self) -> MultitaskScale:
-        """Sizes of Fig. 8b: the multi-task ones of `paper`, else those of `quick`, which suit a single task."""
-        prefix = "extraction."
-        changes = {k.removeprefix(prefix): v for k, v in self.overrides.items() if k.startswith(prefix)}
-        return override(MULTITASK_SCALES["paper" if self.scale == "paper" else "quick"], changes, prefix=prefix)
+    def scaled(self) -> MultitaskScale:
+        """Sizes of Fig. 8b: the multi-task ones of `paper`, else those of `quick`, which suit a single task. Raises SettingError, also for
+        an override of the other questions."""
+        override(settings_for(self.scale, "hopper"), self._changes())
+        changes = {k.removeprefix("extraction."): v for k, v in self.overrides.items() if k.startswith("extraction.")}
+        return override(MULTITASK_SCALES["paper" if self.scale == "paper" else "quick"], changes, prefix="extraction.")
 
     @field_validator("extraction_tasks")
     @classmethod
@@ -63,7 +56,7 @@ class AblationParameters(Robots):
         """The study of Fig. 8b of these parameters."""
         tasks, folder = tuple(task(name) for name in self.extraction_tasks), self.runs_folder() / "extraction"
         folders = {"runs_dir": folder, "data_dir": folder / "episodes"}
-        experiment = MultitaskExperiment(tasks, self.extraction_settings(), self._seeds(), **folders, **self.runner(progress))
+        experiment = MultitaskExperiment(tasks, self.scaled(), self._seeds(), **folders, **self.runner(progress))
         return ExtractionStudy(experiment, tuple(self.extraction_updates) or ABLATION_SCALES[self.scale].extraction_updates)
 
     def experiments(self, name: str, *, progress: bool = True) -> dict[str, SingleTaskExperiment]:

@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import replace
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from companion.running.notebook import Common
 from companion.running.parameters import override
@@ -38,10 +38,5 @@ class BallWallParameters(Common):
     def scaled(self) -> BallWallScale:
         """The scale's numbers with this notebook's changes."""
         scale = override(BALL_WALL_SCALES[self.scale], self.overrides)
+        self.world()  # so that its settings are checked too
         return replace(scale, seeds=self.seeds) if self.seeds else scale
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        self.scaled()
-        self.world()
-        return self

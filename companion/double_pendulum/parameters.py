@@ -1,10 +1,9 @@
 """Parameters of notebook 01."""
 
 from dataclasses import replace
-from typing import Self
 
 import pandas as pd
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from companion.double_pendulum.study import Study, run_study
 from companion.double_pendulum.training import DOUBLE_PENDULUM_SCALES, DoublePendulumScale
@@ -27,11 +26,6 @@ class DoublePendulumParameters(OnTheCPU):
     )
     shac_seeds: int | None = Field(None, ge=1, le=100, description="the number of SHAC runs; None means the scale's number")
     workers: int | None = Field(None, ge=1, le=1024, description="the number of processes; None means one per core")
-
-    @model_validator(mode="after")
-    def _overrides_exist(self) -> Self:
-        self.scaled()
-        return self
 
     def scaled(self) -> DoublePendulumScale:
         """The scale's numbers with this notebook's changes."""

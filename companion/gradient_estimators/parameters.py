@@ -1,8 +1,6 @@
 """Parameters of notebook 05."""
 
-from typing import Any
-
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from companion.running.notebook import OnTheCPU
 
@@ -18,10 +16,3 @@ class LessonParameters(OnTheCPU):
     def sizes(self) -> tuple[int, int]:
         """(N, pool of samples that they are drawn from)."""
         return self.samples or 100, {"quick": 2000, "laptop": 20_000, "paper": 100_000}[self.scale]
-
-    @field_validator("overrides")
-    @classmethod
-    def _none(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if value:
-            raise ValueError("this notebook has no settings beyond its parameters")
-        return value

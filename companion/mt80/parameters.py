@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -77,31 +77,29 @@ class MultitaskParameters(Common):
 
     @model_validator(mode="after")
     def _runnable(self) -> MultitaskParameters:
-        self.scaled()
-        selected = {t.name for t in self.selected()}
+        selected = [t.name for t in self.selected()]
         for field in ("fine_tune", "watch"):
-            unselected = [name for name in getattr(self, field) if name not in selected]
-            if unselected:
-                raise SettingError(field, getattr(self, field), f"{unselected[0]} is not among the tasks of this run")
+            for name in getattr(self, field):
+                if name not in selected:
+                    self._refuse(field, f"{name} is not among the tasks of this run")
         if self.fine_tune and not divisible(self.scaled().model):
-            said = "a world model that is residual or has spectral norms cannot be fine-tuned by task"
-            raise SettingError("fine_tune", self.fine_tune, said)
+            self._refuse("fine_tune", "a world model that is residual or has spectral norms cannot be fine-tuned by task")
         if self.variant == "released" and self.data == "shipped":
-            said = "variant='released' trains a world model of its own, as TD-MPC2 does; data must be another than 'shipped'"
-            raise SettingError("data", self.data, said)
+            self._refuse("data", "variant='released' trains a world model of its own, as TD-MPC2 does; data must be another than 'shipped'")
         if self.world_model and (self.data == "shipped" or self.comparisons or self.fine_tune):
             name = "comparisons" if self.comparisons else "fine_tune" if self.fine_tune else "data"
-            raise SettingError(name, getattr(self, name), "with a published world_model it must stay at its default, or data name a folder")
+            self._refuse(name, "with a published world_model it must stay at its default, or data name a folder")
         needing = [name for name in self.comparisons if name != "one_policy"]
         if needing and self.from_shipped():
-            raise SettingError("comparisons", self.comparisons, f"{needing[0]} trains on episodes; set data to 'generate'")
-        if self.data not in OWN_DATA:
-            if not self._chunks():
-                raise SettingError("data", self.data, "it is not 'auto', 'generate' or 'shipped', and no folder with chunk_*.pt in it")
-            if not self.data_dir:
-                said = "the folder that its episodes are imported to is missing, set it with -p data_dir FOLDER"
-                raise SettingError("data", self.data, said)
+            self._refuse("comparisons", f"{needing[0]} trains on episodes; set data to 'generate'")
+        if self.data not in OWN_DATA and not self._chunks():
+            self._refuse("data", "it is not 'auto', 'generate' or 'shipped', and no folder with chunk_*.pt in it")
+        if self.data not in OWN_DATA and not self.data_dir:
+            self._refuse("data", "the folder that its episodes are imported to is missing, set it with -p data_dir FOLDER")
         return self
+
+    def _refuse(self, field: str, why: str) -> NoReturn:
+        raise SettingError(field, getattr(self, field), why)
 
     def _chunks(self) -> tuple[Path, ...]:
         found = () if self.data in OWN_DATA else resolve(self.data).glob("chunk_*.pt")
@@ -117,7 +115,7 @@ class MultitaskParameters(Common):
             return None
         path = resolve(self.world_model)
         if not path.is_file():
-            raise SettingError("world_model", self.world_model, "there is no such file; expected a published checkpoint, a .pt file")
+            self._refuse("world_model", "there is no such file; expected a published checkpoint, a .pt file")
         found = PublishedModel(path)
         for t in self.selected():
             found.index(t)
@@ -162,13 +160,13 @@ class MultitaskParameters(Common):
             scale = replace(scale, policy=theirs, collection=None, agents=None, planner_episodes=0, evaluate_every=500)
         if self.policies == "anchored":
             if self.variant == "released":
-                raise SettingError("policies", self.policies, "must be 'paper' with variant='released'")
+                self._refuse("policies", "must be 'paper' with variant='released'")
             scale = replace(scale, anchor=Anchor())
         elif any(name.split(".")[0] == "anchor" for name in self.overrides):
-            raise SettingError("policies", self.policies, "must be 'anchored' where overrides change the anchor")
+            self._refuse("policies", "must be 'anchored' where overrides change the anchor")
         scale = override(scale, self.overrides)
         if self.policies == "anchored" and not (scale.anchor and scale.policy.start_states == "all"):
-            raise SettingError("policies", self.policies, "needs an anchor and policy.start_states='all', which overrides took away")
+            self._refuse("policies", "needs an anchor and policy.start_states='all', which overrides took away")
         if scale.pretraining == "tdmpc2":
             joint_training(scale.training, scale.tdmpc2)
         return replace(scale, train_seeds=self.train_seeds or scale.train_seeds)

@@ -4,13 +4,14 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pandas as pd
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from companion.running.jobs import Engine, default_workers
 from companion.running.runs import resolve_device
+from pwmlib.settings import SettingError
 
 from .parameters import NotebookParameters, parse_list
 from .paths import writable_folder
@@ -53,6 +54,16 @@ class Common(NotebookParameters):
     @classmethod
     def _parse(cls, value: Any) -> Any:
         return parse_list(value) if value and isinstance(value, str) else value or {}
+
+    @model_validator(mode="after")
+    def _overrides_exist(self) -> Self:
+        self.scaled()
+        return self
+
+    def scaled(self) -> Any:
+        """The numbers of the scale with this notebook's changes; a notebook without any refuses overrides. Raises SettingError."""
+        if self.overrides:
+            raise SettingError("overrides", self.overrides, "this notebook has no settings beyond its parameters")
 
     def runs_folder(self) -> Path:
         """The folder of runs, created. Raises ExplainedError."""

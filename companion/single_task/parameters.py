@@ -1,10 +1,8 @@
 """Parameters of notebook 02."""
 
-from __future__ import annotations
-
 from typing import get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from companion.running.notebook import Names, Robots, all_of
 from companion.running.parameters import override
@@ -36,19 +34,14 @@ class SingleTaskParameters(Robots):
     def _learners(cls, value: list[str]) -> list[str]:
         return all_of(value, get_args(Algorithm), "algorithm") if value else []
 
-    @model_validator(mode="after")
-    def _overrides_exist(self) -> SingleTaskParameters:
-        self.settings()
-        return self
-
-    def settings(self) -> dict[str, SingleTaskSettings]:
+    def scaled(self) -> dict[str, SingleTaskSettings]:
         """The sizes on each task with this notebook's changes."""
         tasks = self.tasks or CHOSEN[self.scale].tasks
         return {name: override(settings_for(self.scale, name), self.overrides) for name in tasks}
 
     def experiment(self, *, progress: bool = True) -> SingleTaskExperiment:
         """The experiment of these parameters, its folder checked."""
-        settings, chosen = self.settings(), CHOSEN[self.scale]
+        settings, chosen = self.scaled(), CHOSEN[self.scale]
         return SingleTaskExperiment(
             tasks=tuple(settings),
             algorithms=tuple(self.algorithms) or chosen.algorithms,
