@@ -7,6 +7,7 @@ A figure whose inputs are missing is a panel that says what is missing and which
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -55,14 +56,10 @@ def paper_figure(number: str, source: Source, released_dir: Path | None = None) 
         return Drawn(message_panel(f"Fig. {number}, {source}", str(reason)), tuple(inputs.paths), str(reason))
 
 
-def _recorded(name: str, **options: str) -> Callable[[Inputs], Figure]:
+def _recorded(name: str, inputs: Inputs, **options: str) -> Figure:
     """A figure of `DRAWN`; of what it shows no numbers were published or released."""
-
-    def draw(inputs: Inputs) -> Figure:
-        inputs.only("ours", why="No numbers of this figure were published or released.")
-        return DRAWN[name].draw(*map(inputs.ours, DRAWN[name].tables), **options)
-
-    return draw
+    inputs.only("ours", why="No numbers of this figure were published or released.")
+    return DRAWN[name].draw(*map(inputs.ours, DRAWN[name].tables), **options)
 
 
 def _last_and_best(label: str, last: pd.Series, best: pd.Series) -> list[dict[str, object]]:
@@ -121,7 +118,7 @@ def _released_runs(inputs: Inputs, number: str) -> tuple[list[tuple[Any, pd.Data
 def _many_tasks(inputs: Inputs) -> Figure:
     """Draw the left of Fig. 6."""
     if inputs.source == "ours":
-        drawn = _recorded("fig06_multitask_80_tasks")(inputs)
+        drawn = _recorded("fig06_multitask_80_tasks", inputs)
         inputs.published("multitask_aggregate")
         return drawn
     panels, resampled = {}, {"tasks": "over tasks", "runs": "over episodes"}
@@ -149,22 +146,18 @@ def _released_curves(inputs: Inputs, number: str) -> Figure:
     return iqm_curves(panels, f"Fig. {number}, released" + (f" (not in the folder: {', '.join(absent)})" if absent else ""))
 
 
-def _ablation(number: str, name: str) -> Callable[[Inputs], Figure]:
+def _ablation(number: str, name: str, inputs: Inputs) -> Figure:
     """Draw Fig. 7a, 7b, 8a and 17: as published, bars; as released, curves; ours, the question `name`. Fig. 19 has ours only."""
-
-    def draw(inputs: Inputs) -> Figure:
-        tasks = dict.fromkeys(c.task for c in CURVES if c.figure == number)
-        if inputs.source == "published" and tasks:
-            rows = inputs.published("ablations").astype({"figure": str, "label": str, "runs": str}).query("figure == @number")
-            rows = rows.rename(columns={"final_iqm": "value", "final_lo": "low", "final_hi": "high"})
-            rows["tick"] = rows["label"] + " (" + rows["runs"] + ")"
-            title = f"Fig. {number}, published: IQM at the end, intervals over runs (number of runs)"
-            return bars_figure({task: rows[rows["task"] == task] for task in tasks}, "return / PPO's peak", title)
-        if inputs.source == "released" and tasks:
-            return _released_curves(inputs, number)
-        return _recorded(ablation_figure(name), question=f"Fig. {number}, ours: {ABLATIONS[name].question}")(inputs)
-
-    return draw
+    tasks = dict.fromkeys(c.task for c in CURVES if c.figure == number)
+    if inputs.source == "published" and tasks:
+        rows = inputs.published("ablations").astype({"figure": str, "label": str, "runs": str}).query("figure == @number")
+        rows = rows.rename(columns={"final_iqm": "value", "final_lo": "low", "final_hi": "high"})
+        rows["tick"] = rows["label"] + " (" + rows["runs"] + ")"
+        title = f"Fig. {number}, published: IQM at the end, intervals over runs (number of runs)"
+        return bars_figure({task: rows[rows["task"] == task] for task in tasks}, "return / PPO's peak", title)
+    if inputs.source == "released" and tasks:
+        return _released_curves(inputs, number)
+    return _recorded(ablation_figure(name), inputs, question=f"Fig. {number}, ours: {ABLATIONS[name].question}")
 
 
 def _sample_efficiency(inputs: Inputs) -> Figure:
@@ -207,7 +200,7 @@ def _learning(inputs: Inputs) -> Figure:
 def _horizons(inputs: Inputs) -> Figure:
     """Draw Fig. 14."""
     if inputs.source == "ours":
-        return _recorded("multitask_horizon", title="Fig. 14, ours: " + COMPARED["horizon"].lower())(inputs)
+        return _recorded("multitask_horizon", inputs, title="Fig. 14, ours: " + COMPARED["horizon"].lower())
     if inputs.source == "published":
         inputs.published("multitask_per_task")
         table = published_scores("mt80")[["PWM, published", "PWM H = 3, published"]] / 100
@@ -217,23 +210,19 @@ def _horizons(inputs: Inputs) -> Figure:
     return score_pairs(table, f"Fig. 14, {inputs.source}: MT80, one policy a task; H = 3 had ten times the policy updates")
 
 
-def _per_task(number: str, task_set: Literal["mt30", "mt80"]) -> Callable[[Inputs], Figure]:
-    """Say how Fig. 15 and 16 are drawn."""
-
-    def draw(inputs: Inputs) -> Figure:
-        if inputs.source == "released":
-            planner = planner_scores(inputs.released(f"tdmpc2_{task_set}_scores.csv")).groupby("task")["score"].mean()
-            table = pd.DataFrame({"PWM": released_scores(inputs.released(f"{task_set}_results.csv")), "TD-MPC2": planner})
-        else:
-            inputs.published("multitask_per_task")
-            scores = published_scores(task_set)
-            if inputs.source == "ours":
-                ours = inputs.ours("multitask_80")
-                return many_task_scores(ours[ours["task"].isin(scores.index)] if task_set == "mt30" else ours, scores)
-            table = pd.DataFrame({name: scores[f"{name}, published"] / 100 for name in ("PWM", "TD-MPC2")})
-        return score_pairs(table, f"Fig. {number}, {inputs.source}: one policy a task; TD-MPC2 the mean of ten episodes")
-
-    return draw
+def _per_task(number: str, task_set: Literal["mt30", "mt80"], inputs: Inputs) -> Figure:
+    """Draw Fig. 15 and 16."""
+    if inputs.source == "released":
+        planner = planner_scores(inputs.released(f"tdmpc2_{task_set}_scores.csv")).groupby("task")["score"].mean()
+        table = pd.DataFrame({"PWM": released_scores(inputs.released(f"{task_set}_results.csv")), "TD-MPC2": planner})
+    else:
+        inputs.published("multitask_per_task")
+        scores = published_scores(task_set)
+        if inputs.source == "ours":
+            ours = inputs.ours("multitask_80")
+            return many_task_scores(ours[ours["task"].isin(scores.index)], scores)
+        table = pd.DataFrame({name: scores[f"{name}, published"] / 100 for name in ("PWM", "TD-MPC2")})
+    return score_pairs(table, f"Fig. {number}, {inputs.source}: one policy a task; TD-MPC2 the mean of ten episodes")
 
 
 @dataclass(frozen=True)
@@ -245,27 +234,27 @@ class PaperFigure:
 
 
 PAPER_FIGURES: dict[str, PaperFigure] = {
-    "2": PaperFigure("ball and wall, the objective and gradient descent on its models", _recorded("fig02_ball_wall")),
-    "3": PaperFigure("double pendulum, variance and ESNR of policy gradients", _recorded("fig03_double_pendulum")),
+    "2": PaperFigure("ball and wall, the objective and gradient descent on its models", partial(_recorded, "fig02_ball_wall")),
+    "3": PaperFigure("double pendulum, variance and ESNR of policy gradients", partial(_recorded, "fig03_double_pendulum")),
     "5": PaperFigure("one robot at a time, aggregates", _robots),
     "6": PaperFigure("30 and 80 tasks, aggregates", _many_tasks),
-    "7a": PaperFigure("stiff contact", _ablation("7a", "stiffness")),
-    "7b": PaperFigure("batch of imagined trajectories", _ablation("7b", "batch")),
-    "8a": PaperFigure("regularisation of the world model", _ablation("8a", "regularisation_ant")),
+    "7a": PaperFigure("stiff contact", partial(_ablation, "7a", "stiffness")),
+    "7b": PaperFigure("batch of imagined trajectories", partial(_ablation, "7b", "batch")),
+    "8a": PaperFigure("regularisation of the world model", partial(_ablation, "8a", "regularisation_ant")),
     "8b": PaperFigure("return against updates of the world model", _sample_efficiency),
-    "9": PaperFigure("ball and wall, the models", _recorded("fig02_ball_wall")),
-    "10": PaperFigure("ball and wall, training losses and descents", _recorded("fig10_losses_and_descents")),
+    "9": PaperFigure("ball and wall, the models", partial(_recorded, "fig02_ball_wall")),
+    "10": PaperFigure("ball and wall, training losses and descents", partial(_recorded, "fig10_losses_and_descents")),
     "11": PaperFigure(
-        "double pendulum, what the units of the reward and the formula of the ESNR change", _recorded("double_pendulum_switches")
+        "double pendulum, what the units of the reward and the formula of the ESNR change", partial(_recorded, "double_pendulum_switches")
     ),
     "13": PaperFigure("one robot at a time, learning curves", _learning),
     "14": PaperFigure("world model trained over 3 and over 16 steps", _horizons),
-    "15": PaperFigure("30 tasks, each score", _per_task("15", "mt30")),
-    "16": PaperFigure("80 tasks, each score", _per_task("16", "mt80")),
-    "17": PaperFigure("regularisation of the world model, other robots", _ablation("17", "regularisation")),
+    "15": PaperFigure("30 tasks, each score", partial(_per_task, "15", "mt30")),
+    "16": PaperFigure("80 tasks, each score", partial(_per_task, "16", "mt80")),
+    "17": PaperFigure("regularisation of the world model, other robots", partial(_ablation, "17", "regularisation")),
     "18": PaperFigure(
-        "one policy for all tasks", _recorded("multitask_one_policy", title="Fig. 18, ours: " + COMPARED["one_policy"].lower())
+        "one policy for all tasks", partial(_recorded, "multitask_one_policy", title="Fig. 18, ours: " + COMPARED["one_policy"].lower())
     ),
-    "19": PaperFigure("lambda-return for the actor", _ablation("19", "td_lambda_actor")),
+    "19": PaperFigure("lambda-return for the actor", partial(_ablation, "19", "td_lambda_actor")),
 }
 """Number in the paper -> what it shows and how it is drawn."""
