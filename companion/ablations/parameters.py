@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from companion.mt80.scales import MULTITASK_SCALES, MultitaskScale
 from companion.mt80.stages import MultitaskExperiment
-from companion.running.notebook import Names, Robots, all_of
+from companion.running.notebook import Robots, names_of
 from companion.running.parameters import override, parse_list
 from companion.single_task.experiment import SingleTaskExperiment
 from companion.single_task.scales import settings_for
@@ -16,6 +16,8 @@ from pwmlib.tasks import MT80, task
 from .extraction import ABLATION_SCALES, ExtractionStudy
 from .questions import ABLATIONS, ablation_experiments
 
+Questions = names_of(list(ABLATIONS), "ablation", some=True)
+Tasks = names_of([t.name for t in MT80 if t.suite == "dm_control"], "dm_control task")
 Numbers = Annotated[list[Count], BeforeValidator(parse_list)]
 
 
@@ -24,17 +26,12 @@ class AblationParameters(Robots):
 
     notebook = "04_ablations"
     in_the_name = frozenset({"ablations", "extraction_tasks"})
-    ablations: Names = Field(["stiffness"], description=f"questions to answer: any of {', '.join(ABLATIONS)}")
-    extraction_tasks: Names = Field([], description='dm_control tasks of Fig. 8b, e.g. ["cartpole-swingup"]; empty means none')
+    ablations: Questions = Field(["stiffness"], description=f"questions to answer: any of {', '.join(ABLATIONS)}")
+    extraction_tasks: Tasks = Field([], description='dm_control tasks of Fig. 8b, e.g. ["cartpole-swingup"]; empty means none')
     extraction_updates: Numbers = Field([], description="updates of the world model at which they are compared; empty means the scale's")
     train_seeds: int | None = Field(
         None, ge=1, le=100, description="the number of training seeds of each variation; None means 1 at scale quick, else 3"
     )
-
-    @field_validator("ablations")
-    @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
-        return all_of(value, list(ABLATIONS), "ablation")
 
     def _changes(self) -> dict[str, Any]:
         """The overrides that are not Fig. 8b's."""
@@ -46,11 +43,6 @@ class AblationParameters(Robots):
         override(settings_for(self.scale, "hopper"), self._changes())
         changes = {k.removeprefix("extraction."): v for k, v in self.overrides.items() if k.startswith("extraction.")}
         return override(MULTITASK_SCALES["paper" if self.scale == "paper" else "quick"], changes, prefix="extraction.")
-
-    @field_validator("extraction_tasks")
-    @classmethod
-    def _in_dm_control(cls, value: list[str]) -> list[str]:
-        return all_of(value, [t.name for t in MT80 if t.suite == "dm_control"], "dm_control task") if value else []
 
     def extraction(self, *, progress: bool = True) -> ExtractionStudy:
         """The study of Fig. 8b of these parameters."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from companion.running.jobs import Engine, default_workers
 from companion.running.notebook import Common, Folder, Names
@@ -30,6 +30,7 @@ from .shipped_model import SHIPPED, Artefacts
 from .stages import MultitaskExperiment
 
 OWN_DATA = ("auto", "generate", "shipped")
+TaskNames = Annotated[Names, AfterValidator(lambda names: [t.name for t in select_tasks(1, names)] if names else [])]
 Comparisons = Annotated[list[Comparison], BeforeValidator(lambda value: parse_list(value) if value else [])]
 
 
@@ -42,7 +43,7 @@ class MultitaskParameters(Common):
         "quick", description="how much is computed: quick (a check), laptop, overnight (laptop, and agents that learn on), or paper"
     )
     tasks: int = Field(4, ge=1, le=80, description="30 (MT30), 80 (MT80) or a number from 1 to 80 of a fixed stratified order")
-    task_names: Names = Field([], description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
+    task_names: TaskNames = Field([], description='names of tasks, which replace `tasks`, e.g. ["cartpole-swingup", "mw-reach"]')
     train_seeds: int | None = Field(None, ge=1, le=1000, description="the number of training seeds per task; None means the scale's number")
     workers: int | None = Field(None, ge=1, le=1024, description="the number of processes; None means one per core")
     data: Folder = Field(
@@ -61,19 +62,12 @@ class MultitaskParameters(Common):
     comparisons: Comparisons = Field(
         [], description="what PWM is compared with here: any of tdmpc2, one_policy, horizon; tdmpc2 and horizon need the episodes"
     )
-    fine_tune: Names = Field([], description="names of tasks on which policies learn online at the end; empty means the scale's choice")
-    watch: Names = Field([], description="names of tasks whose first policies are shown at work; empty means the first four of the run")
+    fine_tune: TaskNames = Field([], description="names of tasks on which policies learn online at the end; empty means the scale's choice")
+    watch: TaskNames = Field([], description="names of tasks whose first policies are shown at work; empty means the first four of the run")
     policies: Literal["paper", "anchored"] = Field(
         "paper", description="those of the paper, or anchored: held near the data's good actions, an option of ours"
     )
     compared_tasks: int = Field(12, ge=1, le=80, description="how many of the tasks, in the stratified order, are compared")
-
-    @field_validator("task_names", "fine_tune", "watch")
-    @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
-        if value:
-            select_tasks(1, value)
-        return value
 
     @model_validator(mode="after")
     def _runnable(self) -> MultitaskParameters:

@@ -21,6 +21,11 @@ Scale = Annotated[Literal["quick", "laptop", "paper"], Field(description="how mu
 Names = Annotated[list[str], BeforeValidator(parse_list)]
 
 
+def names_of(known: Sequence[str], kind: str, *, some: bool = False) -> Any:
+    """The type of a list of names that are all among the known, each once. kind: as errors have it; some: an empty list is an error."""
+    return Annotated[Names, AfterValidator(lambda names: all_of(names, known, kind) if names or some else names)]
+
+
 def _path(value: str) -> str:
     if "\0" in value:
         raise ValueError("no path contains a null character")

@@ -2,14 +2,16 @@
 
 from typing import get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from companion.running.notebook import Names, Robots, all_of
+from companion.running.notebook import Robots, names_of
 from companion.running.parameters import override
 from companion.single_task.runner import Algorithm, SingleTaskSettings
 
 from .experiment import SingleTaskExperiment
 from .scales import CHOSEN, SINGLE_TASKS, settings_for
+
+Tasks, Algorithms = names_of(SINGLE_TASKS, "environment"), names_of(get_args(Algorithm), "algorithm")
 
 
 class SingleTaskParameters(Robots):
@@ -17,22 +19,12 @@ class SingleTaskParameters(Robots):
 
     notebook = "02_single_task"
     in_the_name = frozenset({"tasks"})
-    tasks: Names = Field([], description='environments of the simulator, e.g. ["hopper", "ant"]; empty means what the scale affords')
-    algorithms: Names = Field([], description='learners, e.g. ["shac", "pwm"]; empty means what the scale affords')
+    tasks: Tasks = Field([], description='environments of the simulator, e.g. ["hopper", "ant"]; empty means what the scale affords')
+    algorithms: Algorithms = Field([], description='learners, e.g. ["shac", "pwm"]; empty means what the scale affords')
     train_seeds: int | None = Field(
         None, ge=1, le=100, description="the number of training seeds of each; None means 2 at scale quick, 3 at laptop, else 5"
     )
     stiffness: float = Field(1.0, gt=0, le=1000, description="factor on the stiffness and damping of contacts (Fig. 7a), in (0, 1000]")
-
-    @field_validator("tasks")
-    @classmethod
-    def _environments(cls, value: list[str]) -> list[str]:
-        return all_of(value, SINGLE_TASKS, "environment") if value else []
-
-    @field_validator("algorithms")
-    @classmethod
-    def _learners(cls, value: list[str]) -> list[str]:
-        return all_of(value, get_args(Algorithm), "algorithm") if value else []
 
     def scaled(self) -> dict[str, SingleTaskSettings]:
         """The sizes on each task with this notebook's changes."""
