@@ -105,13 +105,13 @@ def run_setting(name: str, seed: int, runs_dir: str) -> list[dict[str, Any]]:
     return Run(runs_dir, "perfect_model", f"{label}-seed{seed}", params).execute(work)
 
 
-def gradient_reach(horizon: int = 16, samples: int = 256) -> pd.DataFrame:
-    """What a first-order gradient over `horizon` steps sees of the pendulum's reward, by start angle.
+def gradient_reach() -> pd.DataFrame:
+    """What a first-order gradient over 16 steps sees of the pendulum's reward, by start angle.
 
     Mean norm of d(sum of rewards)/d(actions) along rollouts of small random actions from rest, for the smoothed sparse and the
     dense reward. Columns: reward, angle_deg (from upright), gradient_norm.
     """
-    rows = []
+    rows, horizon, samples = [], 16, 256
     for shape in ("sigmoid", "cosine"):
         world = PendulumSwingup(reward_shape=shape)
         for degrees in range(0, 181, 15):

@@ -44,17 +44,17 @@ class AblationParameters(Robots):
         changes = {k.removeprefix("extraction."): v for k, v in self.overrides.items() if k.startswith("extraction.")}
         return override(MULTITASK_SCALES["paper" if self.scale == "paper" else "quick"], changes, prefix="extraction.")
 
-    def extraction(self, *, progress: bool = True) -> ExtractionStudy:
+    def extraction(self) -> ExtractionStudy:
         """The study of Fig. 8b of these parameters."""
         tasks, folder = tuple(task(name) for name in self.extraction_tasks), self.runs_folder() / "extraction"
         folders = {"runs_dir": folder, "data_dir": folder / "episodes"}
-        experiment = MultitaskExperiment(tasks, self.scaled(), self._seeds(), **folders, **self.runner(progress))
+        experiment = MultitaskExperiment(tasks, self.scaled(), self._seeds(), **folders, **self.runner())
         return ExtractionStudy(experiment, tuple(self.extraction_updates) or ABLATION_SCALES[self.scale].extraction_updates)
 
-    def experiments(self, name: str, *, progress: bool = True) -> dict[str, SingleTaskExperiment]:
+    def experiments(self, name: str) -> dict[str, SingleTaskExperiment]:
         """The experiments of one ablation, by variation."""
-        runner = self.runner(progress)
-        return ablation_experiments(name, self.scale, self._seeds(), self.runs_folder(), changes=self._changes(), **runner)
+        how = {"changes": self._changes(), **self.runner()}
+        return ablation_experiments(name, self.scale, self._seeds(), self.runs_folder(), **how)
 
     def _seeds(self) -> int:
         return self.train_seeds or ABLATION_SCALES[self.scale].train_seeds

@@ -117,13 +117,13 @@ def clone_policy(policy: Actor, world: FrozenWorldModel, data: SliceSampler, hid
 
 
 @torch.no_grad()
-def perturbation_growth(world: Dynamics, start: Tensor, actions: Tensor, *, size: float = 1e-3) -> pd.DataFrame:
+def perturbation_growth(world: Dynamics, start: Tensor, actions: Tensor) -> pd.DataFrame:
     """|difference of two rollouts| / |difference of their starts| under the same actions, one row a horizon.
 
-    A random direction of length `size` times the root mean square of the start states; float32 limits how small it may be.
+    A random direction of length 1e-3 times the root mean square of the start states; float32 limits how small it may be.
     """
     direction = torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
-    direction = direction / direction.norm(dim=-1, keepdim=True) * size * start.square().sum(-1).mean().sqrt()
+    direction = direction / direction.norm(dim=-1, keepdim=True) * 1e-3 * start.square().sum(-1).mean().sqrt()
     one, other, rows = start, start + direction, []
     initial = (other - one).norm(dim=-1)
     for t, action in enumerate(actions, 1):

@@ -23,11 +23,6 @@ Orders = Mapping[str, Callable[[Objective, Tensor, Tensor, float], Tensor]]
 FIRST, ZEROTH, EXACT, OTHER = METHODS["first order"], METHODS["zeroth order"], BLACK, GREEN
 
 
-def _axes(count: int, width: float = 9.0, height: float = 3.2):
-    figure, axes = plt.subplots(1, count, figsize=(width, height), layout="constrained")
-    return figure, axes
-
-
 def _normal(count: int, size: int = 1, seed: int = 0) -> Tensor:
     return torch.randn(count, size, generator=torch.Generator().manual_seed(seed))
 
@@ -36,7 +31,7 @@ def _normal(count: int, size: int = 1, seed: int = 0) -> Tensor:
 def spread(f: Objective, orders: Orders, *, theta: float = 1.0, sigma: float = 0.3, samples: int = 1000) -> Figure:
     """f with 40 samples around theta, and how far the single gradient samples of the estimators spread."""
     at, noise = torch.tensor([theta]), _normal(samples)
-    figure, (left, right) = _axes(2)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.2), layout="constrained")
     grid = torch.linspace(theta - 2.5, theta + 1.5, 100)
     left.plot(grid, f(grid[:, None]), color=EXACT)
     spots = at + sigma * noise[:40]
@@ -64,7 +59,7 @@ def smoothed(f: Objective, grid: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
 def along(f: Objective, orders: Orders, *, reach: float = 2.0, sigma: float = 0.5, samples: int = 1000) -> Figure:
     """f and its smoothed J for theta in [-reach, reach], and the mean of each estimator with two standard errors, beside the truth."""
     noise, grid, name = _normal(samples), torch.linspace(-reach, reach, 61), f.__name__.replace("_", " ")
-    figure, (left, right) = _axes(2)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.2), layout="constrained")
     values, exact = smoothed(f, grid, sigma)
     left.plot(grid, f(grid[:, None]), color="0.6", label="f")
     left.plot(grid, values, color=EXACT, label=f"J: smoothed over {sigma:.2g}")
@@ -115,7 +110,8 @@ def against_horizon(
         distances: of neighbouring starts [steps, pairs], drawn to the left where given.
     """
     horizons = list(horizons)
-    figure, axes = _axes(2) if distances is None else _axes(3, 11)
+    count, width = (2, 9.0) if distances is None else (3, 11.0)
+    figure, axes = plt.subplots(1, count, figsize=(width, 3.2), layout="constrained")
     if distances is not None:
         _plot_distances(axes[0], distances, horizons[-1])
     styles = ("-", "--", ":")[: len(functions)][::-1]

@@ -1,7 +1,6 @@
 """What PWM's policies are compared with on the same episodes: TD-MPC2 (Fig. 6), one policy for all tasks (Fig. 18), a world model of a
 short horizon (Fig. 14)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -60,27 +59,22 @@ class MultitaskPeers:
         """A comparison as columns task, method, train_seed, score: the experiment's own policies beside the others."""
         e = self.experiment
         if comparison == "horizon":
-            found = self.horizons()
-            found["method"] = "world model of H = " + found["model_horizon"].astype(str)
-            return found[COLUMNS]
-        parts = [e.extract_policies(self.tasks).assign(method="PWM, a policy a task")]
+            parts = [self._trained_over(horizon) for horizon in (3, 16)]
+        else:
+            parts = [e.extract_policies(self.tasks).assign(method="PWM, a policy a task")]
         if comparison == "one_policy":
             parts.append(self.one_policy().assign(method="PWM, one policy of all"))
-        else:
+        elif comparison == "tdmpc2":
             scores = self.tdmpc2().assign(train_seed=e.scale.model_seed)
             for column, method in (("planning_score", "TD-MPC2, planning"), ("prior_score", "TD-MPC2, prior only")):
                 parts.append(scores.assign(method=method, score=scores[column]))
         return pd.concat([part[COLUMNS] for part in parts], ignore_index=True)
 
-    def horizons(self, horizons: Sequence[int] = (3, 16)) -> pd.DataFrame:
-        """Policies from world models that were trained over these horizons on the episodes before any collection. One line per policy."""
-        tables = []
-        for horizon in horizons:
-            e = self.experiment
-            scale = replace(e.scale, training=replace(e.scale.training, horizon=horizon), collection=None, agents=None)
-            policies = replace(e, scale=scale, round=None).extract_policies(self.tasks)
-            tables.append(policies.assign(model_horizon=horizon))
-        return pd.concat(tables, ignore_index=True)
+    def _trained_over(self, horizon: int) -> pd.DataFrame:
+        """Policies from a world model that was trained over this horizon on the episodes before any collection. One line per policy."""
+        e = self.experiment
+        scale = replace(e.scale, training=replace(e.scale.training, horizon=horizon), collection=None, agents=None)
+        return replace(e, scale=scale, round=None).extract_policies(self.tasks).assign(method=f"world model of H = {horizon}")
 
     def one_policy_run(self, seed: int) -> Run:
         """Name the run of `one_policy_job`."""

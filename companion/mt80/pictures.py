@@ -81,12 +81,12 @@ def imagined_rewards(t: Task, rows: np.ndarray, actor: Actor, view: FrozenWorldM
     return roll.rewards.T.cpu().numpy()
 
 
-def strips(watched: Sequence[Watched], *, shown: int = 7) -> Figure:
-    """Draw a row a policy: frames of its episode, and the real rewards beside those that the model imagined along it."""
+def strips(watched: Sequence[Watched]) -> Figure:
+    """Draw a row a policy: seven frames of its episode, and the real rewards beside those that the model imagined along it."""
     size = {"figsize": (WIDTH, 1.15 * len(watched) + 0.5), "width_ratios": (2.6, 1), "layout": "constrained"}
     figure, axes = plt.subplots(len(watched), 2, squeeze=False, **size)
     for (left, right), w in zip(axes, watched, strict=True):
-        at = np.linspace(0, len(w.frames) - 1, shown).round().astype(int)
+        at = np.linspace(0, len(w.frames) - 1, 7).round().astype(int)
         left.imshow(np.concatenate(list(w.frames[at]), 1))
         left.set_axis_off()
         inside = w.imagined.ravel()[: len(w.rewards)]
@@ -131,10 +131,10 @@ def learned(table: pd.DataFrame) -> list[str]:
     return [t.name for t in STRATIFIED if reached.get(t.name, False)]
 
 
-def film_shipped(path: Path, names: Sequence[str], *, columns: int = 4) -> Path:
+def film_shipped(path: Path, names: Sequence[str]) -> Path:
     """Film the first shipped policy of each of these tasks, side by side in one animated GIF."""
     shipped, every = Artefacts(SHIPPED), 4
     model, policies = shipped.world_model(), shipped.policies()
     views = {name: FrozenWorldModel(model, shipped.index(task(name))) for name in names}
     seen = [watch(task(name), policies[name][0], view, every=every, size=(120, 90)) for name, view in views.items()]
-    return save_gif(path, mosaic(seen, columns=columns, frames=60), frame_ms=DECISION_MS * every)
+    return save_gif(path, mosaic(seen, columns=4, frames=60), frame_ms=DECISION_MS * every)

@@ -46,10 +46,8 @@ def score_matrix(table: pd.DataFrame, score: str = "score") -> pd.DataFrame:
     return matrix
 
 
-def aggregate(
-    table: pd.DataFrame, *, score: str = "score", over: str = "runs", reps: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> dict[str, Aggregate]:
-    """All `AGGREGATES` of a tidy table, each with a percentile bootstrap interval.
+def aggregate(table: pd.DataFrame, *, score: str = "score", over: str = "runs", reps: int = 2000) -> dict[str, Aggregate]:
+    """All `AGGREGATES` of a tidy table, each with a percentile bootstrap interval of 95 %.
 
     over="runs" resamples training runs within each task: the uncertainty of training again. over="tasks" resamples whole tasks, all runs
     of a task together: the uncertainty of the choice of tasks (of its runs too, since another task comes with runs of its own). With one
@@ -71,11 +69,11 @@ def aggregate(
     if (runs if over == "runs" else tasks) < 2:
         resampled = f"no interval: one {over[:-1]} cannot be resampled"
     elif over == "runs":
-        _, found = _seeded(seed, library.get_interval_estimates, {"": scores}, all_of, reps=reps, confidence_interval_size=confidence)
+        _, found = _seeded(library.get_interval_estimates, {"": scores}, all_of, reps=reps)
         ends = found[""]
     else:  # rliable's own task_bootstrap draws runs again within the drawn tasks and so counts their spread twice
-        whole = IIDBootstrap(scores.T, seed=seed)
-        ends = whole.conf_int(lambda x: all_of(x.T), reps=reps, method="percentile", size=confidence)
+        whole = IIDBootstrap(scores.T, seed=0)
+        ends = whole.conf_int(lambda x: all_of(x.T), reps=reps, method="percentile")
     columns = zip(AGGREGATES, all_of(scores).tolist(), *ends.tolist(), strict=True)
     return {name: Aggregate(name, value, low, high, runs, tasks, resampled) for name, value, low, high in columns}
 
@@ -90,9 +88,7 @@ def multitask_aggregates(table: pd.DataFrame) -> dict[str, Aggregate]:
     return {"PWM": aggregate(normalised)["iqm"], "random": aggregate(once, score="random_score")["iqm"]}
 
 
-def performance_profile(
-    table: pd.DataFrame, thresholds: np.ndarray, *, score: str = "score", reps: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def performance_profile(table: pd.DataFrame, thresholds: np.ndarray, *, score: str = "score") -> pd.DataFrame:
     """Fraction of (run, task) scores above each threshold, with intervals over runs (NaN with one run).
 
     Returns columns threshold, fraction, low, high.
@@ -103,14 +99,14 @@ def performance_profile(
     if scores.shape[0] < 2:
         fraction = (scores[None] > thresholds[:, None, None]).mean((1, 2))
         return pd.DataFrame({"threshold": thresholds, "fraction": fraction, "low": np.nan, "high": np.nan})
-    profile, interval = _seeded(seed, library.create_performance_profile, {"": scores}, thresholds, reps=reps)
+    profile, interval = _seeded(library.create_performance_profile, {"": scores}, thresholds)
     return pd.DataFrame({"threshold": thresholds, "fraction": profile[""], "low": interval[""][0], "high": interval[""][1]})
 
 
-def _seeded(seed: int, function, *args, **kwargs):
+def _seeded(function, *args, **kwargs):
     """Call with numpy's global generator seeded (rliable 1.2 draws from it whatever random_state it is given), then restore it."""
     state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
     try:
         return function(*args, **kwargs)
     finally:

@@ -121,7 +121,7 @@ class Robots(Common):
     def _usable(cls, value: str) -> str:
         return value if value == "by_scale" else super()._usable(value)
 
-    def runner(self, progress: bool) -> dict[str, Any]:
+    def runner(self, progress: bool = True) -> dict[str, Any]:
         """Say where runs are computed, as experiments take it; the device as torch calls it."""
         by_scale = "auto" if self.scale == "paper" else "cpu"
         device = str(resolve_device(by_scale if self.device == "by_scale" else self.device))

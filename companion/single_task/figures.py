@@ -173,32 +173,32 @@ BEFORE = 180
 """Steps of an episode before its pictures: three seconds."""
 
 
-def gaits(experiment: SingleTaskExperiment, task: str, *, frames: int = 8, seed: int = 0) -> Figure:
-    """Frames, an eighth of a second apart, of the last policy of each algorithm on a task; three seconds after the episode's start."""
+def gaits(experiment: SingleTaskExperiment, task: str) -> Figure:
+    """Eight frames, an eighth of a second apart, of the last policy of each algorithm on a task, three seconds after its start."""
     algorithms = experiment.algorithms
     figure, axes = plt.subplots(len(algorithms), 1, figsize=(9.5, 1.45 * len(algorithms)), layout="constrained", squeeze=False)
     for ax, algorithm in zip(axes[:, 0], algorithms, strict=True):
-        images = _frames(experiment, task, algorithm, seed, count=frames, every=8, size=(2.4, 1.9))
+        images = _frames(experiment, task, algorithm, count=8, every=8, size=(2.4, 1.9))
         ax.imshow(np.concatenate(list(images), 1))
         ax.set_axis_off()
         ax.set_title(NAMES[algorithm], loc="left", fontsize=9)
     return figure
 
 
-def moving_gait(experiment: SingleTaskExperiment, results: pd.DataFrame, task: str, folder: Path, *, seed: int = 0) -> Path:
+def moving_gait(experiment: SingleTaskExperiment, results: pd.DataFrame, task: str, folder: Path) -> Path:
     """Save the same of the algorithm whose first seed ends best, two seconds of it, as folder/<task>_<algorithm>.gif."""
-    mine = results[(results["task"] == task) & (results["train_seed"] == seed)]
+    mine = results[(results["task"] == task) & (results["train_seed"] == 0)]
     best = mine.loc[mine["last"].fillna(-np.inf).idxmax(), "algorithm"]
-    images = _frames(experiment, task, best, seed, count=40, every=3, size=(4.0, 3.0))
+    images = _frames(experiment, task, best, count=40, every=3, size=(4.0, 3.0))
     return save_gif(folder / f"{task}_{best}.gif", list(images), frame_ms=50)
 
 
 def _frames(
-    experiment: SingleTaskExperiment, task: str, algorithm: Algorithm, seed: int, *, count: int, every: int, size: tuple[float, float]
+    experiment: SingleTaskExperiment, task: str, algorithm: Algorithm, *, count: int, every: int, size: tuple[float, float]
 ) -> np.ndarray:
-    """Pictures of a policy in an episode of its own, from `BEFORE` on."""
+    """Pictures of the first seed's policy in an episode of its own, from `BEFORE` on."""
     env = DifferentiableEnv(task, 1, seed=20_000, stiffness=experiment.stiffness)
-    policy, obs, states = experiment.policy(algorithm, task, seed), env.reset(), []
+    policy, obs, states = experiment.policy(algorithm, task, 0), env.reset(), []
     for _ in range(BEFORE + every * count):
         states.append(env.state[0].detach().clone())
         with torch.no_grad():
