@@ -52,8 +52,7 @@ def gradient_switches(table: pd.DataFrame) -> Figure:
         ax.plot(same.loc["true", "horizon"], same.loc["true", column], color="black", label="the environment's")
         ax.plot(units["horizon"], units[column], color=PINK, ls="--", label="reward / 21554 + 1, as released")
         ax.set(yscale="log", xlabel="horizon H [steps]", ylabel=label)
-    left.set_title("true dynamics, units of the reward", fontsize=9)
-    middle.set_title("true dynamics, units of the reward", fontsize=9)
+        ax.set_title("true dynamics, units of the reward", fontsize=9)
     left.legend(fontsize=8)
     formulas = {"esnr": "-", "esnr_unbiased": "--", "esnr_released": "-.", "esnr_released_unbiased": ":"}
     names = ("Eq. 5", "Eq. 5, unbiased", "mean of ratios, as released", "mean of ratios, unbiased")

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.reporting.colours import GREEN, METHODS, ORANGE, VERMILION, colours_of
-from companion.reporting.drawings import whisker
+from companion.reporting.drawings import panel_grid, whisker
 from companion.reporting.statistics import Aggregate, aggregate
 from companion.reporting.style import WIDTH
 
@@ -160,22 +160,18 @@ def fine_tuning_curves(curves: pd.DataFrame, results: pd.DataFrame) -> Figure:
     percentile of the returns in the data (dm_control; a success in MetaWorld has none).
     """
     tasks, first = list(dict.fromkeys(curves["task"])), results.drop_duplicates("task").set_index("task")
-    columns = min(4, len(tasks))
-    rows = -(-len(tasks) // columns)
-    size = (max(3.6, 2.6 * columns), 2.5 * rows + 0.7)
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, sharey=True)
-    for ax, name in zip(axes.flat, tasks, strict=False):
+    across = min(4, len(tasks))
+    figure, axes = panel_grid(len(tasks), across, (max(3.6, 2.6 * across), 2.5), below=0.7, sharey=True)
+    for ax, name in zip(axes, tasks, strict=True):
         for (start, _), line in curves[curves["task"] == name].groupby(["start", "train_seed"]):
             ax.plot(line["own_episodes"], line["score"], label=_STARTS[start][0], color=_STARTS[start][1], lw=1.5, marker="o", ms=3)
         ax.axhline(first.random_score[name], label="random actions", color="black", ls="--", lw=1)
         if first.suite[name] == "dm_control":
             ax.axhline(first.data_p90[name] / 10, label="90th percentile of the data", color="0.5", ls=":", lw=1.5)
         ax.set(title=name, ylim=(-3, 103), xlabel="episodes of its own")
-    for ax in axes.flat[len(tasks) :]:
-        ax.set_axis_off()
-    for ax in axes[:, 0]:
+    for ax in axes[::across]:
         ax.set_ylabel("score")
-    named = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    named = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(named.values(), named, loc="outside lower center", ncols=2, fontsize=8)
     return figure
 

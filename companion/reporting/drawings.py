@@ -55,7 +55,7 @@ def bars_figure(panels: Mapping[str, pd.DataFrame], ylabel: str, title: str = ""
     across = min(len(panels), ACROSS if most > 2 else 4)
     width = min(9.5, max(4.5, across * (1.0 * most + 0.6)))
     ratios = {"width_ratios": [n + 0.6 for n in ticks]} if len(panels) <= across else {}
-    figure, axes = _grid(len(panels), across, width, 2.9, sharey=True, **ratios)
+    figure, axes = panel_grid(len(panels), across, (width, 2.9), sharey=True, **ratios)
     crowded = width / (across * (most + 0.6)) < 0.8
     for ax, (name, table) in zip(axes, panels.items(), strict=True):
         bars(ax, table, width=8 if crowded else 14, fontsize=7 if crowded else 8)
@@ -67,10 +67,10 @@ def bars_figure(panels: Mapping[str, pd.DataFrame], ylabel: str, title: str = ""
     return figure
 
 
-def _grid(panels: int, across: int, width: float, height: float, **options: object) -> tuple[Figure, list[Axes]]:
-    """Axes in rows; places that are left over stay empty."""
+def panel_grid(panels: int, across: int, size: tuple[float, float], *, below: float = 0.3, **options: object) -> tuple[Figure, list[Axes]]:
+    """So many axes in rows of `across`; places left over stay empty. size: width of all, height of a row; below: for the legend."""
     rows = -(-panels // across)
-    figure, axes = plt.subplots(rows, across, figsize=(width, height * rows + 0.3), layout="constrained", squeeze=False, **options)
+    figure, axes = plt.subplots(rows, across, figsize=(size[0], size[1] * rows + below), layout="constrained", squeeze=False, **options)
     for ax in axes.flat[panels:]:
         ax.set_axis_off()
     return figure, list(axes.flat[:panels])
@@ -83,7 +83,7 @@ def iqm_curves(panels: Mapping[str, Mapping[str, pd.DataFrame]], title: str = ""
     """
     labels = list(dict.fromkeys(label for curves in panels.values() for label in curves))
     colours, across = colours_of(labels), min(len(panels), ACROSS)
-    figure, axes = _grid(len(panels), across, max(4.5, 3.2 * across), 3.0)
+    figure, axes = panel_grid(len(panels), across, (max(4.5, 3.2 * across), 3.0))
     for ax, (name, curves) in zip(axes, panels.items(), strict=True):
         for label, runs in curves.items():
             middle = iqm_curve(runs)

@@ -19,6 +19,7 @@ from .paths import writable_folder
 Scale = Annotated[Literal["quick", "laptop", "paper"], Field(description="how much is computed: quick (a check), laptop, or paper")]
 
 Names = Annotated[list[str], BeforeValidator(parse_list)]
+Overrides = Annotated[dict[str, Any], BeforeValidator(lambda value: parse_list(value) if value and isinstance(value, str) else value or {})]
 
 
 def names_of(known: Sequence[str], kind: str, *, some: bool = False) -> Any:
@@ -47,18 +48,13 @@ class Common(NotebookParameters):
     runs_dir: Folder = Field("runs", min_length=1, description="the folder of runs; finished ones are not repeated")
     figures_dir: Folder | None = Field(None, description="the folder of figures; None means figures/ (figures/quick at scale quick)")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or a torch device")
-    overrides: dict[str, Any] = Field({}, description='settings of the scale to replace, by dotted name, e.g. {"policy.updates": 100}')
+    overrides: Overrides = Field({}, description='settings of the scale to replace, by dotted name, e.g. {"policy.updates": 100}')
 
     @field_validator("device")
     @classmethod
     def _usable(cls, value: str) -> str:
         resolve_device(value)
         return value
-
-    @field_validator("overrides", mode="before")
-    @classmethod
-    def _parse(cls, value: Any) -> Any:
-        return parse_list(value) if value and isinstance(value, str) else value or {}
 
     @model_validator(mode="after")
     def _overrides_exist(self) -> Self:

@@ -49,9 +49,5 @@ def gradient_check(
     counted = torch.stack(alive[:-1])
     squared = (torch.stack(predicted) - torch.stack(rewards)).square().masked_fill(counted == 0, 0.0)
     row = gradient_fidelity(view, simulator, latents, start, torch.stack(actions), horizons=[horizon]).iloc[0]
-    return {
-        "gradient_cosine": float(row["cosine"]),
-        "gradient_batch_cosine": float(row["batch_cosine"]),
-        "gradient_norm_ratio": float(row["norm_ratio"]),
-        "reward_rmse": float((squared.sum() / counted.sum()).sqrt()),
-    }
+    gradient = {f"gradient_{name}": float(row[name]) for name in ("cosine", "batch_cosine", "norm_ratio")}
+    return {**gradient, "reward_rmse": float((squared.sum() / counted.sum()).sqrt())}
