@@ -59,10 +59,10 @@ def cheating_job(name: str, variation: str, seed: int, runs_dir: str) -> dict[st
 def cheating_table(seeds: int, workers: int, runs_dir: Path) -> pd.DataFrame:
     """One line a policy: its evaluation, the parts of `pwmlib.evaluation.promises.Promise`, the CPU time of extraction and evaluation, s,
     and the 90th percentile of the data's returns."""
-    jobs = []
-    for variation, seed, name in product(VARIATIONS, range(seeds), HARD):
-        given = {"name": name, "variation": variation, "seed": seed, "runs_dir": str(runs_dir)}
-        jobs.append(Job(f"{name}, {variation}, seed {seed}", cheating_job, given))
+    jobs = [
+        Job(f"{name}, {v}, seed {seed}", cheating_job, {"name": name, "variation": v, "seed": seed, "runs_dir": str(runs_dir)})
+        for v, seed, name in product(VARIATIONS, range(seeds), HARD)
+    ]
     table = pd.DataFrame(values_of(jobs, workers=workers, description="policies"))
     return table.merge(Artefacts(SHIPPED).table("data")[["task", "data_p90"]], on="task")
 

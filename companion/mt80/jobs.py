@@ -238,9 +238,6 @@ def _line(t: Task, seed: int, evaluated: Sequence[dict[str, Any]], updates: int)
 def random_job(name: str, episodes: int = 5) -> dict[str, Any]:
     """Score of uniform random actions."""
     env = make(find_task(name))
-    played = []
-    for i in range(episodes):
-        act = make_behaviour("uniform_random", env, np.random.default_rng([99, i]))
-        played.append(record(env, act, seed=EVALUATION_SEED + i, behaviour="uniform_random"))
-    result = summarise(env, played)
+    actors = [make_behaviour("uniform_random", env, np.random.default_rng([99, i])) for i in range(episodes)]
+    result = summarise(env, [record(env, a, seed=EVALUATION_SEED + i, behaviour="uniform_random") for i, a in enumerate(actors)])
     return {"task": name, "random_score": result.score, "random_return": result.mean_return}

@@ -16,8 +16,8 @@ from companion.running.runs import Run, resolve_device, train
 from companion.running.sweep import note_plan
 from pwmlib.baselines.tdmpc2 import TDMPC2Trainer, task_discount
 from pwmlib.baselines.tdmpc2_planner import PlanSearch
-from pwmlib.data.store import record, record_together
-from pwmlib.evaluation.scores import EVALUATION_SEED, summarise
+from pwmlib.data.store import record
+from pwmlib.evaluation.scores import EVALUATION_SEED, evaluate_policy, summarise
 from pwmlib.model.frozen import FrozenMultiTaskModel, FrozenWorldModel
 from pwmlib.optimizer.online_episodes import policy_actor
 from pwmlib.optimizer.pwm import PWM
@@ -129,20 +129,18 @@ def tdmpc2_job(experiment: MultitaskExperiment, index: int) -> dict[str, Any]:
         trainer, envs = untrained_tdmpc2(experiment), [make(t) for _ in range(scale.eval_episodes)]
         trainer.load_state_dict(tdmpc2_run(experiment).load_checkpoint())
         agent = trainer.agent
-        seeds = [EVALUATION_SEED + i for i in range(scale.eval_episodes)]
         view = FrozenWorldModel(agent.model, index)
-        act = policy_actor(lambda z, noise: agent.policy(z, view.task)[0], view, envs[0])
-        prior = summarise(envs[0], record_together(envs, act, seeds=seeds, behaviour="tdmpc2_prior"))
+        prior, _ = evaluate_policy(envs, lambda z, noise: agent.policy(z, view.task)[0], view)
         planned = []
         for i in range(scale.planner_episodes):
             search = PlanSearch(agent, index, 1, task_discount(t.decisions), scale.tdmpc2_planner, seed=i)
             act = policy_actor(lambda z, noise, search=search: search(z[None])[0][0], view, envs[0])
             planned.append(record(envs[0], act, seed=EVALUATION_SEED + i, behaviour="tdmpc2"))
-        planning = summarise(envs[0], planned) if planned else None
-        return {
-            "task": t.name, "suite": t.suite, "planning_score": planning.score if planning else None,
-            "planning_return": planning.mean_return if planning else None, "prior_score": prior.score, "prior_return": prior.mean_return,
-        }  # fmt: skip
+        line = {"task": t.name, "suite": t.suite, "planning_score": None, "planning_return": None}
+        if planned:
+            planning = summarise(envs[0], planned)
+            line |= {"planning_score": planning.score, "planning_return": planning.mean_return}
+        return {**line, "prior_score": prior.score, "prior_return": prior.mean_return}
 
     return tdmpc2_evaluation_run(experiment, index).execute(work)
 
