@@ -17,6 +17,7 @@ from torch import Tensor
 
 from companion.reporting.style import WIDTH
 from companion.running.runs import Run, train
+from pwmlib.estimators.trajectories import open_loop, sample_trajectories
 from pwmlib.optimizer.imagination import imagine
 from pwmlib.optimizer.pwm import PWM, PWMConfig
 from pwmlib.sim.closed_form import CartpoleSwingup, PendulumSwingup
@@ -58,17 +59,13 @@ SETTINGS: dict[str, Setting] = {
 World = CartpoleSwingup | PendulumSwingup
 
 
-@torch.no_grad()
 def evaluate(world: World, policy: Callable[[Tensor, None], Tensor], start: str, *, episodes: int = 64) -> float:
     """Mean return of the deterministic policy over whole episodes of the true reward, in [0, 1000]."""
-    state = world.reset(episodes, torch.Generator().manual_seed(1_000_000), start=start)
-    total = torch.zeros(episodes)
-    for _ in range(world.episode_steps):
-        action = policy(state, None)
-        following = world.advance(state, action)
-        total += world.true_reward(following) if hasattr(world, "true_reward") else world.reward(state, action, following)
-        state = following
-    return float(total.mean())
+    begin = world.reset(episodes, torch.Generator().manual_seed(1_000_000), start=start)
+    silent = torch.zeros(world.episode_steps, episodes, world.action_dim)
+    path = sample_trajectories(world, lambda state, _: policy(state, None), begin, silent)
+    rewards = world.true_reward(path.states[1:]) if hasattr(world, "true_reward") else path.rewards
+    return float(sum(rewards).mean())
 
 
 def start_states(world: World, kind: str, *, seed: int = 0) -> Callable[[int, torch.Generator], Tensor]:
@@ -76,11 +73,8 @@ def start_states(world: World, kind: str, *, seed: int = 0) -> Callable[[int, to
     if kind != "random_policy":
         return lambda batch, generator: world.reset(batch, generator, start=kind)
     generator = torch.Generator().manual_seed(seed)
-    state, visited = world.reset(64, generator, start="hanging"), []
-    for _ in range(world.episode_steps):
-        state = world.advance(state, torch.rand(64, world.action_dim, generator=generator) * 2 - 1)
-        visited.append(state)
-    pool = torch.cat(visited)
+    begin, actions = world.reset(64, generator, start="hanging"), torch.rand(world.episode_steps, 64, world.action_dim, generator=generator)
+    pool = open_loop(world, begin, 2 * actions - 1).states[1:].flatten(0, 1)
     return lambda batch, generator: pool[torch.randint(len(pool), (batch,), generator=generator)]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from companion.double_pendulum.training import ENV, DoublePendulumScale, _split, load_model, load_policy
 from pwmlib.data import SliceSampler
 from pwmlib.estimators import first_order, first_order_along, horizon_table, zeroth_order
+from pwmlib.estimators.trajectories import open_loop, sample_trajectories
 from pwmlib.model.dynamics import Dynamics
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.optimizer.actor_critic import Actor
@@ -84,12 +85,8 @@ def followed(
     world: EnvDynamics, policy: nn.Module, start: Tensor, noise: Tensor, *, read: Callable[[Tensor], Tensor] = lambda obs: obs
 ) -> tuple[Tensor, Tensor]:
     """What a policy sees, [T, N, ...], and does, [T, N, 1], in the simulator. read: maps the observation to what it sees."""
-    state, seen, actions = start, [], []
-    for step_noise in noise:
-        seen.append(read(world.observe(state)))
-        actions.append(policy(seen[-1], step_noise))
-        state = world.advance(state, actions[-1])
-    return torch.stack(seen), torch.stack(actions)
+    path = sample_trajectories(world, lambda state, eps: policy(read(world.observe(state)), eps), start, noise)
+    return torch.stack([read(world.observe(state)) for state in path.states[:-1]]), path.actions
 
 
 def random_policy(world: FrozenWorldModel, hidden: tuple[int, ...]) -> Actor:
@@ -124,11 +121,7 @@ def perturbation_growth(world: Dynamics, start: Tensor, actions: Tensor) -> pd.D
     """
     direction = torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
     direction = direction / direction.norm(dim=-1, keepdim=True) * 1e-3 * start.square().sum(-1).mean().sqrt()
-    one, other, rows = start, start + direction, []
-    initial = (other - one).norm(dim=-1)
-    for t, action in enumerate(actions, 1):
-        one, other = world.advance(one, action), world.advance(other, action)
-        ratio = (other - one).norm(dim=-1) / initial
-        low, middle, high = ratio.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
-        rows.append({"horizon": t, "growth": middle, "growth_low": low, "growth_high": high})
-    return pd.DataFrame(rows)
+    one, other = (open_loop(world, x, actions).states for x in (start, start + direction))
+    distance = (other - one).norm(dim=-1)
+    low, middle, high = (distance[1:] / distance[0]).quantile(torch.tensor([0.25, 0.5, 0.75]), dim=1).tolist()
+    return pd.DataFrame({"horizon": range(1, len(actions) + 1), "growth": middle, "growth_low": low, "growth_high": high})

@@ -83,6 +83,12 @@ def test_growth_of_a_linear_world_is_its_factor():
         def advance(self, state, action):
             return 2.0 * state + action
 
+        def reward(self, state, action, following):
+            return state[:, 0]
+
+        def done(self, following):
+            return None
+
     growth = sweep.perturbation_growth(Doubling(), torch.ones(5, 2), torch.zeros(4, 5, 1))
     np.testing.assert_allclose(growth["growth"], [2, 4, 8, 16], rtol=1e-3)
 
