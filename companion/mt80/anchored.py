@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.training import gradient_step
@@ -83,13 +84,12 @@ class AnchoredPWM(PWM):
     ):
         """Build the networks and let the actor imitate."""
         super().__init__(view, self._draw_states, config, seed=seed, device=device)
-        padded = torch.zeros(len(data.obs), view.obs_dim)
-        padded[:, : data.obs.shape[1]] = data.obs
+        padded = pad(data.obs, (0, view.obs_dim - data.obs.shape[1]))
         with torch.no_grad():
             self._states = torch.cat([view.encode(part) for part in padded.to(self.device).split(10_000)])
         action = data.action
         if not view.model.config.apply_action_mask:  # then what is padding reaches the dynamics; in the data it is 0
-            action = torch.nn.functional.pad(action, (0, view.action_dim - action.shape[1]))
+            action = pad(action, (0, view.action_dim - action.shape[1]))
         self.anchor, self._actions, self._weight = anchor, action.to(self.device), data.weight.to(self.device)
         if self.actor.moments is not None:
             self.actor.moments.add(self._states)

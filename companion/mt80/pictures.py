@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
+from torch.nn.functional import pad
 
 from companion.reporting.colours import METHODS
 from companion.reporting.style import WIDTH
@@ -73,10 +74,8 @@ def imagined_rewards(t: Task, rows: np.ndarray, actor: Actor, view: FrozenWorldM
     rows: of the episode, [decisions + 1, obs_dim + action_dim + 1]. Returns rewards in their own units, [windows, horizon].
     """
     own_units = FrozenWorldModel(view.model, view.task, reward_symexp=True)
-    starts = rows[: t.decisions : horizon, : t.obs_dim]
-    padded = torch.zeros(len(starts), view.obs_dim)
-    padded[:, : t.obs_dim] = torch.from_numpy(starts)
-    begin = own_units.encode(padded.to(view.model.obs_mean.device))
+    starts = torch.from_numpy(rows[: t.decisions : horizon, : t.obs_dim])
+    begin = own_units.encode(pad(starts, (0, view.obs_dim - t.obs_dim)).to(view.model.obs_mean.device))
     roll = imagine(own_units, actor, begin, noise=torch.zeros(horizon, len(begin), actor.action_dim, device=begin.device))
     return roll.rewards.T.cpu().numpy()
 

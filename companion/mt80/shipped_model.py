@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from companion.running.paths import DATA
 from companion.running.runs import plain
@@ -93,9 +94,8 @@ class Artefacts:
         """A random batch of `starts` of a task by its number, padded to [batch, obs_dim], as `SliceSampler` has it; margin: ignored."""
         t = self.tasks[number]
         known = self.starts[t.name]
-        obs = torch.zeros(batch, max(other.obs_dim for other in self.tasks))
-        obs[:, : t.obs_dim] = known[torch.from_numpy(rng.integers(len(known), size=batch))]
-        return obs
+        obs = known[torch.from_numpy(rng.integers(len(known), size=batch))]
+        return pad(obs, (0, max(other.obs_dim for other in self.tasks) - t.obs_dim))
 
     def policies(self) -> dict[str, dict[int, Actor]]:
         """Task name -> training seed -> policy on the model's latents; empty where none was shipped."""
