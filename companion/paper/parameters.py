@@ -1,37 +1,33 @@
 """Parameters of notebook 06."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from companion.reporting.claim import VERDICTS, Verdict
-from companion.running.notebook import Folder, all_of
+from companion.running.notebook import Folder, all_of, names_of
 from companion.running.parameters import NotebookParameters, parse_list
 from companion.running.paths import resolve, writable_folder
 
 from .figures import PAPER_FIGURES
 from .inputs import SOURCES, Source
 
-KNOWN = {"numbers": (PAPER_FIGURES, "figure"), "sources": (SOURCES, "source"), "verdicts": (VERDICTS, "verdict")}
+# A figure's number may come as one.
+Numbers = Annotated[list[str], BeforeValidator(lambda value: [str(number) for number in parse_list(value or list(PAPER_FIGURES))])]
+Figures = Annotated[Numbers, AfterValidator(lambda numbers: all_of(numbers, list(PAPER_FIGURES), "figure"))]
+Sources, Verdicts = names_of(SOURCES, "source"), names_of(VERDICTS, "verdict")
 
 
 class FiguresParameters(NotebookParameters):
     """notebooks/06_figures_and_claims.ipynb."""
 
-    numbers: list[str] = Field([], description='figures of the paper, e.g. ["5", "8a"]; empty means all')
-    sources: list[str] = Field([], description="whose numbers: any of published, released, ours; empty means all that are at hand")
+    numbers: Figures = Field([], description='figures of the paper, e.g. ["5", "8a"]; empty means all')
+    sources: Sources = Field([], description="whose numbers: any of published, released, ours; empty means all that are at hand")
     released_dir: Folder = Field("", description="the folder with the authors' result files; empty means there is none")
-    verdicts: list[str] = Field([], description=f"verdicts of the ledger to show: any of {', '.join(VERDICTS)}; empty means all")
+    verdicts: Verdicts = Field([], description=f"verdicts of the ledger to show: any of {', '.join(VERDICTS)}; empty means all")
     words: str = Field("", description="show only claims that contain this text")
     figures_dir: Folder | None = Field(None, description="the folder of figures; None means figures/paper")
-
-    @field_validator("numbers", "sources", "verdicts", mode="before")
-    @classmethod
-    def _known(cls, value: Any, info: ValidationInfo) -> list[str]:
-        known, what = KNOWN[info.field_name]
-        given = [str(v) for v in parse_list(value)] if value else []
-        return all_of(given, list(known), what) if given else [*PAPER_FIGURES] if what == "figure" else []
 
     @field_validator("released_dir")
     @classmethod

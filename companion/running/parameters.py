@@ -86,7 +86,7 @@ def parse_list(value: Any) -> Any:
     if not isinstance(value, str):
         return [value] if isinstance(value, (int, float)) else value
     text = value.strip()
-    if text[:1] in "[{":
+    if text.startswith(("[", "{")):
         try:
             return json.loads(text)
         except json.JSONDecodeError as error:
