@@ -14,7 +14,7 @@ from .figures import PAPER_FIGURES
 from .inputs import SOURCES, Source
 
 # A figure's number may come as one.
-Numbers = Annotated[list[str], BeforeValidator(lambda value: [str(number) for number in parse_list(value or list(PAPER_FIGURES))])]
+Numbers = Annotated[list[str], BeforeValidator(lambda value: [str(number) for number in parse_list(value) or PAPER_FIGURES])]
 Figures = Annotated[Numbers, AfterValidator(lambda numbers: all_of(numbers, list(PAPER_FIGURES), "figure"))]
 Sources, Verdicts = names_of(SOURCES, "source"), names_of(VERDICTS, "verdict")
 
