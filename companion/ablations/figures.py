@@ -38,6 +38,8 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
     for ax, (column, label, table) in zip(axes[1:], panels, strict=True):
         places = table["variation"].map(order.index)
         ax.scatter(table[column], places, c=table["variation"].map(palette), s=36, alpha=0.8, lw=0, clip_on=False, zorder=3)
+        for place in set(range(len(order))) - set(places[table[column].notna()]):
+            ax.text(0, place, " no world model", va="center", fontsize=7, color="0.4")
         ax.set_yticks(range(len(order)), names if ax is axes[1] else [""] * len(order), fontsize=8)
         ax.set(xlabel=label, ylim=(len(order) - 0.5, -0.5))
         low, high = min(0.0, table[column].min()), max(0.0, table[column].max())

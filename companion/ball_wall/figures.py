@@ -66,7 +66,8 @@ def losses_and_descents(courses: pd.DataFrame, models: pd.DataFrame) -> Figure:
     for ax, quantity in zip(axes, quantities, strict=True):
         for kind, course in courses[courses["quantity"] == quantity].groupby("surrogate", sort=False):
             ax.fill_between(course["step"], course["low"], course["high"], color=METHODS[NAMES[kind]], alpha=0.15, lw=0)
-            ax.plot(course["step"], course["median"], color=METHODS[NAMES[kind]], lw=1.8, label=NAMES[kind])
+            dashes = (0, (4, 2)) if kind == "simnorm" else "-"  # LayerNorm + Mish lies below it in places
+            ax.plot(course["step"], course["median"], ls=dashes, color=METHODS[NAMES[kind]], lw=1.8, label=NAMES[kind])
         ax.axhline(models["value"][models["surrogate"] == "true J"].min(), color="0.5", lw=1, ls=":")
         ax.set(xlabel="step of gradient descent", ylabel="true J(θ) [m]", title=f"descent, {quantity}")
     axes[0].lines[-1].remove()

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from companion.double_pendulum.sweep import FEEDBACK, REWARD_UNITS, SAME_ACTIONS
 from companion.reporting.colours import METHODS, PINK
@@ -97,7 +98,10 @@ def gradient_fidelity_curves(table: pd.DataFrame, *, at: int = 16) -> Figure:
     for ax in axes[1]:
         ax.axhline(1, color="0.6", lw=0.8)
     axes[1, 0].set(yscale="log", xlabel="horizon [steps]")
-    axes[1, 0].set_yticks([0.2, 0.5, 1, 2, 4], ["0.2", "0.5", "1", "2", "4"])
+    low, high = axes[1, 0].get_ylim()
+    axes[1, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,), numticks=12))
+    axes[1, 0].minorticks_off()
+    axes[1, 0].yaxis.set_major_formatter("{x:g}")
     axes[1, 1].set(xlabel="updates of the model", xscale="log")
     axes[1, 1].set_xticks(sorted(table["updates"].unique()), [str(n) for n in sorted(table["updates"].unique())])
     axes[1, 1].minorticks_off()

@@ -68,8 +68,9 @@ def many_task_scores(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
         for name, (marker, colour) in PUBLISHED.items():
             values = published[name].reindex(order)
             ax.scatter(values, places, marker=marker, facecolor="none", edgecolor=colour, s=20, lw=1, label=name)
-        at, label = group["task"].map(places), "PWM, ours, one dot a seed"
-        ax.scatter(group["score"], at, color=OURS, s=20, edgecolor="white", lw=0.5, zorder=3, label=label)
+        apart = (group.groupby("task").cumcount() - (group["train_seed"].nunique() - 1) / 2) * 0.22  # equal scores lie one above the other
+        at, label = group["task"].map(places) + apart, "PWM, ours, one dot a seed"
+        ax.scatter(group["score"], at, color=OURS, s=15, edgecolor="white", lw=0.4, zorder=3, label=label)
         ax.set_yticks(places, order, fontsize=7)
         ax.set(xlim=(-3, 103), ylim=(len(order) - 0.4, -0.6), xlabel="score", title=suite.replace("metaworld", "MetaWorld"))
         ax.grid(axis="x", alpha=0.3)

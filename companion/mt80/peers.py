@@ -63,7 +63,7 @@ class MultitaskPeers:
         else:
             parts = [e.extract_policies(self.tasks).assign(method="PWM, a policy a task")]
         if comparison == "one_policy":
-            parts.append(self.one_policy().assign(method="PWM, one policy of all"))
+            parts.append(self.one_policy().assign(method="PWM, one policy for all tasks"))
         elif comparison == "tdmpc2":
             scores = self.tdmpc2().assign(train_seed=e.scale.model_seed)
             for column, method in (("planning_score", "TD-MPC2, planning"), ("prior_score", "TD-MPC2, prior only")):

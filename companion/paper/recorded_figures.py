@@ -51,7 +51,7 @@ def simulator_overview(shac: pd.DataFrame, speed: pd.DataFrame) -> Figure:
     for _, curve in shac.groupby("seed"):
         left.plot(curve["cpu_seconds"], curve["return"], marker="o", markersize=3, color=METHODS["SHAC"], alpha=0.6)
     title = f"SHAC on Hopper, {shac['seed'].nunique()} seeds"
-    left.set(xlabel="seconds on one core", ylabel="return of one episode", title=title, ylim=(0, None))
+    left.set(xlabel="seconds on one core", ylabel="mean return of 64 episodes", title=title, ylim=(0, None))
     parts = speed.assign(backward=speed["t_mlp"] - speed["forward_t_mlp"])
     right.barh(parts["env"], parts["forward_t_mlp"], color=SKY, label="forward")
     right.barh(parts["env"], parts["backward"], left=parts["forward_t_mlp"], color=BLUE, label="backward")

@@ -10,6 +10,8 @@ METHODS = {
     "PWM, SHAC replay": BLUE,
     "PWM, from scratch, state-space model": SKY,
     "PWM, frozen models": INDIGO,
+    "PWM, LayerNorm + Mish": BLUE,
+    "PWM, SimNorm": SKY,
     "PWM, from scratch": GREY,
     "SHAC": GREEN,
     "TD-MPC2": ORANGE,

@@ -31,7 +31,7 @@ def bars(ax: Axes, table: pd.DataFrame, *, width: int = 14, fontsize: int = 8) -
         ax.bar(place, row.value, width=0.64 / together, facecolor="none" if hollow else colour, edgecolor=colour, lw=1.5)
         whisker(ax, place, row.value, row.low, row.high, capsize=3)
     slanted = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"} if len(ticks) > 6 else {}
-    names = [textwrap.fill(str(name), 24 if slanted else width) for name in ticks]
+    names = [textwrap.fill(str(name), 50 if slanted else width) for name in ticks]
     ax.set_xticks(range(len(ticks)), names, fontsize=fontsize, **slanted)
     ax.set_xlim(-0.55, len(ticks) - 0.45)
     ax.grid(axis="y", alpha=0.3)
@@ -119,8 +119,9 @@ def score_pairs(table: pd.DataFrame, title: str) -> Figure:
     for ax, (suite, part) in zip(axes[0], suites, strict=True):
         part = part.sort_values(table.columns[0], ascending=False)
         ax.hlines(range(len(part)), part.min(axis=1), part.max(axis=1), color="0.8", lw=1.5, zorder=0)
-        for method, (marker, colour) in markers.items():
-            ax.scatter(part[method], range(len(part)), marker=marker, color=colour, s=20, label=method)
+        for method, (marker, colour) in markers.items():  # only the first is filled, so that equal scores show both
+            face, size = (colour, 16) if method == table.columns[0] else ("none", 34)
+            ax.scatter(part[method], range(len(part)), marker=marker, facecolor=face, edgecolor=colour, s=size, lw=1.1, label=method)
         ax.set_yticks(range(len(part)), part.index, fontsize=7)
         ax.set(xlim=(-0.03, 1.03), ylim=(len(part) - 0.4, -0.6), xlabel="score", title=suite)
         ax.grid(axis="x", alpha=0.3)

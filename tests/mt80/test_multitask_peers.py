@@ -41,7 +41,7 @@ def peers(tmp_path_factory):
     ("comparison", "methods", "lines"),
     [
         ("tdmpc2", ["PWM, a policy a task", "TD-MPC2, planning", "TD-MPC2, prior only"], 4 + 2 + 2),
-        ("one_policy", ["PWM, a policy a task", "PWM, one policy of all"], 4 + 4),
+        ("one_policy", ["PWM, a policy a task", "PWM, one policy for all tasks"], 4 + 4),
         pytest.param("horizon", ["world model of H = 3", "world model of H = 16"], 4 + 4, marks=pytest.mark.long),
     ],
 )

@@ -188,7 +188,7 @@ def test_comparisons_say_what_the_readme_says():
     one, peers = (results_table(f"multitask_{name}") for name in ("one_policy", "tdmpc2"))
     assert one.groupby(["task", "method"]).size().eq(2).all() and set(one["task"]) == set(peers["task"]) == set(horizon["task"])
     one, peers = (table.groupby("method")["score"].mean() for table in (one, peers))
-    assert f"mean score {one['PWM, one policy of all']:.0f} with one policy" in TEXT
+    assert f"mean score {one['PWM, one policy for all tasks']:.0f} with one policy" in TEXT
     assert f"{one['PWM, a policy a task']:.0f} with one of 300 updates" in TEXT
     planned, prior = peers["TD-MPC2, planning"], peers["TD-MPC2, prior only"]
     ours = f"{peers['PWM, a policy a task']:.0f}"
