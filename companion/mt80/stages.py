@@ -27,7 +27,7 @@ from pwmlib.tasks import Task
 from .cost import cost_line
 from .episodes import behaviour_quantiles, data_quantiles, generation_job, generation_run
 from .experiment import ExperimentRuns, StageFailedError
-from .jobs import collection_job, gate_job, imitation_job, policy_job, random_job, shipped_policy_job, stacked_job, trained_policy
+from .jobs import collection_job, gate_job, imitation_job, policy_job, random_job, shipped_policy_job, stacked_job, stacked_run, trained_policy
 from .pictures import Watched, watch
 from .scales import MultitaskScale, joint_training
 from .shipped_model import SHIPPED, Artefacts
@@ -142,8 +142,9 @@ class MultitaskExperiment(ExperimentRuns):
             self.generate()
         each = self.each_policy(only)
         if self._together:
-            note_plan(self.runs_dir, "policies", [self.policy_run(i, seed) for i, seed in each])
-            return pd.DataFrame(chain.from_iterable(stacked_job(self._for_job(), part) for part in _parts(each, STACK)))
+            parts = _parts(each, STACK)
+            note_plan(self.runs_dir, "policies", [stacked_run(self, part) for part in parts])
+            return pd.DataFrame(chain.from_iterable(stacked_job(self._for_job(), part) for part in parts))
         return pd.DataFrame(self.for_each(policy_job, each, "policies", self.policy_run))
 
     def imitate(self) -> pd.DataFrame:

@@ -24,13 +24,14 @@ NAMES = {
 def beside_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Tables 3 and 4: one line a task and algorithm, ours (end and peak of training) beside the printed and the recomputed numbers.
 
+    A run that ended without a return counts as 0, as in the figures.
     Columns that end in _t3 are in units of the published PPO, as in Table 3; the others returns, as in Table 4.
     """
     lines = []
     for (task, algorithm), runs in results.groupby(["task", "algorithm"], sort=False):
         paper = published[(published["task"] == task) & (published["algorithm"] == algorithm.partition("_")[0])].iloc[0]
-        last = runs["last"].dropna()
-        ours = {"ours_end": iqm(last), "ours_std": last.std(), "ours_peak": iqm(runs["best"].dropna()), "seeds": len(runs)}
+        last, best = runs["last"].fillna(0.0), runs["best"].fillna(0.0)
+        ours = {"ours_end": iqm(last), "ours_std": last.std(), "ours_peak": iqm(best), "seeds": len(runs)}
         ours["diverged"] = int((runs["status"] != "finished").sum())
         names = {"printed": "paper_t4_iqm", "printed_std": "paper_t4_std", "end": "final_iqm", "end_std": "final_std", "peak": "peak_iqm"}
         theirs, unit = {ours_name: paper[name] for ours_name, name in names.items()}, paper["ppo_norm"]

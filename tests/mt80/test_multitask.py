@@ -261,4 +261,6 @@ def test_policies_extracted_together_give_the_table_of_those_extracted_apart(who
     assert list(ours.columns) == list(theirs.columns) and ours[["task", "train_seed"]].equals(theirs[["task", "train_seed"]])
     for column in ("model_value", "real_value", "mean_return"):
         assert ours[column].to_numpy() == pytest.approx(theirs[column].to_numpy(), rel=2e-2, abs=1e-2)
-    assert list((experiment.runs_dir / "policies_stacked").iterdir())
+    (run,) = (experiment.runs_dir / "policies_stacked").iterdir()
+    planned = status(experiment.runs_dir).query("stage == 'policies_stacked'")
+    assert planned[["name", "status"]].to_numpy().tolist() == [[run.name.rsplit("-", 1)[0], "finished"]]

@@ -454,6 +454,8 @@ def test_ours_stand_beside_tables_3_and_4_in_their_units():
     assert row["ours_end"] == pytest.approx(np.mean(runs["last"])) and row["ours_peak"] == 5000 and row["diverged"] == 1
     assert row["printed"] == 5680 and row["printed_t3"] == 1.2 and row["peak"] == pytest.approx(5680.46)
     assert row["ours_end_t3"] == pytest.approx(row["ours_end"] / 4742.3) and row["peak_t3"] == pytest.approx(5680.46 / 4742.3)
+    without = beside_published(results.assign(last=[4000.0, np.nan, 5000.0]), published_table("single_task"))
+    assert without["ours_end"][0] == 3000 and without["seeds"][0] == 3, "a run without a return counts as 0"
 
 
 def test_the_profile_has_the_end_and_the_peak():
