@@ -1,4 +1,4 @@
-"""One kernel a direction for LayerNorm with Mish (either first) and for LayerNorm with SimNorm.
+"""One kernel a direction for LayerNorm with Mish (either first) or with SimNorm.
 
 Arrays: x, y, g (the gradient of y) and gx: [rows, n], float32 or the bits of bfloat16 numbers; weight, bias, gw, gb: [members, n], the rows
 in as many equal parts; moments: mean and 1 / std of each row. Those of the gradients that nobody asks for are empty.
@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-__all__ = ["f32", "norm_mish", "norm_mish_backward", "norm_simnorm", "norm_simnorm_backward"]
+__all__ = ["f32", "norm_layer", "norm_layer_backward"]
 
 f32 = np.float32
 _LOG2E, _LN2_HIGH, _LN2_LOW = f32(1.4426950408889634), f32(0.693359375), f32(-2.12194440e-4)
@@ -145,48 +145,6 @@ def _mish_and_slope(x, slope):
         x[j] = x[j] * q * d
 
 
-@jit
-def norm_mish(x, weight, bias, moments, y, eps, mish_first):
-    """Compute y = mish(LayerNorm(x)) and the moments of x; with mish_first y = LayerNorm(mish(x)) and those of mish(x)."""
-    rows, n = x.shape[0] // weight.shape[0], x.shape[1]
-    xi = np.empty(n, np.float32)
-    for i in range(x.shape[0]):
-        _load(x[i], xi)
-        if mish_first:
-            _mish(xi)
-        mean, inverse = _moments(xi, eps)
-        moments[i, 0], moments[i, 1] = mean, inverse
-        _affine(xi, mean, inverse, weight[i // rows], bias[i // rows])
-        if not mish_first:
-            _mish(xi)
-        _store(xi, y[i])
-
-
-@jit
-def norm_mish_backward(g, x, weight, bias, moments, gx, gw, gb, mish_first):
-    """Compute the gradients of x, weight and bias of `norm_mish`."""
-    rows, n = x.shape[0] // weight.shape[0], x.shape[1]
-    xi, gi, a, slope = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
-    for i in range(x.shape[0]):
-        m = i // rows
-        w, b, mean, inverse = weight[m], bias[m], moments[i, 0], moments[i, 1]
-        _load(x[i], xi)
-        _load(g[i], gi)
-        if mish_first:
-            _mish_and_slope(xi, slope)
-            _affine_backward(gi, xi, mean, inverse, w, gw[m], gb[m])
-            for j in range(n):
-                gi[j] *= slope[j]
-        else:
-            a[:] = xi
-            _affine(a, mean, inverse, w, b)
-            _mish_and_slope(a, slope)
-            for j in range(n):
-                gi[j] *= slope[j]
-            _affine_backward(gi, xi, mean, inverse, w, gw[m], gb[m])
-        _store(gi, gx[i])
-
-
 @inline
 def _softmax_groups(y, group):
     """Softmax of consecutive groups, in place."""
@@ -219,35 +177,55 @@ def _softmax_groups_backward(g, y, group):
 
 
 @jit
-def norm_simnorm(x, weight, bias, moments, y, eps, group):
-    """Compute y = SimNorm(LayerNorm(x)) over groups of `group` entries, and the moments of x."""
+def norm_layer(x, weight, bias, moments, y, eps, mish_first, group):
+    """Compute y and the moments of what LayerNorm reads.
+
+    y = SimNorm(LayerNorm(x)) over groups of `group` entries; with group 0 mish(LayerNorm(x)), or LayerNorm(mish(x)) with mish_first.
+    """
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
     xi = np.empty(n, np.float32)
     for i in range(x.shape[0]):
         _load(x[i], xi)
+        if mish_first:
+            _mish(xi)
         mean, inverse = _moments(xi, eps)
         moments[i, 0], moments[i, 1] = mean, inverse
         _affine(xi, mean, inverse, weight[i // rows], bias[i // rows])
         if group == 8:  # a constant, so that the compiler unrolls the loops
             _softmax_groups(xi, 8)
-        else:
+        elif group:
             _softmax_groups(xi, group)
+        elif not mish_first:
+            _mish(xi)
         _store(xi, y[i])
 
 
 @jit
-def norm_simnorm_backward(g, x, y, weight, moments, gx, gw, gb, group):
-    """Compute the gradients of x, weight and bias of `norm_simnorm`, whose result was y."""
+def norm_layer_backward(g, x, y, weight, bias, moments, gx, gw, gb, mish_first, group):
+    """Compute the gradients of x, weight and bias of `norm_layer`, whose result was y."""
     rows, n = x.shape[0] // weight.shape[0], x.shape[1]
-    xi, yi, gi = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    xi, gi, a, slope = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     for i in range(x.shape[0]):
         m = i // rows
+        w, b, mean, inverse = weight[m], bias[m], moments[i, 0], moments[i, 1]
         _load(x[i], xi)
-        _load(y[i], yi)
         _load(g[i], gi)
-        if group == 8:
-            _softmax_groups_backward(gi, yi, 8)
+        if group:
+            _load(y[i], a)
+            if group == 8:
+                _softmax_groups_backward(gi, a, 8)
+            else:
+                _softmax_groups_backward(gi, a, group)
+        elif mish_first:
+            _mish_and_slope(xi, slope)
         else:
-            _softmax_groups_backward(gi, yi, group)
-        _affine_backward(gi, xi, moments[i, 0], moments[i, 1], weight[m], gw[m], gb[m])
+            a[:] = xi
+            _affine(a, mean, inverse, w, b)
+            _mish_and_slope(a, slope)
+            for j in range(n):
+                gi[j] *= slope[j]
+        _affine_backward(gi, xi, mean, inverse, w, gw[m], gb[m])
+        if mish_first:
+            for j in range(n):
+                gi[j] *= slope[j]
         _store(gi, gx[i])
