@@ -2,13 +2,15 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-__all__ = ["ExplainedError", "NonFiniteError", "check_finite", "restored_on_failure"]
+__all__ = ["ExplainedError", "NonFiniteError", "check_finite", "one_of", "restored_on_failure"]
+
+T = TypeVar("T")
 
 
 class ExplainedError(RuntimeError):
@@ -20,6 +22,14 @@ class ExplainedError(RuntimeError):
 
 class NonFiniteError(ExplainedError):
     """A loss or gradient was NaN or infinite."""
+
+
+def one_of(value: T, allowed: Collection[T], what: str) -> T:
+    """Give back a value that is allowed. Raises ValueError, which says what it is the value of and names all that could be given."""
+    if value not in allowed:
+        *others, last = map(repr, allowed)
+        raise ValueError(f"{what} must be {', '.join(others)} or {last}, got {value!r}")
+    return value
 
 
 def check_finite(step: int, **terms: Tensor | float) -> None:

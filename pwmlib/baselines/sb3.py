@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
 
-from pwmlib.errors import check_finite, restored_on_failure
+from pwmlib.errors import check_finite, one_of, restored_on_failure
 from pwmlib.sim.env import DifferentiableEnv
 from pwmlib.sim.gym import spaces
 
@@ -66,13 +66,10 @@ class SB3Env(VecEnv):
         value = None if attr_name == "render_mode" else getattr(self.env, attr_name)
         return [value for _ in self._get_indices(indices)]
 
-    def set_attr(self, attr_name: str, value: Any, indices: int | Sequence[int] | None = None) -> None:
-        """Raise NotImplementedError."""
-        raise NotImplementedError(f"SB3Env: the environments are one batch; {attr_name!r} cannot be set in some of them")
+    def _refuse(self, name: str, *_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError(f"SB3Env: the environments are one batch; {name!r} cannot be set in, or called on, some of them")
 
-    def env_method(self, method_name: str, *args: Any, indices: int | Sequence[int] | None = None, **kwargs: Any) -> list[Any]:
-        """Raise NotImplementedError."""
-        raise NotImplementedError(f"SB3Env: the environments are one batch; {method_name!r} cannot be called on some of them")
+    set_attr = env_method = _refuse
 
     def env_is_wrapped(self, wrapper_class: type, indices: int | Sequence[int] | None = None) -> list[bool]:
         """Say that no environment is wrapped."""
@@ -84,7 +81,8 @@ class SB3Learner:
 
     def __init__(self, algorithm: Literal["ppo", "sac"], env: DifferentiableEnv, config: SB3Config | None = None, *, seed: int = 0):
         c = self.config = config or SB3Config()
-        self.algorithm, self.env, self.seed, self.step = algorithm, env, seed, 0
+        self.algorithm = one_of(algorithm, ("ppo", "sac"), "SB3Learner: algorithm")
+        self.env, self.seed, self.step = env, seed, 0
         self.normalised = VecNormalize(SB3Env(env), norm_obs=True, norm_reward=algorithm == "ppo", gamma=c.gamma)
         device, nets = env.simulator.device, {"net_arch": list(c.hidden)}
         self.model: PPO | SAC
@@ -93,13 +91,11 @@ class SB3Learner:
                 "MlpPolicy", self.normalised, learning_rate=c.lr, n_steps=c.steps, batch_size=min(c.minibatch, c.steps * env.count),
                 n_epochs=c.epochs, gamma=c.gamma, gae_lambda=c.lam, ent_coef=c.entropy, policy_kwargs=nets, seed=seed, device=device,
             )  # fmt: skip
-        elif algorithm == "sac":
+        else:
             self.model = SAC(
                 "MlpPolicy", self.normalised, learning_rate=c.lr, buffer_size=c.buffer, learning_starts=10 * env.count, batch_size=c.batch,
                 gamma=c.gamma, train_freq=1, gradient_steps=c.gradient_steps, policy_kwargs=nets, seed=seed, device=device,
             )  # fmt: skip
-        else:
-            raise ValueError(f"SB3Learner: algorithm must be 'ppo' or 'sac', got {algorithm!r}")
         self.model.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder in the system's temporary one
         torch_state = torch.get_rng_state()
         torch.manual_seed(seed)

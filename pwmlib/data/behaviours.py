@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pwmlib.errors import one_of
 from pwmlib.tasks import Environment
 from pwmlib.tasks.environment import DMControl, MetaWorld
 
@@ -103,6 +104,4 @@ BEHAVIOURS: dict[str, Callable[[Environment, np.random.Generator], Act]] = {
 
 def make_behaviour(name: str, env: Environment, rng: np.random.Generator) -> Act:
     """Make the act function of one episode; raises ValueError for an unknown name."""
-    if name not in BEHAVIOURS:
-        raise ValueError(f"behaviour must be one of {sorted(BEHAVIOURS)}, got {name!r}")
-    return BEHAVIOURS[name](env, rng)
+    return BEHAVIOURS[one_of(name, BEHAVIOURS, "behaviour")](env, rng)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from pwmlib.errors import one_of
 from pwmlib.model.dynamics import Dynamics
 
 from .trajectories import action_adjoints, check_horizons, open_loop, returns_at, sample_trajectories
@@ -144,8 +145,8 @@ def zeroth_order(
     rewards from t on, minus their mean over the other samples; or a function state -> value, subtracted from the rewards from t on
     (discounted like them). The leave-one-out means keep every choice unbiased.
     """
-    if isinstance(baseline, str) and baseline not in BASELINES:
-        raise ValueError(f"zeroth_order: baseline must be one of {BASELINES} or a function of the state, got {baseline!r}")
+    if not callable(baseline):
+        one_of(baseline, BASELINES, "zeroth_order: baseline, if it is no function of the state,")
     density = LogProbability(policy)
     path = sample_trajectories(dynamics, policy, start, noise)
     if baseline != "none":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pwmlib.continuation import Continued
-from pwmlib.errors import NonFiniteError, check_finite
+from pwmlib.errors import NonFiniteError, check_finite, one_of
 from pwmlib.settings import Count, NonNegative, Positive, settings
 
 from .world_model import WorldModel, WorldModelLossConfig, world_model_loss
@@ -145,6 +145,4 @@ class WorldModelTraining:
                 "batch": 256, "final_lr": 1e-5, "train_task_embedding": False, "loss": WorldModelLossConfig().released(),
             },
         }  # fmt: skip
-        if name not in released:
-            raise ValueError(f"variant must be 'paper', 'released' or 'released_fine_tuning', got {name!r}")
-        return replace(cls(), **{**released[name], **overrides})
+        return replace(cls(), **{**released[one_of(name, released, "variant")], **overrides})

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pwmlib.errors import one_of
 from pwmlib.model.layers import Activation, MLPEnsemble, NormOrder, RunningMoments, mlp
 
 __all__ = ["MIN_LOG_STD", "Actor", "Critics"]
@@ -77,9 +78,7 @@ class Critics(nn.Module):
     ):
         """Build the networks; `precision` is that of the matrix products, the rest stays float32."""
         super().__init__()
-        if reduction not in ("mean", "min"):
-            raise ValueError(f"Critics: reduction must be 'mean' or 'min', got {reduction!r}")
-        self.reduction, self.precision = reduction, precision
+        self.reduction, self.precision = one_of(reduction, ("mean", "min"), "Critics: reduction"), precision
         self.net = MLPEnsemble(members, state_dim, hidden, 1, activation=activation, norm=norm)
 
     def forward(self, state: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """A world model in the place of a simulator's gradients: environments whose states are latents."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from pwmlib.data.replay import Replay
+from pwmlib.errors import one_of
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.model.world_model import WorldModel
 from pwmlib.sim.engine.bridge import Step
@@ -33,15 +34,13 @@ class ModelEnv:
         self, env: DifferentiableEnv, model: WorldModel, replay: Replay, *, imagination: Imagination = "reencode",
         real_reward: bool = False, reward_symexp: bool = True,
     ):  # fmt: skip
-        if imagination not in ("reencode", "open_loop"):
-            raise ValueError(f"ModelEnv: imagination must be 'reencode' or 'open_loop', got {imagination!r}")
+        self.imagination = one_of(imagination, get_args(Imagination), "ModelEnv: imagination")
         if (model.obs_dim, model.action_dim) != (env.obs_dim, env.action_dim):
             sizes = (env.obs_dim, env.action_dim)
             raise ValueError(f"ModelEnv: {env.name} has {sizes} observations and actions, the model {model.obs_dim, model.action_dim}")
         if real_reward and not reward_symexp:
             raise ValueError("ModelEnv: real_reward=True gives rewards in their own units; reward_symexp must be True with it")
-        self.env, self.model, self.replay, self.imagination, self.real_reward = env, model, replay, imagination, real_reward
-        self.reward_symexp = reward_symexp
+        self.env, self.model, self.replay, self.real_reward, self.reward_symexp = env, model, replay, real_reward, reward_symexp
         self._window: list[tuple[Tensor, ...]] = []
         self.count, self.obs_dim, self.action_dim, self.simulator = env.count, model.latent_dim, env.action_dim, env.simulator
         self.refresh()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from pwmlib.continuation import Continued
-from pwmlib.errors import check_finite, restored_on_failure
+from pwmlib.errors import check_finite, one_of, restored_on_failure
 from pwmlib.model.dynamics import Dynamics, Episodes
 from pwmlib.model.layers import Activation, NormOrder, RunningMoments
 from pwmlib.model.training import Variant, gradient_step
@@ -117,10 +117,8 @@ class PWMConfig:
     @classmethod
     def variant(cls, name: Variant, **overrides: object) -> PWMConfig:
         """Give the paper's or the released code's choices; keyword arguments override single fields."""
-        if name == "paper":
+        if one_of(name, get_args(Variant), "variant") == "paper":
             return replace(cls(), **overrides)
-        if name != "released":
-            raise ValueError(f"variant must be 'paper' or 'released', got {name!r}")
         released: dict[str, object] = {
             "batch": 512, "norm_order": "after_activation", "terminal_discount": "gamma^(H+1)", "detach_policy_input": True,
             "actor_loss_scale": "horizon", "return_scaling": "running_std", "critic_target": "td0", "critic_value": "min",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pwmlib.errors import one_of
 from pwmlib.sim.engine.rules import StepRules
 from pwmlib.sim.robots.free_root import AntRules, AnymalRules, HumanoidRules
 from pwmlib.sim.robots.planar import DoublePendulumRules, HopperRules
@@ -49,9 +50,7 @@ def env_spec(name: str | EnvSpec, **changes: int | None) -> EnvSpec:
     Raises:
         ValueError: no environment has this name.
     """
-    if not isinstance(name, EnvSpec) and name not in ENVS:
-        raise ValueError(f"unknown environment {name!r}; known: {sorted(ENVS)}")
-    spec = name if isinstance(name, EnvSpec) else ENVS[name]
+    spec = name if isinstance(name, EnvSpec) else ENVS[one_of(name, ENVS, "environment")]
     given = {key: value for key, value in changes.items() if value is not None}
     if "substeps" in given:
         given.setdefault("interval", min(spec.interval, given["substeps"]))

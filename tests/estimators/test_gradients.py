@@ -394,7 +394,7 @@ def test_reward_gradients_are_open_loop_and_stop_at_the_end_of_an_episode():
         (lambda w, p, s, n: first_order(w, p, s, n, horizons=[0, 2]), r"ascending integers from 1 to the 4 steps of noise, got \[0, 2\]"),
         (lambda w, p, s, n: first_order(w, p, s, n).at(9), r"horizon 9 was not asked for"),
         (lambda w, p, s, n: zeroth_order(w, p, s[:1], n[:, :1]), "need at least 2 samples, got 1"),
-        (lambda w, p, s, n: zeroth_order(w, p, s, n, baseline="best"), "baseline must be one of .* got 'best'"),
+        (lambda w, p, s, n: zeroth_order(w, p, s, n, baseline="best"), "baseline, .* must be 'none', 'mean' or 'reward_to_go', got 'best'"),
         (lambda w, p, s, n: zeroth_order(w, nn.Identity(), s, n), "Identity"),
         (lambda w, p, s, n: gradient_statistics(s[:1]), "need at least 2 samples, got 1"),
         (lambda w, p, s, n: gradient_statistics(n), r"gradients must be \[N, P\], got shape \(4, 6, 1\)"),

@@ -294,7 +294,7 @@ FUNCTIONS = [
         (lambda folder, world=world: world().reset(2, start="x"), f"{world.__name__}: start must be 'broad'")
         for world in (CartpoleSwingup, PendulumSwingup)
     ),
-    (lambda folder: make_behaviour("juggle", None, None), "behaviour must be one of ['correlated_random', 'mpc', "),
+    (lambda folder: make_behaviour("juggle", None, None), "behaviour must be 'uniform_random', 'correlated_random', "),
     (lambda folder: PWMConfig.variant("papper"), "variant must be 'paper' or 'released', got 'papper'"),
 ]  # fmt: skip
 

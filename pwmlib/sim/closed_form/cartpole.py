@@ -5,9 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-from .pendulum import check_start
+from pwmlib.errors import one_of
 
 __all__ = ["CartpoleSwingup"]
+
+_STARTS = ("broad", "hanging")
 
 
 def _gaussian(x: Tensor, margin: float) -> Tensor:
@@ -25,10 +27,9 @@ class CartpoleSwingup:
 
     state_dim, action_dim = 5, 1
     episode_steps = 500
-    max_return = 1000.0
 
     def __init__(self, *, start: str = "broad"):
-        self.start = check_start(self, start, "broad", "hanging")
+        self.start = one_of(start, _STARTS, "CartpoleSwingup: start")
         self.cart_mass, self.pole_mass, self.half_length, self.gravity = 1.0, 0.1, 0.5, 9.81
         self.force, self.rail, self.dt, self.substeps = 10.0, 1.8, 0.02, 4
 
@@ -37,7 +38,7 @@ class CartpoleSwingup:
         device = generator.device if generator is not None else torch.device("cpu")
         normal = torch.randn(batch, 3, generator=generator, device=device)
         uniform = torch.rand(batch, 2, generator=generator, device=device) * 2 - 1
-        if check_start(self, start or self.start, "broad", "hanging") == "hanging":
+        if one_of(start or self.start, _STARTS, "CartpoleSwingup: start") == "hanging":
             x, theta = 0.01 * normal[:, 0], math.pi + 0.01 * normal[:, 1]
             x_dot, theta_dot = torch.zeros_like(x), 0.01 * normal[:, 2]
         else:

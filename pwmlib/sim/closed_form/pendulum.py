@@ -5,23 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["PendulumSwingup", "check_start"]
+from pwmlib.errors import one_of
+
+__all__ = ["PendulumSwingup"]
 
 _STARTS = ("broad", "hanging", "suite")
 _UPRIGHT = math.cos(math.radians(8.0))
 """Cosine of the largest angle that still counts as upright."""
-
-
-def check_start(world: object, start: str, *known: str) -> str:
-    """Give back the name of a distribution of start states if the world has it.
-
-    Raises:
-        ValueError: it is none of those that the world has.
-    """
-    if start not in known:
-        *others, last = map(repr, known)
-        raise ValueError(f"{type(world).__name__}: start must be {', '.join(others)} or {last}, got {start!r}")
-    return start
 
 
 class PendulumSwingup:
@@ -37,12 +27,10 @@ class PendulumSwingup:
 
     state_dim, action_dim = 3, 1
     episode_steps = 500
-    max_return = 1000.0
 
     def __init__(self, *, start: str = "broad", reward_shape: str = "sigmoid", smoothing: float = 0.05):
-        if reward_shape not in ("true", "sigmoid", "cosine"):
-            raise ValueError(f"PendulumSwingup: reward_shape must be 'true', 'sigmoid' or 'cosine', got {reward_shape!r}")
-        self.start, self.reward_shape, self.smoothing = check_start(self, start, *_STARTS), reward_shape, smoothing
+        self.reward_shape = one_of(reward_shape, ("true", "sigmoid", "cosine"), "PendulumSwingup: reward_shape")
+        self.start, self.smoothing = one_of(start, _STARTS, "PendulumSwingup: start"), smoothing
         self.mass, self.length, self.damping, self.gravity = 1.0, 0.5, 0.1, 9.81
         self.torque, self.dt, self.substeps = 1.0, 0.04, 4
 
@@ -51,7 +39,7 @@ class PendulumSwingup:
 
         "suite": any angle at rest (dm_control's reset); "hanging": near the bottom; "broad": any angle, speeds up to 8 rad/s.
         """
-        kind = check_start(self, start or self.start, *_STARTS)
+        kind = one_of(start or self.start, _STARTS, "PendulumSwingup: start")
         device = generator.device if generator is not None else torch.device("cpu")
         uniform = torch.rand(batch, 2, generator=generator, device=device) * 2 - 1
         theta = math.pi + 0.1 * uniform[:, 0] if kind == "hanging" else math.pi * uniform[:, 0]

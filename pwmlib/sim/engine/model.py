@@ -18,6 +18,8 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
+from pwmlib.errors import one_of
+
 from .scalars import quaternion_matrix
 from .shapes import MassProperties, Point, Shape, mass_properties
 
@@ -55,8 +57,7 @@ class Joint:
     limit_damping: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.kind not in COORDINATES:
-            raise ValueError(f"Joint: kind must be one of {sorted(COORDINATES)}, got {self.kind!r}")
+        one_of(self.kind, COORDINATES, "Joint: kind")
         if self.kind in ("hinge", "slide") and not np.linalg.norm(self.axis) > 0:
             raise ValueError(f"Joint: a {self.kind} needs an axis, got {self.axis}")
 

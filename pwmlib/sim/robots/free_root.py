@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from pwmlib.errors import one_of
 from pwmlib.sim.engine import scalars as s
 from pwmlib.sim.engine.model import UP, Model
 from pwmlib.sim.engine.rules import StepRules
@@ -12,8 +13,8 @@ from pwmlib.sim.engine.scalars import Number, Vector
 from .tables import read_model
 
 __all__ = [
-    "HEADINGS", "VARIANTS", "AntRules", "AnymalRules", "FreeRootRules", "HumanoidRules", "RobotRules", "check_variant", "height_reward",
-    "squared",
+    "HEADINGS", "VARIANTS", "AntRules", "AnymalRules", "FreeRootRules", "HumanoidRules", "RobotRules", "height_reward",
+    "is_released", "squared",
 ]  # fmt: skip
 
 VARIANTS = ("paper", "released")
@@ -21,15 +22,9 @@ HEADINGS = {"world_x": None, "target": 200.0}
 """What Humanoid's torso should face: the world's x axis, or a point so many metres along it from the start."""
 
 
-def check_variant(variant: str) -> str:
-    """Give back the variant if it is known.
-
-    Raises:
-        ValueError: it is none of `VARIANTS`.
-    """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
-    return variant
+def is_released(variant: str) -> bool:
+    """Tell the released variant from the paper's; raises ValueError for one that is none of `VARIANTS`."""
+    return one_of(variant, VARIANTS, "variant") == "released"
 
 
 def height_reward(h: Number, target: float, *, below: float, above: float, gain: float) -> Number:
@@ -50,7 +45,7 @@ class RobotRules(StepRules):
     """
 
     def __init__(self, model: Model, variant: str):
-        self.model, self.reward_before = model, check_variant(variant) == "released"
+        self.model, self.reward_before = model, is_released(variant)
 
     def reward(self, q: Vector, qd: Vector, action: Vector, next_q: Vector, next_qd: Vector) -> Number:
         """Give the reward of the transition, by `state_reward`."""
@@ -194,9 +189,7 @@ class HumanoidRules(FreeRootRules):
     """
 
     def __init__(self, variant: str = "paper", *, heading: str | None = None):
-        heading = heading or ("target" if check_variant(variant) == "released" else "world_x")
-        if heading not in HEADINGS:
-            raise ValueError(f"HumanoidRules: heading must be one of {sorted(HEADINGS)}, got {heading!r}")
+        heading = one_of(heading or ("target" if is_released(variant) else "world_x"), HEADINGS, "HumanoidRules: heading")
         motors = [200, 200, 200, *[200, 200, 600, 400, 100, 100] * 2, *[100, 100, 200] * 2]
         super().__init__(
             read_model("humanoid"), variant, torques=[0.35 * m for m in motors], start_height=1.35, start_rotation=UP,

@@ -14,7 +14,7 @@ from pathlib import Path
 from pwmlib.sim.engine.model import Link, Muscle
 from pwmlib.sim.engine.scalars import Number, Vector
 
-from .free_root import FreeRootRules, check_variant, height_reward, squared
+from .free_root import FreeRootRules, height_reward, is_released, squared
 from .tables import read_model
 
 __all__ = ["SNULikeRules"]
@@ -61,7 +61,7 @@ class SNULikeRules(FreeRootRules):
     observes_action = False
 
     def __init__(self, variant: str = "paper"):
-        self.released = check_variant(variant) == "released"
+        self.released = is_released(variant)
         model = read_model("snu_like")
         model = replace(model, links=tuple(map(_by_mass, model.links)), muscles=(*_muscles("right", 1), *_muscles("left", -1)))
         super().__init__(
