@@ -1,37 +1,18 @@
 """A batch of environments with a state of their own, and the same dynamics as a pure function."""
 
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pwmlib.sim.engine.bridge import Simulator, Step
 from pwmlib.sim.engine.model import Model
-from pwmlib.sim.engine.rules import ended, exploded
+from pwmlib.sim.engine.rules import ended, exploded, split
 from pwmlib.sim.engine.scalars import from_columns
 
 from .registry import EnvSpec, env_spec
 
-__all__ = ["DifferentiableEnv", "EnvDynamics", "WorldOptions"]
-
-
-class WorldOptions(TypedDict, total=False):
-    """Keyword arguments that `DifferentiableEnv` and `EnvDynamics` share."""
-
-    variant: str
-    """"paper" (Table 2) or "released": constants and reward timing of the released environments; see each rules class."""
-    stiffness: float
-    """Multiplies the contact's ke and kd (Fig. 7a)."""
-    substeps: int | None
-    """Of a control step; fewer than `interval` lower that as well."""
-    interval: int | None
-    """Substeps between updates of the mass matrix; 1 is exact."""
-    seed: int
-    """Of the reset states."""
-    threads: int
-    """CPU threads that share the environments."""
-    device: str | torch.device | None
-    """torch's default device by default."""
+__all__ = ["DifferentiableEnv", "EnvDynamics"]
 
 
 class _World:
@@ -40,18 +21,23 @@ class _World:
     _resets = False
 
     def __init__(
-        self, name: str | EnvSpec = "hopper", count: int | None = None, *, variant: str = "paper", stiffness: float = 1.0,
-        substeps: int | None = None, interval: int | None = None, seed: int = 0, threads: int = 1,
+        self, name: str | EnvSpec = "hopper", count: int | None = None, *, episode_length: int | None = None, variant: str = "paper",
+        stiffness: float = 1.0, substeps: int | None = None, interval: int | None = None, seed: int = 0, threads: int = 1,
         device: str | torch.device | None = None,
     ):  # fmt: skip
-        self.spec = spec = env_spec(name, substeps=substeps, interval=interval, count=count)
+        self.spec = spec = env_spec(name, substeps=substeps, interval=interval, count=count, episode_length=episode_length)
+        if self._resets and spec.episode_length < 1:
+            raise ValueError(f"DifferentiableEnv: episode_length must be at least 1, got {spec.episode_length}")
         self.rules = spec.rules(variant)
+        self.name = self.rules.model.name
         self.simulator = Simulator(
             self.rules, spec.count, substeps=spec.substeps, interval=spec.interval, seed=seed, threads=threads, device=device,
             episode_length=spec.episode_length if self._resets else 0, material=self.rules.model.material.scaled(stiffness),
         )  # fmt: skip
         self.count, self.state_dim = spec.count, self.simulator.state_dim
         self.action_dim, self.obs_dim = self.rules.action_dim, self.rules.obs_dim
+        if self._resets:
+            self.state, self._obs = self.simulator.start()
 
     @property
     def model(self) -> Model:
@@ -74,28 +60,19 @@ class DifferentiableEnv(_World):
         name: one of `ENVS`, or an `EnvSpec` of your own.
         count: how many; the number that the paper trains with by default.
         episode_length: control steps of an episode; the environment's own by default.
-        options: see `WorldOptions`.
+        variant: "paper" (Table 2) or "released": constants and reward timing of the released environments; see each rules class.
+        stiffness: multiplies the contact's ke and kd (Fig. 7a).
+        substeps: of a control step; fewer than `interval` lower that as well.
+        interval: substeps between updates of the mass matrix; 1 is exact.
+        seed: of the reset states.
+        threads: CPU threads that share the environments.
+        device: torch's default device by default.
 
     Raises:
         ValueError: an option is unknown or out of range.
     """
 
     _resets = True
-
-    def __init__(
-        self,
-        name: str | EnvSpec = "hopper",
-        count: int | None = None,
-        *,
-        episode_length: int | None = None,
-        **options: Unpack[WorldOptions],
-    ):
-        spec = env_spec(name, episode_length=episode_length)
-        if spec.episode_length < 1:
-            raise ValueError(f"DifferentiableEnv: episode_length must be at least 1, got {spec.episode_length}")
-        super().__init__(spec, count, **options)
-        self.name = self.model.name
-        self.state, self._obs = self.simulator.start()
 
     def reset(self, *, seed: int | None = None, spread: bool = False) -> Tensor:
         """Begin new episodes everywhere; returns observations [count, obs_dim].
@@ -147,7 +124,7 @@ class EnvDynamics(_World):
 
     `advance` runs the kernels on `count` states at a time; any batch is cut and filled up to that. `reward`, `done` and `observe` are
     plain torch. A state that exploded (it is no finite number any more) is an end with reward 0 and without a gradient.
-    Arguments are those of `DifferentiableEnv`, but for the episode's length.
+    Arguments are those of `DifferentiableEnv`; an episode's length means nothing here.
     """
 
     def reset(self) -> Tensor:
@@ -175,13 +152,9 @@ class EnvDynamics(_World):
         lost = exploded(next_state)
         state, action, next_state = (torch.where(lost[..., None], torch.zeros_like(x), x) for x in (state, action, next_state))
         columns = from_columns(action.clamp(-1, 1))
-        reward = torch.as_tensor(self.rules.reward(*self._split(state), columns, *self._split(next_state)))
+        reward = torch.as_tensor(self.rules.reward(*split(self.model, state), columns, *split(self.model, next_state)))
         return torch.where(lost, torch.zeros_like(reward), reward)
 
     def done(self, next_state: Tensor) -> Tensor:
         """Tell in which states an episode terminates, bool [...]."""
         return ended(self.rules, next_state)
-
-    def _split(self, state: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        nq = self.rules.model.nq
-        return from_columns(state[..., :nq]), from_columns(state[..., nq:])

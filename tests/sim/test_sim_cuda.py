@@ -48,7 +48,7 @@ def address(tensor):
 def test_cuda_text_computes_what_the_cpu_kernels_compute(name, tmp_path):
     count = 40  # one full pack of 32 and a part of another
     simulator = EnvDynamics(name, count).simulator
-    library, layout = compiled_as_cpp(simulator.rules, tmp_path), simulator.kernels.layout
+    library = compiled_as_cpp(simulator.rules, tmp_path)
     state, _ = simulator.start()
     actions = torch.rand(9, count, simulator.action_dim, generator=torch.Generator().manual_seed(0)) * 2.4 - 1.2
     for action in actions[:8]:
@@ -59,7 +59,7 @@ def test_cuda_text_computes_what_the_cpu_kernels_compute(name, tmp_path):
     expected = torch.autograd.grad(step[:4], [x, a], seeds)
 
     packs = -(-count // CUDA_PACK)
-    trajectory = torch.empty(packs * layout.items(simulator.substeps, simulator.interval) * CUDA_PACK)
+    trajectory = torch.empty(packs * simulator._items * CUDA_PACK)
     out = [torch.empty_like(t) for t in step[:4]]
     flags = torch.empty(2, count, dtype=torch.bool)
     common = (packs * CUDA_PACK, address(simulator._config), address(trajectory))

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .build import CUDA_BLOCK, Buffer, Kernels, Part, build_kernels, one_device
 from .model import Material
-from .rules import StepRules
+from .rules import StepRules, split
 from .scalars import from_columns, stack_columns
-from .source import CONFIG, CONTACT_COLUMNS, SEGMENT_COLUMNS
+from .source import CONFIG, CONTACT_COLUMNS, SEGMENT_COLUMNS, trajectory_items
 
 __all__ = ["Simulator", "Step"]
 
@@ -86,9 +86,8 @@ class Simulator:
         self.rules, self.count, self.device = rules, count, one_device(device)
         self.substeps, self.interval, self.dt, self.episode_length = substeps, interval, dt, episode_length
         self.kernels: Kernels = build_kernels(rules, self.device)
-        layout = self.kernels.layout
-        self.state_dim, self.action_dim, self.obs_dim = layout.state, layout.actions, layout.observations
-        self._items = layout.items(substeps, interval)
+        self.state_dim, self.action_dim, self.obs_dim = rules.model.nq + rules.model.nd, rules.action_dim, rules.obs_dim
+        self._items = trajectory_items(rules, substeps, interval)
         self.packs = -(-count // self.kernels.width)
         self._shapes = torch.Size((count, self.state_dim)), torch.Size((count, self.action_dim))
         self._cuda = self.device.type == "cuda"
@@ -186,9 +185,7 @@ class Simulator:
     def observe(self, state: Tensor, action: Tensor | None = None) -> Tensor:
         """Observe any states in plain torch, [..., obs_dim]; action: the last one, zeros by default."""
         action = state.new_zeros(*state.shape[:-1], self.action_dim) if action is None else action
-        nq = self.rules.model.nq
-        columns = self.rules.observe(from_columns(state[..., :nq]), from_columns(state[..., nq:]), from_columns(action))
-        return stack_columns(columns, state)
+        return stack_columns(self.rules.observe(*split(self.rules.model, state), from_columns(action)), state)
 
     def set_material(self, material: Material) -> None:
         """Use other contact parameters from now on (call it between rollouts: backward reads them again); no kernel is rebuilt."""

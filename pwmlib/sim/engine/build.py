@@ -22,7 +22,7 @@ import warp as wp
 from torch import Tensor
 
 from .rules import StepRules
-from .source import Layout, kernel_sources
+from .source import kernel_sources
 
 __all__ = ["CPU_PACK", "CUDA_BLOCK", "CUDA_PACK", "Buffer", "Kernels", "Part", "build_kernels", "compile_cuda", "one_device"]
 
@@ -41,11 +41,10 @@ _CPU_FLAGS = "-march=native -fno-vectorize -fno-slp-vectorize"
 
 @dataclass(frozen=True)
 class Kernels:
-    """Forward and backward kernel of one set of rules, and how their memory is laid out."""
+    """Forward and backward kernel of one set of rules, for packs of `width` environments."""
 
     forward: wp.Kernel
     backward: wp.Kernel
-    layout: Layout
     width: int
 
 
@@ -100,7 +99,7 @@ def _declare(rules: StepRules, cuda: bool) -> Kernels:
     key = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
     if key not in _BUILT:
         forward, backward = (_kernel(text, f"{name}_{key}") for name, text in zip(("forward", "backward"), texts, strict=True))
-        _BUILT[key] = Kernels(forward, backward, Layout.of(rules), width)
+        _BUILT[key] = Kernels(forward, backward, width)
     return _BUILT[key]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from .model import Model
 from .scalars import Number, Vector, from_columns
 
-__all__ = ["EXTENT", "StepRules", "ended", "exploded"]
+__all__ = ["EXTENT", "StepRules", "ended", "exploded", "split"]
 
 EXTENT = 1e12
 """A state whose sum of squares is not below this, or is no number, has exploded."""
@@ -46,6 +46,11 @@ class StepRules(Protocol):
         ...
 
 
+def split(model: Model, state: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Take states [..., nq + nd] apart into q and qd, as generic scalars [...]."""
+    return from_columns(state[..., : model.nq]), from_columns(state[..., model.nq :])
+
+
 def exploded(state: Tensor) -> Tensor:
     """Tell which states [..., nq + nd] are no longer finite or sensible numbers, bool [...]."""
     return ~(state.square().sum(-1) < EXTENT)
@@ -53,6 +58,5 @@ def exploded(state: Tensor) -> Tensor:
 
 def ended(rules: StepRules, state: Tensor) -> Tensor:
     """Tell in which states [..., nq + nd] an episode terminates, bool [...]: the margin is negative, or the state exploded."""
-    nq = rules.model.nq
-    margin = torch.as_tensor(rules.margin(from_columns(state[..., :nq]), from_columns(state[..., nq:])))
+    margin = torch.as_tensor(rules.margin(*split(rules.model, state)))
     return (margin.expand(state.shape[:-1]) < 0) | exploded(state)

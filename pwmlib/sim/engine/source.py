@@ -2,7 +2,7 @@
 
 Memory. Environments are grouped in packs of W: a SIMD vector on the CPU (one kernel thread is a pack), a warp on CUDA (one kernel
 thread is an environment). The trajectory of a control step, kept for the backward kernel, is [pack, item, W] with the items of
-`Layout`; what the caller sees (state, action, observation, reward) is row-major [environment, item].
+`trajectory_items`; what the caller sees (state, action, observation, reward) is row-major [environment, item].
 
 The fixed text, loops and vector types, lies in the folder `kernels` as C++, in which @NAME@ stands for what is put in.
 """
@@ -10,7 +10,6 @@ The fixed text, loops and vector types, lies in the folder `kernels` as C++, in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from . import rigid_bodies as rb
@@ -19,7 +18,7 @@ from .rules import EXTENT, StepRules
 from .scalars import Number, vadd
 from .trace import Graph, Store, emit, reverse
 
-__all__ = ["CONFIG", "CONTACT_COLUMNS", "FRAMES", "PRELUDE", "SEGMENT_COLUMNS", "Layout", "kernel_sources"]
+__all__ = ["CONFIG", "CONTACT_COLUMNS", "FRAMES", "PRELUDE", "SEGMENT_COLUMNS", "kernel_sources", "trajectory_items"]
 
 CONTACT_COLUMNS = 8
 """point (3), radius, ke, kd, kf, mu of a contact in the run-time table."""
@@ -49,34 +48,12 @@ FRAMES = tuple(_text(name).replace("@LAYOUT@", _LAYOUT) for name in ("forward.cp
 """The forward and the backward kernel, with room for the traced parts."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Sizes of a model and its rules, and where things lie in a pack's trajectory (in items of W floats)."""
-
-    nq: int
-    nd: int
-    actions: int
-    observations: int
-    muscles: int
-    touched: int
-    entries: int
-
-    @classmethod
-    def of(cls, rules: StepRules) -> Layout:
-        """Read the sizes of these rules and their model."""
-        m = rules.model
-        return cls(m.nq, m.nd, rules.action_dim, rules.obs_dim, len(m.muscles), len(m.touched), len(m.mass_entries))
-
-    @property
-    def state(self) -> int:
-        """Width of a state row: q then qd."""
-        return self.nq + self.nd
-
-    def items(self, substeps: int, interval: int) -> int:
-        """Count the items of one pack for one control step."""
-        updates = -(-substeps // interval)
-        per_substep = substeps * (self.nq + 2 * self.nd) + self.nq + self.nd
-        return per_substep + updates * self.entries + self.nd + self.muscles + 2 * self.actions + 1
+def trajectory_items(rules: StepRules, substeps: int, interval: int) -> int:
+    """Count the items of one pack's trajectory of a control step: W floats each, in the order of `kernels/layout.h`."""
+    m = rules.model
+    updates = -(-substeps // interval)
+    per_substep = substeps * (m.nq + 2 * m.nd) + m.nq + m.nd
+    return per_substep + updates * len(m.mass_entries) + m.nd + len(m.muscles) + 2 * rules.action_dim + 1
 
 
 _GLOBAL = {"q", "qd", "qdd", "u", "next_q", "next_qd", "q0", "d0", "q1", "d1"}
@@ -113,10 +90,10 @@ def kernel_sources(rules: StepRules, *, width: int, cuda: bool) -> tuple[str, st
     Raises:
         ValueError: `actuate` or `observe` gives another number of values than the model or obs_dim takes.
     """
-    layout = Layout.of(rules)
+    m = rules.model
     size = {
-        "NQ": layout.nq, "ND": layout.nd, "NA": layout.actions, "NO": layout.observations, "NM": layout.muscles,
-        "NB": layout.touched, "NH": layout.entries, "NS": layout.state, "W": width, "POSE": rb.POSE, "EXTENT": f"{EXTENT}f",
+        "NQ": m.nq, "ND": m.nd, "NA": rules.action_dim, "NO": rules.obs_dim, "NM": len(m.muscles), "NB": len(m.touched),
+        "NH": len(m.mass_entries), "NS": m.nq + m.nd, "W": width, "POSE": rb.POSE, "EXTENT": f"{EXTENT}f",
     }  # fmt: skip
     prelude = "".join(f"#define {name} {value}\n" for name, value in size.items()) + PRELUDE["cuda" if cuda else "cpu"]
     undo = "".join(f"#undef {name}\n" for name in size)

@@ -1,4 +1,4 @@
-// Where things lie in the pack's trajectory, see `Layout`.
+// Where things lie in the pack's trajectory, see `trajectory_items`.
 @TABLE@
  const F DT=F(dt[0]);
 #if STRIDE==1
