@@ -34,17 +34,13 @@ class _Rollout(nn.Module):
         self.policy, self.simulator = policy, env.simulator
 
     def forward(self, state: Tensor, obs: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        rewards, seen, final, terminated, truncated = [], [], [], [], []
+        steps = []
         for step_noise in noise:
-            seen.append(obs)
             step = self.simulator.step(state, torch.tanh(self.policy(obs) + step_noise))
+            steps.append((step.reward, obs, step.final_obs, step.terminated, step.truncated))
             state, obs = step.state, step.obs
-            rewards.append(step.reward)
-            final.append(step.final_obs)
-            terminated.append(step.terminated)
-            truncated.append(step.truncated)
-        flags = torch.stack(terminated).float(), torch.stack(truncated).float()
-        return torch.stack(rewards), torch.stack(seen), torch.stack(final), *flags, state, obs
+        rewards, seen, final, terminated, truncated = map(torch.stack, zip(*steps, strict=True))
+        return rewards, seen, final, terminated.float(), truncated.float(), state, obs
 
 
 def capture_rollout(
@@ -78,7 +74,7 @@ def capture_rollout(
     def roll(state: Tensor, obs: Tensor, noise: Tensor) -> RolloutStep:
         if len(noise) != horizon:
             raise ValueError(f"capture_rollout: noise has {len(noise)} steps, the rollout has {horizon}")
-        rewards, seen, final, terminated, truncated, last, last_obs = rollout(state, obs, noise)
-        return RolloutStep(rewards, seen, final, terminated.bool(), truncated.bool(), last, last_obs)
+        step = RolloutStep(*rollout(state, obs, noise))
+        return step._replace(terminated=step.terminated.bool(), truncated=step.truncated.bool())
 
     return roll

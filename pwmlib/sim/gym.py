@@ -9,6 +9,8 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from pwmlib.errors import one_of
+
 from .env import DifferentiableEnv
 from .render import render_frames
 
@@ -39,9 +41,8 @@ class GymVectorEnv(VectorEnv):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 60, "autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(self, name: str = "hopper", num_envs: int = 64, *, render_mode: str | None = None, **options: Any):
-        _check_render_mode(render_mode)
+        self.num_envs, self.render_mode = num_envs, one_of(render_mode, (None, "rgb_array"), "render_mode")
         self.env = DifferentiableEnv(name, num_envs, **options)
-        self.num_envs, self.render_mode = num_envs, render_mode
         self.single_observation_space, self.single_action_space = spaces(self.env)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -72,31 +73,24 @@ class GymEnv(gymnasium.Env):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 60}
 
     def __init__(self, name: str = "hopper", *, render_mode: str | None = None, **options: Any):
-        _check_render_mode(render_mode)
-        self.env, self.render_mode = DifferentiableEnv(name, 1, **options), render_mode
-        self.observation_space, self.action_space = spaces(self.env)
+        self.batch, self.render_mode = GymVectorEnv(name, 1, render_mode=render_mode, **options), render_mode
+        self.observation_space, self.action_space = self.batch.single_observation_space, self.batch.single_action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin a new episode; there are no options."""
         super().reset(seed=seed)
-        return self.env.reset(seed=seed)[0].cpu().numpy(), {}
+        return self.batch.reset(seed=seed)[0][0], {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take one control step: observation, reward, terminated, truncated, infos."""
-        with torch.no_grad():
-            step = self.env.step(torch.as_tensor(np.asarray(action, np.float32)[None], device=self.env.simulator.device))
-        ended = bool(step.terminated[0]), bool(step.truncated[0])
-        return step.final_obs[0].cpu().numpy(), float(step.reward[0]), *ended, {}
+        obs, reward, terminated, truncated, infos = self.batch.step(np.asarray(action)[None])
+        return infos.get("final_obs", obs)[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), {}
 
     def render(self) -> np.ndarray | None:
         """Draw the environment as an RGB image."""
-        return None if self.render_mode is None else render_frames(self.env.model, self.env.state, stride=1)[0]
+        pictures = self.batch.render()
+        return None if pictures is None else pictures[0]
 
 
 for _name, _id in IDS.items():
     gymnasium.register(_id, entry_point=GymEnv, vector_entry_point=GymVectorEnv, kwargs={"name": _name})
-
-
-def _check_render_mode(render_mode: str | None) -> None:
-    if render_mode not in (None, "rgb_array"):
-        raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")

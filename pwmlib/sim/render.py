@@ -1,7 +1,6 @@
 """See a gait: states as an animated matplotlib figure, as frames, or as a gif or mp4 file."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -65,21 +64,76 @@ def _origin(model: Model, q: list[Tensor]) -> np.ndarray:
     return origin
 
 
-@dataclass
-class _Scene:
-    """Screen coordinates of all shapes and the artists that draw them."""
+class Camera(TypedDict, total=False):
+    """Keyword arguments that `render` and `render_frames` share."""
 
-    figure: Figure
-    canvas: FigureCanvasAgg
-    parts: list[tuple[Shape, np.ndarray, np.ndarray]]
-    """(shape, screen points [T, n, 2], depth [T])"""
-    muscles: np.ndarray
-    """Screen ends of the muscle segments, [segments, T, 2, 2]."""
-    center: np.ndarray
-    """Screen x of the followed root, [T]."""
-    span: float
-    times: np.ndarray
-    drawn: list
+    azimuth: float
+    """Degrees, 20 by default; 0 with an elevation of 0 looks along -z at the x-y plane."""
+    elevation: float
+    """Degrees, 8 by default."""
+    span: float | None
+    """Width of the picture [m], by default what shows the whole robot."""
+    size: tuple[float, float]
+    """Of the picture in inches of 100 dots, (6.4, 3.6) by default."""
+
+
+class _Scene:
+    """A figure of the ground, and on its screen all shapes and muscles at all times; `draw` shows those of one."""
+
+    def __init__(
+        self, model: Model, states: Tensor, *, dt: float, azimuth: float = 20.0, elevation: float = 8.0, span: float | None = None,
+        size: tuple[float, float] = (6.4, 3.6),
+    ):  # fmt: skip
+        if states.dim() != 2 or states.shape[1] not in (model.nq, model.nq + model.nd) or len(states) == 0:
+            raise ValueError(
+                f"render: states has shape {tuple(states.shape)}, expected [T, {model.nq}] or [T, {model.nq + model.nd}] for {model.name!r}"
+            )
+        if not bool(torch.isfinite(states).all()):
+            step = int((~torch.isfinite(states)).any(-1).nonzero()[0])
+            raise ValueError(f"render: state {step} of {len(states)} is not finite")
+        a, e = math.radians(azimuth), math.radians(elevation)
+        right = np.array([math.cos(a), 0.0, -math.sin(a)])
+        toward = np.array([math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)])
+        up = np.cross(toward, right)
+        moves = any(link.joint.kind in ("free", "slide") and link.parent is None for link in model.links)
+        shapes = shape_points(model, states)
+        # The camera walks with the robot: on the screen, where it has gone changes the metres along the ground and nothing else.
+        middle = np.concatenate([points for _, points in shapes], 1).mean(1)[:, None] * float(moves)
+
+        def screen(points: np.ndarray) -> np.ndarray:
+            level = points - middle * np.array([1.0, 0.0, 1.0])
+            return np.stack([level @ right + middle[..., 0], level @ up], -1)
+
+        parts = [(shape, screen(points), points.mean(1) @ toward) for shape, points in shapes]
+        places = _places(model, states)
+        pairs = [((places[a], x), (places[b], y)) for _, a, b, x, y in model.segments]
+        ends = [np.concatenate([_placed(place, np.array([point])) for place, point in pair], 1) for pair in pairs]
+        muscles = np.stack([screen(e) for e in ends]) if ends else np.zeros((0, len(states), 2, 2))
+        everything = np.concatenate([points for _, points, _ in parts], 1)
+        center = everything[..., 0].mean(1) if moves else np.full(len(states), everything[0, 0, 0])
+        lowest, highest = min(0.0, float(everything[..., 1].min())), float(everything[..., 1].max())
+        if span is None:
+            wide = 2.3 * float(np.abs(everything[..., 0] - center[:, None]).max())
+            span = max(1.75 * (highest - lowest) * size[0] / size[1], wide, 1.0)
+        figure = Figure(figsize=size, dpi=100, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        height = span * size[1] / size[0]
+        bottom = lowest - 0.12 * height
+        axes.axhspan(lowest - span, 0, color="0.87", zorder=1)
+        axes.axhline(0, color="0.45", linewidth=1, zorder=2)
+        axes.xaxis.set_major_locator(MultipleLocator(1.0))
+        axes.grid(axis="x", color="0.8", linewidth=0.6)
+        axes.set_xlabel("metres")
+        axes.set_yticks([])
+        for side in ("top", "left", "right"):
+            axes.spines[side].set_visible(False)
+        self.parts, self.muscles, self.center, self.span = parts, muscles, center, span
+        self.figure, self.canvas, self.times, self.drawn = figure, canvas, np.arange(len(states)) * dt, []
+        axes.set_xlim(center[0] - span / 2, center[0] + span / 2)
+        canvas.draw()
+        window = axes.get_window_extent()
+        axes.set_ylim(bottom, bottom + span * window.height / window.width)
 
     def draw(self, t: int) -> None:
         axes = self.figure.axes[0]
@@ -112,75 +166,6 @@ class _Scene:
         axes.set_title(f"{self.times[t]:.2f} s", fontsize=9, loc="right")
 
 
-class Camera(TypedDict, total=False):
-    """Keyword arguments that `render` and `render_frames` share."""
-
-    azimuth: float
-    """Degrees, 20 by default; 0 with an elevation of 0 looks along -z at the x-y plane."""
-    elevation: float
-    """Degrees, 8 by default."""
-    span: float | None
-    """Width of the picture [m], by default what shows the whole robot."""
-    size: tuple[float, float]
-    """Of the picture in inches of 100 dots, (6.4, 3.6) by default."""
-
-
-def _scene(
-    model: Model, states: Tensor, *, dt: float, azimuth: float = 20.0, elevation: float = 8.0, span: float | None = None,
-    size: tuple[float, float] = (6.4, 3.6),
-) -> _Scene:  # fmt: skip
-    if states.dim() != 2 or states.shape[1] not in (model.nq, model.nq + model.nd) or len(states) == 0:
-        raise ValueError(
-            f"render: states has shape {tuple(states.shape)}, expected [T, {model.nq}] or [T, {model.nq + model.nd}] for {model.name!r}"
-        )
-    if not bool(torch.isfinite(states).all()):
-        step = int((~torch.isfinite(states)).any(-1).nonzero()[0])
-        raise ValueError(f"render: state {step} of {len(states)} is not finite")
-    a, e = math.radians(azimuth), math.radians(elevation)
-    right = np.array([math.cos(a), 0.0, -math.sin(a)])
-    toward = np.array([math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)])
-    up = np.cross(toward, right)
-    moves = any(link.joint.kind in ("free", "slide") and link.parent is None for link in model.links)
-    shapes = shape_points(model, states)
-    # The camera walks with the robot: on the screen, where it has gone changes the metres along the ground and nothing else.
-    middle = np.concatenate([points for _, points in shapes], 1).mean(1)[:, None] * float(moves)
-
-    def screen(points: np.ndarray) -> np.ndarray:
-        level = points - middle * np.array([1.0, 0.0, 1.0])
-        return np.stack([level @ right + middle[..., 0], level @ up], -1)
-
-    parts = [(shape, screen(points), points.mean(1) @ toward) for shape, points in shapes]
-    places = _places(model, states)
-    pairs = [((places[a], x), (places[b], y)) for _, a, b, x, y in model.segments]
-    ends = [np.concatenate([_placed(place, np.array([point])) for place, point in pair], 1) for pair in pairs]
-    muscles = np.stack([screen(e) for e in ends]) if ends else np.zeros((0, len(states), 2, 2))
-    everything = np.concatenate([points for _, points, _ in parts], 1)
-    center = everything[..., 0].mean(1) if moves else np.full(len(states), everything[0, 0, 0])
-    lowest, highest = min(0.0, float(everything[..., 1].min())), float(everything[..., 1].max())
-    if span is None:
-        wide = 2.3 * float(np.abs(everything[..., 0] - center[:, None]).max())
-        span = max(1.75 * (highest - lowest) * size[0] / size[1], wide, 1.0)
-    figure = Figure(figsize=size, dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    height = span * size[1] / size[0]
-    bottom = lowest - 0.12 * height
-    axes.axhspan(lowest - span, 0, color="0.87", zorder=1)
-    axes.axhline(0, color="0.45", linewidth=1, zorder=2)
-    axes.xaxis.set_major_locator(MultipleLocator(1.0))
-    axes.grid(axis="x", color="0.8", linewidth=0.6)
-    axes.set_xlabel("metres")
-    axes.set_yticks([])
-    for side in ("top", "left", "right"):
-        axes.spines[side].set_visible(False)
-    scene = _Scene(figure, canvas, parts, muscles, center, span, np.arange(len(states)) * dt, [])
-    axes.set_xlim(center[0] - span / 2, center[0] + span / 2)
-    canvas.draw()
-    window = axes.get_window_extent()
-    axes.set_ylim(bottom, bottom + span * window.height / window.width)
-    return scene
-
-
 def render(model: Model, states: Tensor, *, stride: int = 2, dt: float = 1 / 60, **camera: Unpack[Camera]) -> FuncAnimation:
     """Animate a figure that follows the robot; in a notebook show it with `HTML(animation.to_jshtml())`.
 
@@ -194,13 +179,13 @@ def render(model: Model, states: Tensor, *, stride: int = 2, dt: float = 1 / 60,
     Raises:
         ValueError: states have another shape, or are not finite.
     """
-    scene = _scene(model, states[::stride], dt=dt * stride, **camera)
+    scene = _Scene(model, states[::stride], dt=dt * stride, **camera)
     return FuncAnimation(scene.figure, scene.draw, frames=len(scene.times), interval=1e3 * dt * stride, cache_frame_data=False)
 
 
 def render_frames(model: Model, states: Tensor, *, stride: int = 2, dt: float = 1 / 60, **camera: Unpack[Camera]) -> np.ndarray:
     """Draw the same as images: uint8, [frames, height, width, 3]."""
-    scene = _scene(model, states[::stride], dt=dt * stride, **camera)
+    scene = _Scene(model, states[::stride], dt=dt * stride, **camera)
     images = []
     for t in range(len(scene.times)):
         scene.draw(t)
