@@ -186,10 +186,7 @@ class TDMPC2Trainer(Continued):
                 next_value = next_value * ~terminated
             targets = reward + self.discounts[task] * next_value
             check_finite(self.step + 1, value_targets=targets.sum())
-        zs = [model.encode(obs[0], task)]
-        for a in action:
-            zs.append(model.next(zs[-1], a, task))
-        latents = torch.stack(zs)
+        latents = model.unroll(obs[0], action, task)
         values = agent.values(latents[:-1], action, task, dropout=self.generator)
         parts = {
             "consistency": (latents[1:] - following).square().mean(-1),

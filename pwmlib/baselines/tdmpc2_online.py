@@ -117,9 +117,6 @@ class OnlineTDMPC2(Continued):
         self.begun = True
 
     def _act(self, action: Tensor) -> Tensor:
-        obs = self.env.detach()
-        with torch.no_grad():
-            step = self.env.step(action)
-        self.replay.add(obs, action, step.reward, step.final_obs, step.terminated, step.truncated)
+        step = self.replay.live(self.env, action)
         self.search.forget(step.terminated | step.truncated)
         return step.reward.mean()

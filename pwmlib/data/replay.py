@@ -56,6 +56,14 @@ class Replay:
         while self._terminations and self._terminations[0][0] < self.written - self.capacity:
             self._terminations.popleft()
 
+    @torch.no_grad()
+    def live(self, env: Any, action: Tensor) -> Any:
+        """Take a step of all environments (`pwmlib.model.dynamics.Episodes`), add it and return it; action: [count, action_dim]."""
+        obs = env.detach()
+        step = env.step(action)
+        self.add(obs, action, step.reward, step.final_obs, step.terminated, step.truncated)
+        return step
+
     def slices(self, batch: int, horizon: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Draw obs [horizon + 1, batch, n], action [horizon, batch, m], reward, task (zeros) [batch], valid and terminated.
 

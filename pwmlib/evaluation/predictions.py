@@ -22,14 +22,10 @@ def held_out_fit(model: WorldModel, data: SliceSource, *, horizon: int = 16, bat
     slices = data.slices(batch, horizon, np.random.default_rng(seed))
     obs, action, reward, task, *ends = (x.to(model.obs_mean.device) for x in slices)
     happened = ends[0].bool() if ends else torch.ones_like(reward, dtype=torch.bool)
-    z = model.encode(obs[0], task)
-    found = {}
-    for t in range(horizon):
-        if t in (0, horizon - 1):
-            pair = torch.stack([model.reward(z, action[t], task, symexp=True), reward[t]])[:, happened[t]]
-            end = "first" if t == 0 else "last"
-            found[f"correlation_{end}"] = float(torch.corrcoef(symlog(pair))[0, 1])
-            covariance = torch.cov(pair)
-            found[f"slope_{end}"] = float(covariance[0, 1] / covariance[1, 1])
-        z = model.next(z, action[t], task)
+    latents, found = model.unroll(obs[0], action, task), {}
+    for end, t in (("first", 0), ("last", horizon - 1)):
+        pair = torch.stack([model.reward(latents[t], action[t], task, symexp=True), reward[t]])[:, happened[t]]
+        found[f"correlation_{end}"] = float(torch.corrcoef(symlog(pair))[0, 1])
+        covariance = torch.cov(pair)
+        found[f"slope_{end}"] = float(covariance[0, 1] / covariance[1, 1])
     return found

@@ -161,6 +161,13 @@ class WorldModel(nn.Module):
         change = self.dynamics(self._step_inputs(z, action, task))
         return z + change if self.config.residual else change
 
+    def unroll(self, obs: Tensor, action: Tensor, task: Tensor) -> Tensor:
+        """Run on its own from z_0 = E(s_0): latents [H + 1, batch, latent_dim] of obs [batch, obs_dim], action [H, batch, action_dim]."""
+        zs = [self.encode(obs, task).to(obs.dtype)]  # under autocast the layers answer in bfloat16
+        for a in action:
+            zs.append(self.next(zs[-1], a, task).to(obs.dtype))
+        return torch.stack(zs)
+
     def reward_logits(self, z: Tensor, action: Tensor, task: Tensor) -> Tensor:
         """Return R(z, a, e), shape [..., bins], or [..., 1] with a scalar head."""
         return self.reward_head(self._step_inputs(z, action, task))
@@ -259,11 +266,7 @@ def world_model_loss(
     with training_mode(model, torch.is_grad_enabled()):
         with torch.no_grad():  # sg(E(s_{t+1}))
             targets = model.encode(obs[1:], task).to(obs.dtype)
-        # The model runs on its own from z_0 = E(s_0).
-        zs = [model.encode(obs[0], task).to(obs.dtype)]  # under autocast the layers answer in bfloat16
-        for a in action:
-            zs.append(model.next(zs[-1], a, task).to(obs.dtype))
-        latents = torch.stack(zs)
+        latents = model.unroll(obs[0], action, task)
         # Latents are pulled towards the targets: squared distances, summed over their entries, a mean over the batch.
         squared = (latents[1:] - targets).square()
         kept = (lambda x: x.mean(-1)) if valid is None else (lambda x: (x * valid).mean(-1))

@@ -154,13 +154,10 @@ class OnlinePWM(Continued):
 
     def _act_at_random(self, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        obs = self.env.reset(seed=seed)
+        self.env.reset(seed=seed)
         for _ in range(self.config.random_steps):
-            action = 2 * torch.rand(self.env.count, self.env.action_dim, generator=generator).to(obs.device) - 1
-            with torch.no_grad():
-                step = self.env.step(action)
-            self.replay.add(obs, action, step.reward, step.final_obs, step.terminated, step.truncated)
-            obs = self.env.detach()
+            drawn = torch.rand(self.env.count, self.env.action_dim, generator=generator)
+            self.replay.live(self.env, 2 * drawn.to(self.env.simulator.device) - 1)
 
     def _standardise(self) -> None:
         self.model.set_statistics(*self.config.training.standardisation(*self.replay.statistics()))
