@@ -160,7 +160,8 @@ def zeroth_order(
         before = torch.cat([torch.zeros_like(total[:1]), total[:-1]])
         weights = weights - before
     if baseline in ("mean", "reward_to_go"):
-        weights = weights - _others_mean(weights)
+        others = (weights.sum(-1, keepdim=True) - weights) / (weights.shape[-1] - 1)  # the mean of the other samples
+        weights = weights - others
     elif callable(baseline):
         with torch.no_grad():
             weights = weights - discount[:, None] * baseline(path.states[:-1])
@@ -169,11 +170,6 @@ def zeroth_order(
     with torch.no_grad():
         u = density.policy.mean(path.states[:-1]) + density.policy.std * noise
     return PolicyGradients("zeroth_order", chosen, at_horizon, density, path.states[:-1], u, weights[..., None])
-
-
-def _others_mean(x: Tensor) -> Tensor:
-    """For each sample (last axis) the mean of the others."""
-    return (x.sum(-1, keepdim=True) - x) / (x.shape[-1] - 1)
 
 
 def parameter_smoothing(

@@ -89,7 +89,7 @@ def norm_and_activation(
     return function(x) if norm == "before_activation" and function is not None else x
 
 
-class NormedLinear(nn.Module):
+class NormedLinear(nn.Linear):
     """A block of Linear, LayerNorm and activation, in the order that `norm` names.
 
     x: shape [..., in_features]. Returns shape [..., out_features].
@@ -105,9 +105,7 @@ class NormedLinear(nn.Module):
         norm: NormOrder = "before_activation",
         spectral_norm: bool = False,
     ):
-        super().__init__()
-        linear = nn.Linear(in_features, out_features)
-        self.weight, self.bias = linear.weight, linear.bias
+        super().__init__(in_features, out_features)
         if spectral_norm:
             nn.utils.parametrizations.spectral_norm(self, "weight")
         self.norm: NormOrder = norm

@@ -76,7 +76,9 @@ class WorldModelTrainer(Continued):
         """Take one gradient step; returns scalars to log, and raises NonFiniteError, after which nothing of the model has changed."""
         c = self.config
         device = self.model.obs_mean.device
-        rng_state, touched = self.rng.bit_generator.state, {x: x.detach().clone() for x in self._touched()}
+        # What computing the loss may change: a spectral norm's vectors, an embedding longer than its norm allows.
+        embedding = [] if self.model.task_embedding is None else [self.model.task_embedding.weight]
+        rng_state, touched = self.rng.bit_generator.state, {x: x.detach().clone() for x in (*self.model.buffers(), *embedding)}
         done = max(0, self.step - self.decay_from) / max(1, c.updates - self.decay_from)
         lr = c.lr if c.final_lr is None else c.lr + (c.final_lr - c.lr) * min(1.0, done)
         try:
@@ -94,11 +96,6 @@ class WorldModelTrainer(Continued):
             raise NonFiniteError(f"{error}; the world model is back in the state before it") from error
         self.step += 1
         return {"loss": float(loss.detach()), "grad_norm": norm, **{f"{k}_loss": float(v) for k, v in parts.items()}}
-
-    def _touched(self) -> list[Tensor]:
-        """What computing the loss may change: a spectral norm's vectors, an embedding longer than its norm allows."""
-        embedding = self.model.task_embedding
-        return [*self.model.buffers(), *([embedding.weight] if embedding is not None else [])]
 
 
 Variant = Literal["paper", "released"]
