@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from companion.reporting.colours import GREEN, METHODS, ORANGE, VERMILION, colours_of
 from companion.reporting.drawings import panel_grid, whisker
-from companion.reporting.statistics import Aggregate, aggregate
+from companion.reporting.statistics import Aggregate, iqm_with_interval
 from companion.reporting.style import WIDTH
 
 OURS, PLANNER = METHODS["PWM"], GREEN
@@ -128,7 +128,7 @@ def compared_scores(table: pd.DataFrame, title: str) -> Figure:
     for i, (method, colour) in enumerate(zip(methods, palette, strict=True)):
         part = table[table["method"] == method]
         part = part.assign(train_seed=part.groupby("task").cumcount(), score=part["score"] / 100)
-        a = aggregate(part)["iqm"]
+        a = iqm_with_interval(part)
         whisker(right, i, a.value, a.low, a.high)
         right.plot(i, a.value, "D", color=colour, ms=8)
     runs = [table[table["method"] == m].groupby("task").size().max() for m in methods]

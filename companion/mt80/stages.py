@@ -27,7 +27,17 @@ from pwmlib.tasks import Task
 from .cost import cost_line
 from .episodes import behaviour_quantiles, data_quantiles, generation_job, generation_run
 from .experiment import ExperimentRuns, StageFailedError
-from .jobs import collection_job, gate_job, imitation_job, policy_job, random_job, shipped_policy_job, stacked_job, stacked_run, trained_policy
+from .jobs import (
+    collection_job,
+    gate_job,
+    imitation_job,
+    policy_job,
+    random_job,
+    shipped_policy_job,
+    stacked_job,
+    stacked_run,
+    trained_policy,
+)
 from .pictures import Watched, watch
 from .scales import MultitaskScale, joint_training
 from .shipped_model import SHIPPED, Artefacts

@@ -21,7 +21,7 @@ from companion.mt80.figures import COMPARED, many_task_scores
 from companion.reporting.drawings import bars_figure, iqm_curves, message_panel, score_pairs
 from companion.reporting.published import CURVES, ReleasedFilesError, planner_scores, published_scores, training_runs
 from companion.reporting.published import many_task_scores as released_scores
-from companion.reporting.statistics import aggregate
+from companion.reporting.statistics import iqm_with_interval
 from companion.running.results import results_paths
 from companion.single_task.figures import learning_curves
 from companion.single_task.scales import SINGLE_TASKS as ROBOTS
@@ -66,7 +66,7 @@ def _last_and_best(label: str, last: pd.Series, best: pd.Series) -> list[dict[st
     """Two bars: IQMs of one score a run with their intervals over runs."""
     lines = []
     for scores in (last, best):
-        a = aggregate(pd.DataFrame({"task": "one", "train_seed": range(len(scores)), "score": scores.to_numpy()}))["iqm"]
+        a = iqm_with_interval(pd.DataFrame({"task": "one", "train_seed": range(len(scores)), "score": scores.to_numpy()}))
         tick = f"{label} ({len(scores)})"
         lines.append({"label": label, "tick": tick, "value": a.value, "low": a.low, "high": a.high, "hollow": scores is best})
     return lines

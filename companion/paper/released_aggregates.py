@@ -6,7 +6,7 @@ import pandas as pd
 
 from companion.reporting import published
 from companion.reporting.cells import iqm_cell
-from companion.reporting.statistics import Aggregate, aggregate
+from companion.reporting.statistics import Aggregate, iqm_with_interval
 
 
 def released_aggregates(folder: Path) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def many_task_aggregates(scores: Path, planner: Path) -> list[tuple[str, str, Ag
     pwm = published.many_task_scores(scores).rename("score").reset_index().assign(train_seed=0)
     peer = published.planner_scores(planner).rename(columns={"episode": "train_seed"})
     found = (("PWM", pwm, "tasks"), ("TD-MPC2", peer, "tasks"), ("TD-MPC2", peer, "runs"))
-    return [(method, over, aggregate(table, over=over)["iqm"]) for method, table, over in found]
+    return [(method, over, iqm_with_interval(table, over=over)) for method, table, over in found]
 
 
 def _many_tasks(folder: Path, task_set: str) -> list[tuple]:

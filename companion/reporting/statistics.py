@@ -1,5 +1,6 @@
 """Aggregates over runs and tasks through rliable: IQM, mean, median, optimality gap, profiles, seeded intervals."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +47,10 @@ def score_matrix(table: pd.DataFrame, score: str = "score") -> pd.DataFrame:
     return matrix
 
 
-def aggregate(table: pd.DataFrame, *, score: str = "score", over: str = "runs", reps: int = 2000) -> dict[str, Aggregate]:
-    """All `AGGREGATES` of a tidy table, each with a percentile bootstrap interval of 95 %.
+def aggregate(
+    table: pd.DataFrame, names: Sequence[str] = AGGREGATES, *, score: str = "score", over: str = "runs", reps: int = 2000
+) -> dict[str, Aggregate]:
+    """These `AGGREGATES` of a tidy table, each with a percentile bootstrap interval of 95 %.
 
     over="runs" resamples training runs within each task: the uncertainty of training again. over="tasks" resamples whole tasks, all runs
     of a task together: the uncertainty of the choice of tasks (of its runs too, since another task comes with runs of its own). With one
@@ -63,9 +66,9 @@ def aggregate(table: pd.DataFrame, *, score: str = "score", over: str = "runs", 
     runs, tasks = scores.shape
 
     def all_of(x: np.ndarray) -> np.ndarray:
-        return np.array([getattr(metrics, f"aggregate_{name}")(x) for name in AGGREGATES])
+        return np.array([getattr(metrics, f"aggregate_{name}")(x) for name in names])
 
-    resampled, ends = f"resampled over {over}, {reps} draws", np.full((2, len(AGGREGATES)), None)
+    resampled, ends = f"resampled over {over}, {reps} draws", np.full((2, len(names)), None)
     if (runs if over == "runs" else tasks) < 2:
         resampled = f"no interval: one {over[:-1]} cannot be resampled"
     elif over == "runs":
@@ -74,8 +77,13 @@ def aggregate(table: pd.DataFrame, *, score: str = "score", over: str = "runs", 
     else:  # rliable's own task_bootstrap draws runs again within the drawn tasks and so counts their spread twice
         whole = IIDBootstrap(scores.T, seed=0)
         ends = whole.conf_int(lambda x: all_of(x.T), reps=reps, method="percentile")
-    columns = zip(AGGREGATES, all_of(scores).tolist(), *ends.tolist(), strict=True)
+    columns = zip(names, all_of(scores).tolist(), *ends.tolist(), strict=True)
     return {name: Aggregate(name, value, low, high, runs, tasks, resampled) for name, value, low, high in columns}
+
+
+def iqm_with_interval(table: pd.DataFrame, **options: str) -> Aggregate:
+    """The IQM alone; options: those of `aggregate`."""
+    return aggregate(table, ("iqm",), **options)["iqm"]
 
 
 def multitask_aggregates(table: pd.DataFrame) -> dict[str, Aggregate]:
@@ -85,7 +93,7 @@ def multitask_aggregates(table: pd.DataFrame) -> dict[str, Aggregate]:
     """
     normalised = table.assign(score=table["score"] / 100, random_score=table["random_score"] / 100)
     once = normalised.drop_duplicates("task")
-    return {"PWM": aggregate(normalised)["iqm"], "random": aggregate(once, score="random_score")["iqm"]}
+    return {"PWM": iqm_with_interval(normalised), "random": iqm_with_interval(once, score="random_score")}
 
 
 def performance_profile(table: pd.DataFrame, thresholds: np.ndarray, *, score: str = "score") -> pd.DataFrame:

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from companion.reporting.cells import iqm
 from companion.reporting.colours import METHODS, colours_of
-from companion.reporting.statistics import aggregate, performance_profile
+from companion.reporting.statistics import iqm_with_interval, performance_profile
 from pwmlib.sim.env import DifferentiableEnv
 from pwmlib.sim.render import render_frames
 from pwmlib.tasks.video import save_gif
@@ -140,7 +140,7 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
         for point, y, solid in (("last", i - 0.17, True), ("best", i + 0.17, False)):
             left.plot(part[point], [y] * len(part), "o", ms=5, mfc=colour if solid else "white", mec=colour, alpha=0.8)
             if name in several:
-                a = aggregate(part, score=point)["iqm"]
+                a = iqm_with_interval(part, score=point)
                 left.plot([a.low, a.high], [y, y], color="black", lw=1, zorder=0)
                 left.plot(a.value, y, "|", color="black", ms=11, mew=1.8)
     names = [f"{textwrap.fill(NAMES[a], 22)} ({runs[a]})" for a in algorithms]
