@@ -72,8 +72,8 @@ def test_importing_the_library_is_quick():
 @pytest.mark.parametrize(
     ("old", "new", "arguments"),
     [
-        ("recorded", "companion.record", ["--help"]),
-        ("sweep", "companion.running.sweep", ["--help"]),
+        pytest.param("recorded", "companion.record", ["--help"], marks=pytest.mark.long),
+        pytest.param("sweep", "companion.running.sweep", ["--help"], marks=pytest.mark.long),
         ("runs", "companion.running.runs", []),
     ],
 )

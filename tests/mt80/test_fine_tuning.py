@@ -122,6 +122,7 @@ def test_the_cost_grows_with_what_is_asked(tuned):
     assert "about 0 min" in fine_tuning.cost()
 
 
+@pytest.mark.long
 def test_an_interrupted_fine_tuning_ends_the_same(tuned, monkeypatch):
     fine_tuning, table = tuned
     run = fine_tuning_run(fine_tuning.experiment, 0, 0)

@@ -367,9 +367,9 @@ def test_world_model_training_in_bfloat16_follows_float32():
     curves = {}
     for precision in ("float32", "bfloat16"):
         torch.manual_seed(0)
-        training = WorldModelTraining(updates=40, horizon=3, batch=16, lr=3e-3, precision=precision)
+        training = WorldModelTraining(updates=12, horizon=3, batch=16, lr=3e-3, precision=precision)
         trainer = WorldModelTrainer(WorldModel(4, 2, tasks=2, config=SMALL), OneBatch(), training)
-        curves[precision] = [trainer.update()["loss"] for _ in range(40)]
+        curves[precision] = [trainer.update()["loss"] for _ in range(12)]
         assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
     single, half = curves["float32"], curves["bfloat16"]
     assert half[0] == pytest.approx(single[0], rel=1e-2) and half[0] != single[0]
