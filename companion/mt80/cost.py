@@ -70,7 +70,7 @@ def cost_line(experiment: ExperimentRuns) -> str:
         learning = sum(agent_s(agents.agent.online(scale.model, agents.policy), latent, t.suite) for t in e.tasks) / 60 / workers
         more = agents.rounds * (learning + model_minutes(agents.training))
         todo = f"agents of all tasks and a world model from their replays, {agents.rounds} times, about {more:.0f} min; {todo}"
-    if (e.shipped and not agents and not scale.anchor) or e.chunks:
+    if e.shipped and not agents and not scale.anchor:
         return f"To do at most: {todo} on {e.workers} processes."
     plan, rounds = scale.data, scale.collection
     episodes = {"dm_control": sum(plan.dm_control.values()), "metaworld": sum(plan.metaworld.values())}
@@ -82,6 +82,6 @@ def cost_line(experiment: ExperimentRuns) -> str:
         model += rounds.rounds * (each / 60 / workers + model_minutes(rounds.training))
     trained = "a world model with its rounds of collection" if rounds else "a world model"
     first = f"episodes, about {data:.0f} min" + (" and those of a learning agent" if plan.replay else "")
-    if e.published or e.shipped:
-        return f"To do at most: {first}; {todo} on {e.workers} processes."
-    return f"To do at most: {first}; {trained}, about {model:.0f} min; {todo} on {e.workers} processes."
+    parts = [] if e.chunks else [first]
+    parts += [] if e.published or e.shipped else [f"{trained}, about {model:.0f} min"]
+    return f"To do at most: {'; '.join([*parts, todo])} on {e.workers} processes."

@@ -24,9 +24,9 @@ def model_weights(config: WorldModelConfig, task: str) -> int:
 def core_seconds(algorithm: Algorithm, task: str, settings: SingleTaskSettings) -> float:
     """CPU-seconds of one run on one core of a Xeon, evaluations left out: from costs measured on Hopper at scale laptop, the world model's
     in proportion to its weights. TD-MPC2's were measured on an AMD EPYC."""
-    robot, td = ROBOT[task], settings.tdmpc2
-    shac = 0.0055 * robot
-    """CPU-seconds of one step of 64 robots: forward, backward and its share of the critic's fit."""
+    robot, td, envs = ROBOT[task], settings.tdmpc2, settings.envs or env_spec(task).count
+    shac = 0.0055 * robot * envs / 64
+    """CPU-seconds of one step of all robots, from one of 64: forward, backward and its share of the critic's fit."""
 
     def model(config: WorldModelConfig, batch: int, horizon: int) -> float:
         # A state-space model has neither an encoder nor a latent's course to learn.
@@ -57,7 +57,7 @@ def core_seconds(algorithm: Algorithm, task: str, settings: SingleTaskSettings) 
         searched = td.envs * td.planner.samples * iterations * 6.6e-5 * larger
         return td.updates * td.steps * (searched + td.model_updates * 0.06 * larger * td.agent.batch / 128)
     if algorithm == "ppo":
-        return settings.ppo.updates * settings.ppo.steps * 64 / 25_000 * robot
+        return settings.ppo.updates * settings.ppo.steps * envs / 25_000 * robot
     return settings.sac.updates * settings.sac.steps * (0.01 * robot + 0.012 * settings.sac.gradient_steps)
 
 

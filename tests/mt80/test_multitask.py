@@ -193,6 +193,13 @@ def test_an_experiment_starts_from_shipped_artefacts(whole, tmp_path):
         _ = Artefacts(tmp_path / "nothing").card
 
 
+def test_the_cost_names_what_is_to_be_done_and_nothing_else(tmp_path):
+    from_nothing = tiny_experiment(tmp_path)
+    imported = dataclasses.replace(from_nothing, chunks=(tmp_path / "chunk_0.pt",))
+    assert "episodes, about" in from_nothing.cost() and "a world model with its rounds of collection" in from_nothing.cost()
+    assert "episodes, about" not in imported.cost() and "a world model with its rounds of collection" in imported.cost()
+
+
 @pytest.mark.long
 def test_agents_go_on_from_shipped_artefacts_with_some_of_its_tasks(whole, tmp_path):
     experiment, _ = whole

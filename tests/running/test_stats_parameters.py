@@ -194,6 +194,10 @@ def test_scale_paper_is_one_parameter_away_and_says_what_it_costs(tmp_path):
     on_gpus = dataclasses.replace(experiment, device="cuda", workers=16)
     assert on_gpus.cost().endswith("On a GPU, which was asked for here, no run of these sizes has been timed.")
     assert SingleTaskParameters.validate_cell({**given, "scale": "laptop"}).experiment().tasks == ("hopper",)
+    few = {name: dataclasses.replace(settings, envs=32) for name, settings in experiment.settings.items()}
+    for algorithm in ("shac", "ppo"):
+        all_robots, half = (core_seconds(algorithm, "hopper", settings["hopper"]) for settings in (experiment.settings, few))
+        assert half == pytest.approx(all_robots / 2)
 
 
 def test_what_a_run_is_said_to_cost_is_about_what_the_recorded_ones_took():
