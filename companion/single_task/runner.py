@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from companion.running.runs import Run, Together, train
-from companion.single_task.watched import DivergedError, Spent, Watched
+from companion.single_task.watched import DivergedError, Learner, Spent, Watched
 from pwmlib.baselines.sb3_config import SB3Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2, OnlineTDMPC2Config
 from pwmlib.data.replay import Replay
@@ -211,9 +211,9 @@ class SingleTaskRun:
 
 @dataclass(frozen=True)
 class _Made:
-    """A learner (as `train` drives it, with an actor), its policy updates, the real steps that one costs, and what was spent before."""
+    """A learner, its policy updates, the real steps that one costs, and what was spent before."""
 
-    learner: Any
+    learner: Learner
     env: TrainingEnv
     updates: int
     steps: int

@@ -1,9 +1,11 @@
 """A learner whose updates are timed and counted, and whose critic must stay within bounds."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pwmlib.errors import ExplainedError
@@ -11,6 +13,17 @@ from pwmlib.errors import ExplainedError
 
 class DivergedError(ExplainedError):
     """Training went where no return can follow; the message says which number and what its bound is."""
+
+
+class Learner(Protocol):
+    """What a run drives and evaluates."""
+
+    step: int
+    actor: Callable[[Tensor, None], Tensor]
+
+    def update(self) -> dict[str, float]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -26,7 +39,7 @@ class Spent:
 class Watched:
     """A learner whose critic must stay within bounds, and whose updates are timed and their optimiser steps counted."""
 
-    def __init__(self, learner: Any, largest_value: float, before: Spent):
+    def __init__(self, learner: Learner, largest_value: float, before: Spent):
         self.learner, self.largest_value = learner, largest_value
         self.wall, self.cpu = before.wall_s, before.cpu_s
         """Seconds of all updates so far, those before an interruption included; evaluations are not."""
