@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -66,10 +66,13 @@ class SB3Env(VecEnv):
         value = None if attr_name == "render_mode" else getattr(self.env, attr_name)
         return [value for _ in self._get_indices(indices)]
 
-    def _refuse(self, name: str, *_: Any, **__: Any) -> NoReturn:
-        raise NotImplementedError(f"SB3Env: the environments are one batch; {name!r} cannot be set in, or called on, some of them")
+    def set_attr(self, attr_name: str, value: Any, indices: int | Sequence[int] | None = None) -> None:
+        """Raise NotImplementedError."""
+        raise NotImplementedError(f"SB3Env: the environments are one batch; {attr_name!r} cannot be set in some of them")
 
-    set_attr = env_method = _refuse
+    def env_method(self, method_name: str, *args: Any, indices: int | Sequence[int] | None = None, **kwargs: Any) -> list[Any]:
+        """Raise NotImplementedError."""
+        raise NotImplementedError(f"SB3Env: the environments are one batch; {method_name!r} cannot be called on some of them")
 
     def env_is_wrapped(self, wrapper_class: type, indices: int | Sequence[int] | None = None) -> list[bool]:
         """Say that no environment is wrapped."""

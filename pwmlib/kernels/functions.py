@@ -41,7 +41,7 @@ class _Layer(torch.autograd.Function):
         if weight.shape[-1] != x.shape[-1] or rows.shape[0] % weight.shape[0]:
             raise ValueError(f"fused layer: rows {tuple(rows.shape)} do not fit weights {tuple(weight.shape)}")
         moments, y = torch.empty(len(rows), 2), torch.empty_like(rows)
-        layers.norm_layer(*_arrays(rows, w, b, moments, y), f32(EPS), mish_first, group)
+        layers.norm_layer(*[*_arrays(rows, w, b, moments, y), f32(EPS), mish_first, group])
         return y.view(x.shape), moments
 
     @staticmethod
@@ -59,7 +59,7 @@ class _Layer(torch.autograd.Function):
         shape = w.shape if any(ctx.needs_input_grad[1:3]) else (len(w), 0)  # no work for gradients that nobody asks for
         gx, gw, gb = torch.empty_like(rows), torch.zeros(shape), torch.zeros(shape)
         given = _arrays(g, rows, rows if y is None else _rows(y), w, bias.contiguous(), moments, gx, gw, gb)
-        layers.norm_layer_backward(*given, ctx.mish_first, ctx.group)
+        layers.norm_layer_backward(*[*given, ctx.mish_first, ctx.group])
         return gx.view(grad.shape), gw if gw.numel() else None, gb if gb.numel() else None, None, None
 
     @classmethod
