@@ -127,6 +127,8 @@ def test_no_two_labels_share_a_colour():
     assert first["PWM"] == first["PWM, SHAC replay"] and first["TD-MPC2"] == first["TD-MPC2 without planning"]
     assert len(set(colours_of(["PWM", "TD-MPC2", "a", "b", "c"]).values())) == 5
     assert colours_of(["PWM, published"]) == {"PWM, published": METHODS["PWM"]}
+    beside_shac = colours_of(["SHAC", "PWM, SimNorm", "PWM, LayerNorm + Mish"])
+    assert len(set(beside_shac.values())) == 3 and beside_shac["PWM, LayerNorm + Mish"] == METHODS["LayerNorm + Mish"]
 
 
 def test_variations_of_a_method_are_shades_of_its_colour():
