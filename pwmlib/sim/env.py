@@ -26,6 +26,8 @@ class _World:
         device: str | torch.device | None = None,
     ):  # fmt: skip
         self.spec = spec = env_spec(name, substeps=substeps, interval=interval, count=count, episode_length=episode_length)
+        if not self._resets and episode_length is not None:
+            raise ValueError(f"EnvDynamics: no episode ends here; episode_length must be left out, got {episode_length}")
         if self._resets and spec.episode_length < 1:
             raise ValueError(f"DifferentiableEnv: episode_length must be at least 1, got {spec.episode_length}")
         self.rules = spec.rules(variant)
@@ -124,7 +126,7 @@ class EnvDynamics(_World):
 
     `advance` runs the kernels on `count` states at a time; any batch is cut and filled up to that. `reward`, `done` and `observe` are
     plain torch. A state that exploded (it is no finite number any more) is an end with reward 0 and without a gradient.
-    Arguments are those of `DifferentiableEnv`; an episode's length means nothing here.
+    Arguments are those of `DifferentiableEnv`, without the length of an episode.
     """
 
     def reset(self) -> Tensor:

@@ -367,6 +367,7 @@ def test_a_reward_in_plain_torch_on_top_is_differentiable():
         (lambda: DifferentiableEnv("hopper", 4, interval=17), "interval <= substeps, got 4, 16, 17"),
         (lambda: DifferentiableEnv("hopper", 4, stiffness=0), "stiffness must be positive and finite, got 0"),
         (lambda: DifferentiableEnv("hopper", 4, episode_length=0), "episode_length must be at least 1, got 0"),
+        (lambda: EnvDynamics("hopper", 4, episode_length=100), "episode_length must be left out, got 100"),
         (lambda: HumanoidRules(heading="north"), "heading must be 'world_x' or 'target', got 'north'"),
         (lambda: SingleTaskRun("shac", ENVS["hopper"], 0, SingleTaskSettings(), "runs"), r"must be the name of an env.*EnvSpec\(rules="),
         (lambda: DifferentiableEnv("hopper", 4).step(torch.zeros(4, 2)), r"action has shape \(4, 2\), expected \(4, 3\)"),
