@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from companion.double_pendulum.training import ENV, DoublePendulumScale, _split, load_model, load_policy
 from pwmlib.data import SliceSampler
 from pwmlib.estimators import first_order, first_order_along, horizon_table, zeroth_order
-from pwmlib.estimators.trajectories import open_loop, sample_trajectories
+from pwmlib.estimators.trajectories import open_loop
 from pwmlib.model.dynamics import Dynamics
 from pwmlib.model.frozen import FrozenWorldModel
 from pwmlib.optimizer.actor_critic import Actor
@@ -85,8 +85,12 @@ def followed(
     world: EnvDynamics, policy: nn.Module, start: Tensor, noise: Tensor, *, read: Callable[[Tensor], Tensor] = lambda obs: obs
 ) -> tuple[Tensor, Tensor]:
     """What a policy sees, [T, N, ...], and does, [T, N, 1], in the simulator. read: maps the observation to what it sees."""
-    path = sample_trajectories(world, lambda state, eps: policy(read(world.observe(state)), eps), start, noise)
-    return torch.stack([read(world.observe(state)) for state in path.states[:-1]]), path.actions
+    state, seen, actions = start, [], []
+    for step_noise in noise:
+        seen.append(read(world.observe(state)))
+        actions.append(policy(seen[-1], step_noise))
+        state = world.advance(state, actions[-1])
+    return torch.stack(seen), torch.stack(actions)
 
 
 def random_policy(world: FrozenWorldModel, hidden: tuple[int, ...]) -> Actor:
