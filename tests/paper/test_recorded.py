@@ -406,7 +406,10 @@ def test_runs_of_other_robots_say_what_the_text_says():
     text = " ".join(TEXT.split())
     on_the_way = "{:.0f}, {:.0f} and {:.0f} on the way".format(*of["anymal"]["best"])
     assert f"On Anymal it ends at {ends['anymal']}, after {on_the_way} (the paper prints {printed['shac', 'anymal']:.0f})" in text
-    assert f"On Humanoid it ends at {ends['humanoid']}, each within 1 % of its best (the paper prints {printed['shac', 'humanoid']:.0f})" in text
+    assert (
+        f"On Humanoid it ends at {ends['humanoid']}, each within 1 % of its best (the paper prints {printed['shac', 'humanoid']:.0f})"
+        in text
+    )
     assert (of["humanoid"]["last"] > 0.99 * of["humanoid"]["best"]).all()
     assert f"in {of['humanoid']['cpu_s'].max() / 60:.0f} CPU-minutes a seed" in text
     snu = of["snu_like"]
