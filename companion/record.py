@@ -148,16 +148,16 @@ def tdmpc2(workers: int, runs_dir: Path) -> Tables:
 
 
 SINGLE_TASK: dict[str, dict[Algorithm, int]] = {
-    "hopper": {"shac": 5, "pwm": 5, "pwm_state_space": 5, "pwm_offline": 5},
-    "ant": {"shac": 3},
-    "anymal": {"shac": 3},
-    "humanoid": {"shac": 3},
-    "snu_like": {"shac": 1},
+    "hopper": {"shac": 5, "pwm": 5, "pwm_scratch": 2, "pwm_state_space": 5, "pwm_offline": 5, "ppo": 2, "sac": 2, "tdmpc2": 2},
+    "ant": {"ppo": 2},
+    "anymal": {},
+    "humanoid": {},
+    "snu_like": {},
 }
-"""Seeds of an algorithm on a robot, at laptop scale; 2 for those not named."""
+"""Seeds of an algorithm on a robot, at laptop scale; 3 for those not named."""
 
-SHAC_UPDATES = {"humanoid": 2000}
-"""SHAC's on these robots: twice those of scale laptop, and as many as on Hopper, Ant and Anymal."""
+SHAC_UPDATES = {"humanoid": 2000, "snu_like": 2000}
+"""SHAC's on these robots: as many as on Hopper, Ant and Anymal, two and four times those of scale laptop."""
 
 PPO_UPDATES = {"hopper": 12_000, "ant": 18_000}
 """PPO's on these robots: two and three times those of scale laptop, with a learning rate that falls to zero. On Ant a constant one undoes
@@ -176,7 +176,7 @@ def recorded_settings(robot: str, algorithm: Algorithm) -> SingleTaskSettings:
 
 def single_task(robot: str, algorithm: Algorithm, workers: int, runs_dir: Path) -> Tables:
     """Runs of one algorithm on one robot at laptop scale: one line a run, and one line an evaluation."""
-    settings, seeds = {robot: recorded_settings(robot, algorithm)}, SINGLE_TASK[robot].get(algorithm, 2)
+    settings, seeds = {robot: recorded_settings(robot, algorithm)}, SINGLE_TASK[robot].get(algorithm, 3)
     experiment = SingleTaskExperiment((robot,), (algorithm,), settings, seeds, runs_dir, workers=workers)
     print(experiment.cost())
     name = f"single_task_{robot}_{algorithm}"
