@@ -34,6 +34,8 @@ suppress_warnings = ["myst.header", "myst.xref_missing", "misc.highlighting_fail
 
 REPOSITORY = os.environ.get("SITE_REPOSITORY", "").rstrip("/")
 """Where files that are not on the site can be read, such as https://example.org/owner/name/blob/main; without it they are named only."""
+IN_A_BROWSER = ("pages/00_ball_wall", "pages/05_gradient_estimators")
+"""Notebooks that need nothing but torch: where the repository is on GitHub, their pages begin with links to Colab and Binder."""
 
 
 def links(app, page, source):
@@ -49,6 +51,11 @@ def links(app, page, source):
             return f"[{text}]({up}api/{outside.removesuffix('.py').replace('/', '.').removesuffix('.__init__')}.rst)"
         return f"[{text}]({REPOSITORY}/{outside}{anchor})" if REPOSITORY else text
 
+    if page in IN_A_BROWSER and (found := re.fullmatch(r"https://github\.com/([^/]+/[^/]+)/blob/(.+)", REPOSITORY)):
+        (name, branch), notebook = found.groups(), page.replace("pages/", "notebooks/") + ".ipynb"
+        colab = f"https://colab.research.google.com/github/{name}/blob/{branch}/{notebook}"
+        binder = f"https://mybinder.org/v2/gh/{name}/{branch}?urlpath=lab/tree/{notebook}"
+        source[0] = f"In your browser: [Colab]({colab}), [Binder]({binder}).\n\n{source[0]}"
     source[0] = re.sub(r"(?<!!)\[([^\[\]]+)\]\(([^)\s#]+)(#[^)\s]*)?\)", target, source[0])
 
 

@@ -2,8 +2,8 @@
 
     python -m companion.paper.pages     # executed/*.ipynb -> docs/pages/
 
-Notebooks are kept without outputs. Pages leave out what changes with every run or needs a browser: progress bars, styles, scripts, widgets.
-Pictures have at most 256 colours; one that has not changed is not written again.
+Notebooks are kept without outputs. Pages leave out what changes with every run or needs a browser: progress bars, styles, scripts, widgets;
+and cells that install the project. Pictures have at most 256 colours; one that has not changed is not written again.
 """
 
 import base64
@@ -63,6 +63,7 @@ def write_page(notebook: Path, folder: Path) -> Path:
     """Write folder/<name>.md and its pictures in folder/<name>/. Raises ExplainedError if the notebook was not executed to its end."""
     name = notebook.stem
     content = nbformat.read(notebook, as_version=4)
+    content.cells = [cell for cell in content.cells if "install" not in cell.metadata.get("tags", [])]
     code = [cell for cell in content.cells if cell.cell_type == "code" and cell.source.strip()]
     failed = any(output.output_type == "error" for cell in code for output in cell.outputs)
     if failed or not code or any(cell.execution_count is None for cell in code):

@@ -3,6 +3,9 @@
 import json
 import math
 import re
+import subprocess
+import sys
+import tomllib
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -172,3 +175,27 @@ def test_the_learners_of_02_are_one_class_and_the_library_s(capsys):
     for _ in range(3):
         metrics = library.update()
     assert [float(x) for x in printed[0][1:]] == pytest.approx([metrics["reward"], metrics["actor_grad_norm"]], rel=1e-2)
+
+
+IMPORTS = """
+import json, sys
+for package in ("dm_control", "metaworld", "mujoco", "stable_baselines3", "ray", "minari", "tensorboard", "pytest"):
+    sys.modules[package] = None
+for cell in json.load(open(sys.argv[1]))["cells"]:
+    exec("\\n".join(line for line in cell["source"] if cell["cell_type"] == "code" and line.startswith(("import ", "from "))))
+"""
+
+
+@pytest.mark.parametrize("notebook", ["00", "05"])
+def test_a_notebook_for_colab_installs_itself_when_asked_and_imports_no_more_than_that(notebook, monkeypatch):
+    asked, source = [], cells(notebook)["install"]
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: asked.append((command, how)))
+    exec(source, {})
+    assert not asked
+    exec(source.replace('repository = ""', 'repository = "https://example.org/a/b"'), {})
+    ((command, how),) = asked
+    assert command[1:] == ["-m", "pip", "install", "--quiet", "pwmlib[notebooks,sim] @ git+https://example.org/a/b"]
+    assert how == {"check": True} and tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["name"] == "pwmlib"
+    monkeypatch.undo()
+    (path,) = (PROJECT / "notebooks").glob(f"{notebook}_*.ipynb")
+    subprocess.run([sys.executable, "-c", IMPORTS, str(path)], check=True, cwd=PROJECT)
