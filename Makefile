@@ -23,7 +23,9 @@ SITE_TOOLS := $(VENV)/site-tools
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-reproduce: $(EXECUTED)  ## Set up if needed, then execute every notebook at SCALE=quick: figures/ and executed/
+# Two at a time: a notebook's own work fills both cores only now and then.
+reproduce: $(VENV)/.installed  ## Set up if needed, then execute every notebook at SCALE=quick: figures/ and executed/
+	@$(MAKE) --no-print-directory -j 2 $(EXECUTED)
 	@echo "Figures are in figures/$(if $(filter quick,$(SCALE)),quick/), executed notebooks in executed/."
 
 figures: $(VENV)/.installed  ## Every figure of the paper and the claims ledger from stored tables: figures/paper/; RELEASED_DIR=folder adds the authors' files
@@ -79,8 +81,10 @@ executed/06_figures_and_claims.ipynb: PARAMETERS =
 executed/%.ipynb: PARAMETERS = -p scale $(SCALE)
 executed/%.ipynb: notebooks/%.ipynb $(VENV)/.installed $(SOURCES)
 	@mkdir -p executed
-	$(BIN)/papermill $< $@.part.ipynb --kernel python3 $(PARAMETERS)
+	@echo "$< ..."
+	@$(BIN)/papermill $< $@.part.ipynb --kernel python3 --no-progress-bar $(PARAMETERS)
 	@mv $@.part.ipynb $@
+	@echo "$< -> $@"
 
 # torch first: named alone, so that no other package's range chooses another build.
 $(VENV)/.installed: pyproject.toml requirements.lock

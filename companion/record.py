@@ -3,6 +3,8 @@
 python -m companion.record perfect_model     closed-form cartpole and pendulum, 5 seeds
 python -m companion.record offline_cartpole  cartpole-swingup on dm_control, offline from replay, 5 seeds
 python -m companion.record ball_wall         the ball-wall study at laptop scale, 50 seeds
+python -m companion.record double_pendulum_bias
+                                            variance, ESNR and bias of policy gradients through 18 models of the double pendulum
 python -m companion.record online            PWM online on cheetah-run and walker-walk, two world models, 3 seeds
 python -m companion.record fine_tuning       the shipped world model fine-tuned online on the same two tasks, with new policies, 3 seeds;
                                             fine_tuning_extracted: with the policies that were extracted from it
@@ -30,6 +32,7 @@ import pandas as pd
 from companion.ablations.extraction import ABLATION_SCALES, ExtractionStudy
 from companion.ablations.questions import ABLATIONS, ablation_experiments, run_ablation
 from companion.ball_wall import study as ball_wall_study
+from companion.double_pendulum.bias import BIAS_SCALE, bias_study, sizes
 from companion.mt80.anchored import Anchor
 from companion.mt80.cheating import cheating_table
 from companion.mt80.fine_tuning import FineTuning
@@ -94,6 +97,11 @@ def ball_wall(workers: int, runs_dir: Path) -> Tables:
     example = ball_wall_study.example(BallWall(), scale, **options)
     shown = {f"ball_wall_{name}": getattr(example, name) for name in ("models", "ends", "courses")}
     return {"ball_wall": ball_wall_study.summary(table), "ball_wall_outcomes": ball_wall_study.outcomes(table, BallWall()), **shown}
+
+
+def double_pendulum_bias(workers: int, runs_dir: Path) -> Tables:
+    """Section 3.2 with 1000 samples, horizons to 100, and models of three sizes and three lengths of training."""
+    return {"double_pendulum_bias": bias_study(BIAS_SCALE, sizes(), runs_dir, workers=workers)}
 
 
 def online(workers: int, runs_dir: Path) -> Tables:
@@ -201,6 +209,7 @@ EXPERIMENTS: dict[str, tuple[str, Callable[[int, Path], Tables]]] = {
     "perfect_model": ("perfect_model", perfect_model),
     "offline_cartpole": ("mt80", offline_cartpole),
     "ball_wall": ("ball_wall", ball_wall),
+    "double_pendulum_bias": ("double_pendulum", double_pendulum_bias),
     "online": ("mt80", online),
     "fine_tuning": ("mt80", partial(fine_tuning, "fine_tuning", "anew")),
     "fine_tuning_extracted": ("mt80", partial(fine_tuning, "fine_tuning_extracted", "extracted")),
