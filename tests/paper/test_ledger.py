@@ -70,7 +70,7 @@ def test_the_readme_counts_the_verdicts():
     assert markdown_table(verdict_counts(table)) in readme, markdown_table(verdict_counts(table))
     said = table["in_the_files"].value_counts()
     spoken_to = sum(said[verdict] for verdict in ("holds", "contradicts", "not shown at this size"))
-    assert f"bear out {said['holds']} of {spoken_to} statements" in readme
+    assert f"can check {spoken_to} statements, and confirm {said['holds']}." in readme
 
 
 def test_there_are_enough_rows_and_each_can_be_read_alone():
