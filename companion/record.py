@@ -33,6 +33,7 @@ from companion.ablations.extraction import ABLATION_SCALES, ExtractionStudy
 from companion.ablations.questions import ABLATIONS, ablation_experiments, run_ablation
 from companion.ball_wall import study as ball_wall_study
 from companion.double_pendulum.bias import BIAS_SCALE, bias_study, sizes
+from companion.double_pendulum.sentences import claims_by_range
 from companion.mt80.anchored import Anchor
 from companion.mt80.cheating import cheating_table
 from companion.mt80.fine_tuning import FineTuning
@@ -101,7 +102,8 @@ def ball_wall(workers: int, runs_dir: Path) -> Tables:
 
 def double_pendulum_bias(workers: int, runs_dir: Path) -> Tables:
     """Section 3.2 with 1000 samples, horizons to 100, and models of three sizes and three lengths of training."""
-    return {"double_pendulum_bias": bias_study(BIAS_SCALE, sizes(), runs_dir, workers=workers)}
+    table = bias_study(BIAS_SCALE, sizes(), runs_dir, workers=workers)
+    return {"double_pendulum_bias": table, "double_pendulum_bias_claims": claims_by_range(table)}
 
 
 def online(workers: int, runs_dir: Path) -> Tables:

@@ -17,7 +17,7 @@ project = "A companion to PWM"
 html_title = project
 author = copyright = "the pwmlib authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
-myst_enable_extensions = ["dollarmath", "html_image", "deflist"]
+myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 3
 viewcode_follow_imported_members = False
 html_theme = "furo"

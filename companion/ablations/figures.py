@@ -20,20 +20,19 @@ def ablation_curves(results: pd.DataFrame, curves: pd.DataFrame, question: str) 
     palette, learned = colours_of(order), curves["gradient_cosine"].notna().any()
     runs = curves.groupby(["variation", "train_seed"], sort=False)
     acting = runs["env_steps"].nunique().gt(1).any()
-    curves, x = curves.assign(evaluation=runs.cumcount() + 1), "env_steps" if acting else "evaluation"
+    curves, x = curves.assign(evaluation=runs.cumcount() + 1, millions=curves["env_steps"] / 1e6), "millions" if acting else "evaluation"
     ends = curves.groupby(["variation", "train_seed"], sort=False).last().reset_index()
     panels = [("last", "last return", results)]
     if learned:
-        panels += [("reward_rmse", "error of 16 rewards", ends), ("gradient_cosine", "cosine of the gradient", ends)]
+        panels += [("reward_rmse", "RMSE of 16 rewards", ends), ("gradient_cosine", "gradient's cosine", ends)]
     size = (9.5 if learned else 7.5, max(3.2, 1.3 + 0.42 * len(order)))
     figure, axes = plt.subplots(1, 1 + len(panels), figsize=size, layout="constrained", width_ratios=[2] + [1] * len(panels))
+    figure.get_layout_engine().set(wspace=0.06)
     of = {"x": x, "y": "mean_return", "hue": "variation", "palette": palette, "ax": axes[0], "legend": False}
     sns.lineplot(curves, units="train_seed", estimator=None, lw=0.7, alpha=0.5, **of)
     sns.lineplot(curves, estimator=iqm, errorbar=None, lw=2, **of)
-    axes[0].set(xlabel="environment steps" if acting else "evaluation, at even intervals", ylabel="return: IQM, thin: every seed")
-    axes[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    if acting:
-        axes[0].ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
+    axes[0].set(xlabel="environment steps, millions" if acting else "evaluation, at even intervals", ylabel="return: IQM, thin: every seed")
+    axes[0].xaxis.set_major_locator(MaxNLocator(5, integer=not acting))
     names = [fill(name, 20) for name in order]
     for ax, (column, label, table) in zip(axes[1:], panels, strict=True):
         places = table["variation"].map(order.index)

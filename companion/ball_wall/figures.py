@@ -68,11 +68,13 @@ def losses_and_descents(courses: pd.DataFrame, models: pd.DataFrame) -> Figure:
             ax.fill_between(course["step"], course["low"], course["high"], color=METHODS[NAMES[kind]], alpha=0.15, lw=0)
             dashes = (0, (4, 2)) if kind == "simnorm" else "-"  # LayerNorm + Mish lies below it in places
             ax.plot(course["step"], course["median"], ls=dashes, color=METHODS[NAMES[kind]], lw=1.8, label=NAMES[kind])
-        ax.axhline(models["value"][models["surrogate"] == "true J"].min(), color="0.5", lw=1, ls=":")
+        ax.axhline(
+            models["value"][models["surrogate"] == "true J"].min(), color="0.5", lw=1, ls=":", label="optimum; bands: middle 80 % of seeds"
+        )
         ax.set(xlabel="step of gradient descent", ylabel="true J(θ) [m]", title=f"descent, {quantity}")
     axes[0].lines[-1].remove()
-    axes[0].set(yscale="log", xlabel="epoch", ylabel="training loss / variance", title="fitting the models")
-    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    axes[0].set(yscale="log", xlabel="epoch", ylabel="training loss over the variance of J", title="fitting the models")
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

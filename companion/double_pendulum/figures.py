@@ -5,9 +5,12 @@ import textwrap
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
+from companion.double_pendulum.sentences import RANGES
 from companion.double_pendulum.sweep import FEEDBACK, REWARD_UNITS, SAME_ACTIONS
 from companion.reporting.colours import METHODS, PINK
 from companion.reporting.style import WIDTH
@@ -114,6 +117,43 @@ def gradient_fidelity_curves(table: pd.DataFrame, *, at: int = 16) -> Figure:
     axes[0, 0].plot([], [], color="0.4", label="mean over samples (band: middle half; dot)")
     axes[0, 0].plot([], [], color="0.4", ls="--", label="mean gradient of the batch (cross)")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def bias_and_variance(table: pd.DataFrame) -> Figure:
+    """Variance (top) and ESNR (bottom) of the policy gradients of models, over the true ones, against the cosine of the mean gradients; a
+    column a range of horizons, a mark a model. Dashed: the cosine that two halves of the true samples have.
+
+    table: of `bias_study`. Means over the horizons of a range, geometric ones of the ratios.
+    """
+    figure, axes = plt.subplots(2, len(RANGES), figsize=(WIDTH, 5.2), sharex=True, sharey="row", layout="constrained")
+    true = table[table["world"] == "true"].set_index("horizon")
+    models = table[table["world"] != "true"]
+    weights, updates = (sorted(models[name].unique()) for name in ("weights", "updates"))
+    size = dict(zip(weights, (14, 34, 70), strict=False))
+    light = dict(zip(updates, (0.15, 0.5, 1.0), strict=False))
+    for (low, high), column in zip(RANGES, axes.T, strict=True):
+        part = models[models["horizon"].between(low, high)]
+        for ax, name, label in zip(column, ("mean_variance", "esnr"), ("variance / true variance", "ESNR / true ESNR"), strict=True):
+            ratio = np.log(part[name] / part["horizon"].map(true[name]))
+            keys = [part[key] for key in ("world", "weights", "updates")]
+            marks = pd.DataFrame({"x": part["mean_cosine"].groupby(keys).mean(), "y": np.exp(ratio.groupby(keys).mean())}).reset_index()
+            for mark in marks.itertuples():
+                colour = METHODS[mark.world]
+                face = to_rgba(colour, light[mark.updates])
+                ax.scatter(mark.x, mark.y, s=size[mark.weights], facecolor=face, edgecolor=colour, lw=0.9)
+            ax.axvline(true["mean_cosine"].loc[low:high].mean(), color="0.3", lw=0.9, ls="--")
+            ax.axhline(1, color="0.6", lw=0.8)
+            ax.set(yscale="log", ylabel=label if low == RANGES[0][0] else "")
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(NullFormatter())
+            ax.grid(alpha=0.3)
+        column[0].set_title(f"horizons {low} to {high}", fontsize=9)
+        column[1].set_xlabel("cosine of the means")
+    handles = [Line2D([], [], marker="o", lw=0, color=METHODS[world], label=world) for world in sorted(models["world"].unique(), key=len)]
+    handles += [Line2D([], [], marker="o", lw=0, color="0.3", ms=size[w] ** 0.5, label=f"{w / 1e6:.2g}M weights") for w in weights]
+    handles += [Line2D([], [], marker="o", lw=0, mec="0.3", mfc=to_rgba("0.3", light[u]), label=f"{u} updates") for u in updates]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

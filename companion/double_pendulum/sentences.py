@@ -4,6 +4,9 @@ import pandas as pd
 
 from companion.double_pendulum.sweep import FEEDBACK, REWARD_UNITS
 
+RANGES = ((1, 16), (17, 32), (33, 50), (51, 100))
+"""Horizons that are judged apart."""
+
 UNDECIDED, INCOMPARABLE = "not shown at this size", "not comparable"
 
 
@@ -32,6 +35,28 @@ def double_pendulum_claims(table: pd.DataFrame, train_horizons: tuple[int, ...] 
             rows.append({"setting": setting, "claim": claim, "of": names[-1]} | _compare(beyond[names[-1]], beyond[names[0]], "esnr"))
     found = pd.DataFrame(rows)
     return found if decisive else found.assign(verdict=found["verdict"].where(found["verdict"] == INCOMPARABLE, UNDECIDED))
+
+
+def claims_by_range(table: pd.DataFrame) -> pd.DataFrame:
+    """The same sentences for each of `RANGES`, of the largest models at the end of their training: one row a claim, model and range.
+
+    table: of `bias_study`.
+    """
+    own = table[(table["world"] == "true") | ((table["weights"] == table["weights"].max()) & (table["updates"] == table["updates"].max()))]
+    rows = []
+    for low, high in RANGES:
+        curves = {world: curve.set_index("horizon") for world, curve in own[own["horizon"].between(low, high)].groupby("world")}
+        true, *names = "true", *sorted(set(curves) - {"true"}, key=lambda name: int(name.rpartition(" ")[2]))
+        pairs = [
+            (f"{what} than the true dynamics", name, (curves[true], curves[name])[:: 1 if column == "mean_variance" else -1], column)
+            for name in names
+            for what, column in (("lower variance", "mean_variance"), ("higher ESNR", "esnr"))
+        ]
+        pairs.append(("higher ESNR than with H = 3", names[-1], (curves[names[-1]], curves[names[0]]), "esnr"))
+        for claim, name, (larger, smaller), column in pairs:
+            head = {"claim": claim, "of": name, "horizons": f"{low} to {high}", "compared": len(larger)}
+            rows.append(head | _compare(larger, smaller, column))
+    return pd.DataFrame(rows)
 
 
 def _compare(larger: pd.DataFrame, smaller: pd.DataFrame, column: str) -> dict[str, object]:

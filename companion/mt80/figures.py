@@ -61,8 +61,11 @@ def many_task_scores(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
     for ax, (suite, group) in zip(axes[0], suites, strict=True):
         order = group.groupby("task")["score"].mean().sort_values(ascending=False).index
         places, once = pd.Series(range(len(order)), order), group.drop_duplicates("task").set_index("task").loc[order]
-        low, high = (once["data_p10"] / 10, once["data_p90"] / 10) if suite == "dm_control" else (0, 100 * once["data_success"])
-        ax.hlines(places, low, high, color="0.86", lw=5, zorder=0, label="data: middle 80 % of returns, or share of success")
+        if suite == "dm_control":
+            low, high = once["data_p10"] / 10, once["data_p90"] / 10
+            ax.hlines(places, low, high, color="0.86", lw=5, zorder=0, label="data: middle 80 % of returns")
+        else:
+            ax.scatter(100 * once["data_success"], places, marker="D", color="0.75", s=14, zorder=0, label="data: share of success")
         ax.scatter(once["random_score"], places, marker="x", color="black", s=14, lw=0.9, label="random actions")
         ax.scatter(once["planning_score"], places, marker="^", color=PLANNER, s=16, label="planning in our model")
         for name, (marker, colour) in PUBLISHED.items():
@@ -72,9 +75,15 @@ def many_task_scores(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
         at, label = group["task"].map(places) + apart, "PWM, ours, one dot a seed"
         ax.scatter(group["score"], at, color=OURS, s=15, edgecolor="white", lw=0.4, zorder=3, label=label)
         ax.set_yticks(places, order, fontsize=7)
-        ax.set(xlim=(-3, 103), ylim=(len(order) - 0.4, -0.6), xlabel="score", title=suite.replace("metaworld", "MetaWorld"))
+        ax.set(
+            xlim=(-3, 103),
+            ylim=(len(order) - 0.4, -0.6),
+            xlabel="score",
+            title=f"{suite.replace('metaworld', 'MetaWorld')}, by our mean score",
+        )
         ax.grid(axis="x", alpha=0.3)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    named = {label: mark for ax in axes[0] for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
@@ -122,7 +131,9 @@ def compared_scores(table: pd.DataFrame, title: str) -> Figure:
     methods, tasks = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["task"]))
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 0.3 * len(tasks) + 1.9), width_ratios=(3, 1.3), layout="constrained")
     palette = list(colours_of(methods).values())
-    sns.stripplot(table, x="score", y="task", hue="method", palette=palette, dodge=True, jitter=False, size=5, ax=left, legend=False)
+    sns.stripplot(table, x="score", y="task", hue="method", palette=palette, dodge=True, jitter=False, size=5, ax=left)
+    left.get_legend().remove()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(methods), fontsize=8)
     left.set(xlim=(-3, 103), xlabel="score", ylabel="", title=title)
     left.grid(axis="x", alpha=0.3)
     for i, (method, colour) in enumerate(zip(methods, palette, strict=True)):
@@ -148,9 +159,12 @@ def aggregate_bars(ours: Mapping[str, Aggregate], published: pd.DataFrame) -> Fi
     for i, row in enumerate(published.itertuples(), len(ours)):
         ax.bar(i, row.iqm, facecolor="none", edgecolor=PUBLISHED.get(row.method, ("", "0.4"))[1], lw=1.5, width=0.6)
         whisker(ax, i, row.iqm, row.lo, row.hi)
+    for i, value in enumerate([*(a.value for a in ours.values()), *published["iqm"]]):
+        ax.text(i + 0.06, value + 0.01, f"{value:.2f}", fontsize=7)
     names = [f"{name},\nours" for name in ours] + [method.replace(", ", ",\n") for method in published["method"]]
     ax.set_xticks(range(len(names)), names, fontsize=8)
     ax.set(ylim=(0, 1.02), ylabel="IQM of normalised scores")
+    ax.set_title("filled: ours, a small model on data of our own; hollow: published, 48M weights", fontsize=8)
     return figure
 
 

@@ -80,6 +80,11 @@ def imagined_rewards(t: Task, rows: np.ndarray, actor: Actor, view: FrozenWorldM
     return roll.rewards.T.cpu().numpy()
 
 
+def _with_zero(low: float, high: float) -> tuple[float, float]:
+    """Limits of an axis that has 0 on it: a small difference must not look large."""
+    return min(low, 0.0), max(high, 0.0)
+
+
 def strips(watched: Sequence[Watched]) -> Figure:
     """Draw a row a policy: seven frames of its episode, and the real rewards beside those that the model imagined along it."""
     size = {"figsize": (WIDTH, 1.15 * len(watched) + 0.5), "width_ratios": (2.6, 1), "layout": "constrained"}
@@ -95,7 +100,7 @@ def strips(watched: Sequence[Watched]) -> Figure:
             steps = np.arange(i * len(line), (i + 1) * len(line))
             right.plot(steps, line, color=METHODS["PWM"], lw=1.0, label="imagined, 16 steps from a real state" if i == 0 else None)
         right.plot(w.rewards, color="black", lw=0.8, label="real")
-        right.set(xlim=(0, len(w.rewards)), ylabel="reward")
+        right.set(xlim=(0, len(w.rewards)), ylim=_with_zero(*right.get_ylim()), ylabel="reward")
         right.tick_params(labelsize=7)
         right.yaxis.label.set_size(7)
     axes[-1, 1].set_xlabel("decision", fontsize=7)

@@ -13,7 +13,13 @@ from matplotlib.figure import Figure
 from companion.ablations.figures import ablation_curves, extraction_curves
 from companion.ablations.questions import ABLATIONS
 from companion.ball_wall.figures import claim_map, landscapes, losses_and_descents
-from companion.double_pendulum.figures import disturbance_growth, gradient_curves, gradient_fidelity_curves, gradient_switches
+from companion.double_pendulum.figures import (
+    bias_and_variance,
+    disturbance_growth,
+    gradient_curves,
+    gradient_fidelity_curves,
+    gradient_switches,
+)
 from companion.mt80 import figures as mt80
 from companion.mt80.cheating import promises_figure
 from companion.perfect_model import perfect_model_curves
@@ -57,7 +63,7 @@ def simulator_overview(shac: pd.DataFrame, speed: pd.DataFrame) -> Figure:
     right.barh(parts["env"], parts["backward"], left=parts["forward_t_mlp"], color=BLUE, label="backward")
     right.axvline(1.0, color="0.3", linewidth=1, linestyle="--")
     right.text(1.1, 0, "one 64x256 MLP\nforward + backward", fontsize=8, va="center")
-    right.set(xlabel="cost of one control step, 64 environments, one thread [t_mlp]", title="Whole environment step")
+    right.set(xlabel="cost of one control step of 64 environments, in passes of a small MLP", title="Whole environment step")
     right.invert_yaxis()
     right.legend(loc="center right")
     return figure
@@ -79,6 +85,7 @@ DRAWN: dict[str, Recorded] = {
     "fig03_double_pendulum": Recorded("Fig. 3, 11", ["double_pendulum"], gradient_curves),
     "double_pendulum_switches": Recorded("none: what units and formula do to Fig. 3", ["double_pendulum"], gradient_switches),
     "double_pendulum_fidelity": Recorded("none: bias of the gradients of Fig. 3", ["double_pendulum_fidelity"], gradient_fidelity_curves),
+    "double_pendulum_bias": Recorded("none: whether a low variance is bought with bias", ["double_pendulum_bias"], bias_and_variance),
     "double_pendulum_growth": Recorded("none: why Fig. 3 looks as it does", ["double_pendulum_growth"], disturbance_growth),
     "multitask_tdmpc2": Recorded("Fig. 6", ["multitask_tdmpc2"], partial(mt80.compared_scores, title=mt80.COMPARED["tdmpc2"])),
     "multitask_one_policy": Recorded("Fig. 18", ["multitask_one_policy"], partial(mt80.compared_scores, title=mt80.COMPARED["one_policy"])),

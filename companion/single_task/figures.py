@@ -22,7 +22,7 @@ from pwmlib.tasks.video import save_gif
 
 from .experiment import SingleTaskExperiment
 from .runner import Algorithm
-from .tables import NAMES
+from .tables import NAMES, OWN_BODIES
 
 _COLOURS = colours_of(NAMES.values())
 
@@ -31,7 +31,8 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """Return of the deterministic policy against environment steps and against training time, and what the world model's gradient is
     worth meanwhile; a row a task.
 
-    Lines are IQMs over seeds with 95 % bootstrap intervals over seeds, where there are several. Dotted: published final IQM of PWM.
+    Lines are IQMs over seeds, with 95 % bootstrap intervals where there are `ENOUGH`. Dotted: published final IQM of PWM, where the robot
+    is the published one.
     """
     tasks = list(dict.fromkeys(curves["task"]))
     learned = curves["gradient_cosine"].notna().any()
@@ -53,27 +54,31 @@ def learning_curves(curves: pd.DataFrame, published: pd.DataFrame) -> Figure:
             if part.empty:  # nobody has a world model here
                 ax.set_axis_off()
                 continue
-            if x == "env_steps":  # a learner without steps of its own has no curve against them
-                part = part[part.groupby("algorithm")[x].transform("nunique") > 1].assign(env_steps=lambda table: table["env_steps"] / 1e6)
-            sns.lineplot(
-                part, x=x, y=y, hue="algorithm", hue_order=present, palette=_COLOURS, estimator=iqm, errorbar=("ci", 95), n_boot=200,
-                seed=0, ax=ax, legend=ax is axes[0, 1],
-            )  # fmt: skip
             if x == "env_steps":
-                _logarithmic(ax)
+                acting = part.groupby("algorithm")[x].transform("nunique") > 1
+                if not acting.all():
+                    without = textwrap.fill(f"no steps of its own: {', '.join(part[~acting]['algorithm'].unique())}", 24)
+                    ax.text(0.03, 0.86, without, va="top", fontsize=6, transform=ax.transAxes)
+                part = part[acting].assign(env_steps=lambda table: table["env_steps"] / 1e6)
+            banded = part.groupby("algorithm")["train_seed"].transform("nunique") >= ENOUGH
+            how = {"hue": "algorithm", "hue_order": present, "palette": _COLOURS, "estimator": iqm, "legend": False, "ax": ax}
+            for runs, errorbar in ((part[~banded], None), (part[banded], ("ci", 95))):
+                if len(runs):
+                    sns.lineplot(runs, x=x, y=y, errorbar=errorbar, n_boot=200, seed=0, **how)
+            _logarithmic(ax)
             ax.set(xlabel=x_label, ylabel=task if ax is row[0] else "")
             ax.set_title(y_label, fontsize=9)
             ax.grid(alpha=0.3)
             level = published.query("algorithm == 'pwm' and task == @task")["final_iqm"]
-            if y == "mean_return" and len(level) and np.isfinite(level.iloc[0]):
-                ax.axhline(level.iloc[0], color=METHODS["PWM"], ls=":", lw=1, label="PWM, published")
+            if y == "mean_return" and task not in OWN_BODIES and len(level) and np.isfinite(level.iloc[0]):
+                ax.axhline(level.iloc[0], color=METHODS["PWM"], ls=":", lw=1)
         row[1].sharey(row[0])
         if learned:
             row[2].set_ylim(-0.3, 1.02)
-    handles, labels = axes[0, 1].get_legend_handles_labels()
-    axes[0, 1].get_legend().remove()
-    named = dict(zip(labels, handles, strict=True))
-    figure.legend(named.values(), named, loc="outside lower center", ncols=-(-len(named) // (1 + len(named) // 6)), fontsize=8)
+    handles = [Line2D([], [], color=_COLOURS[name], label=name) for name in present]
+    if set(tasks) - set(OWN_BODIES):
+        handles.append(Line2D([], [], color=METHODS["PWM"], ls=":", lw=1, label="PWM, published"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // (1 + len(handles) // 6)), fontsize=8)
     return figure
 
 
@@ -131,7 +136,7 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
     scored = results.assign(**{point: (results[point] / results["task"].map(ppo)).fillna(0.0) for point in ("last", "best")})
     algorithms, runs = list(dict.fromkeys(results["algorithm"])), results.groupby("algorithm")["train_seed"].nunique()
     several = [name for name in algorithms if runs[name] >= ENOUGH]
-    size = (9.5 if several else 6.0, max(2.4, 1.6 + 0.36 * len(algorithms)))
+    size = (9.5 if several else 6.0, max(2.9, 1.6 + 0.36 * len(algorithms)))
     ratios = (1.4, 1)[: 1 + bool(several)]
     figure, axes = plt.subplots(1, len(ratios), figsize=size, layout="constrained", squeeze=False, width_ratios=ratios)
     left = axes[0, 0]
@@ -145,8 +150,15 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
                 left.plot(a.value, y, "|", color="black", ms=11, mew=1.8)
     names = [f"{textwrap.fill(NAMES[a], 22)} ({runs[a]})" for a in algorithms]
     left.set_yticks(range(len(algorithms)), names, fontsize=8)
+    for label, name in zip(left.get_yticklabels(), algorithms, strict=True):
+        label.set_color(_COLOURS[NAMES[name]])
+    own = set(results["task"]) & set(OWN_BODIES)
     farthest = 1.04 * max(1.0, scored[["last", "best"]].max(axis=None))
-    left.set(xlim=(-0.02, farthest), ylim=(len(algorithms) - 0.5, -0.5), xlabel="return / published PPO, a dot a run")
+    left.set(
+        xlim=(-0.02, farthest),
+        ylim=(len(algorithms) - 0.5, -0.5),
+        xlabel="return / published PPO, a dot a run" + (", a body of our own:\nthe published number is no yardstick" if own else ""),
+    )
     left.axvline(1, color="0.5", lw=0.8, ls="--")
     kinds = {"at the end": "0.3", "at the peak": "white"}
     handles = [Line2D([], [], marker="o", lw=0, color="0.3", mfc=fill, label=label) for label, fill in kinds.items()]
@@ -156,11 +168,10 @@ def aggregates_and_profile(results: pd.DataFrame, published: pd.DataFrame) -> Fi
         for name in several:
             for point, line in (("last", "-"), ("best", ":")):
                 part, colour = scored[scored["algorithm"] == name], _COLOURS[NAMES[name]]
-                profile = performance_profile(part, np.linspace(0, 1.5, 61), score=point)
+                profile = performance_profile(part, np.linspace(0, farthest, 121), score=point)
                 right.plot(profile["threshold"], profile["fraction"], line, color=colour)
-                if point == "last":
-                    right.fill_between(profile["threshold"], profile["low"], profile["high"], color=colour, alpha=0.15, lw=0)
         right.set(xlabel="return / published PPO (dotted: peak)", ylabel="share of runs above", ylim=(-0.02, 1.02))
+        right.xaxis.set_major_locator(MaxNLocator(4))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
     robots = ", ".join(name.replace("_", " ").capitalize() for name in results["task"].unique())
     figure.suptitle(f"{robots}: one dot a run (number of runs in brackets)", fontsize=10)
@@ -174,7 +185,7 @@ BEFORE = 180
 
 
 def gaits(experiment: SingleTaskExperiment, task: str) -> Figure:
-    """Eight frames, an eighth of a second apart, of the last policy of each algorithm on a task, three seconds after its start."""
+    """Eight frames, 8 control steps apart, of the last policy of each algorithm on a task, from three seconds after its start."""
     algorithms = experiment.algorithms
     figure, axes = plt.subplots(len(algorithms), 1, figsize=(9.5, 1.45 * len(algorithms)), layout="constrained", squeeze=False)
     for ax, algorithm in zip(axes[:, 0], algorithms, strict=True):
@@ -203,4 +214,4 @@ def _frames(
         states.append(env.state[0].detach().clone())
         with torch.no_grad():
             obs = env.step(policy(obs, None)).obs
-    return render_frames(env.model, torch.stack(states[BEFORE:]), stride=every, size=size)[:count]
+    return render_frames(env.model, torch.stack(states[BEFORE:]), stride=every, start=BEFORE / 60, size=size)[:count]

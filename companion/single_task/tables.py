@@ -20,6 +20,9 @@ NAMES = {
 }
 """Algorithm -> what figures and tables call it."""
 
+OWN_BODIES = ("anymal", "snu_like")
+"""Robots whose bodies are ours: published returns are no yardstick for theirs."""
+
 
 def beside_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Tables 3 and 4: one line a task and algorithm, ours (end and peak of training) beside the printed and the recomputed numbers.

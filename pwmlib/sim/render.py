@@ -75,6 +75,8 @@ class Camera(TypedDict, total=False):
     """Width of the picture [m], by default what shows the whole robot."""
     size: tuple[float, float]
     """Of the picture in inches of 100 dots, (6.4, 3.6) by default."""
+    start: float
+    """What the clock says at the first state [s], 0 by default."""
 
 
 class _Scene:
@@ -82,7 +84,7 @@ class _Scene:
 
     def __init__(
         self, model: Model, states: Tensor, *, dt: float, azimuth: float = 20.0, elevation: float = 8.0, span: float | None = None,
-        size: tuple[float, float] = (6.4, 3.6),
+        size: tuple[float, float] = (6.4, 3.6), start: float = 0.0,
     ):  # fmt: skip
         if states.dim() != 2 or states.shape[1] not in (model.nq, model.nq + model.nd) or len(states) == 0:
             raise ValueError(
@@ -129,7 +131,7 @@ class _Scene:
         for side in ("top", "left", "right"):
             axes.spines[side].set_visible(False)
         self.parts, self.muscles, self.center, self.span = parts, muscles, center, span
-        self.figure, self.canvas, self.times, self.drawn = figure, canvas, np.arange(len(states)) * dt, []
+        self.figure, self.canvas, self.times, self.drawn = figure, canvas, start + np.arange(len(states)) * dt, []
         axes.set_xlim(center[0] - span / 2, center[0] + span / 2)
         canvas.draw()
         window = axes.get_window_extent()
