@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor
 
 from companion.running.parameters import read_scales
@@ -116,6 +115,8 @@ def outcomes(table: pd.DataFrame, world: BallWall) -> pd.DataFrame:
     Columns crossed: share of seeds whose ball ends beyond the wall, with a 95 % Wilson interval (_low, _high); gap: distance of those
     from the optimum, J - J* [m], mean with a 95 % bootstrap interval, NaN where none crosses (the interval: fewer than two).
     """
+    from scipy import stats  # a second of imports, which no job of a run should pay
+
     rows, (_, best) = [], world.optimum()
     for (surrogate, descent), group in table.groupby(["surrogate", "descent"], sort=False):
         beyond = group["gap"][crossed(world, group["gap"] + best)].to_numpy()
@@ -131,6 +132,8 @@ def _mean_interval(values: np.ndarray) -> tuple[float, float]:
     """95 % bootstrap interval of the mean; the value itself when all are equal."""
     if len(values) < 2 or np.ptp(values) < 1e-9:
         return float(values.mean()), float(values.mean())
+    from scipy import stats
+
     result = stats.bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 

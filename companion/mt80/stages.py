@@ -5,7 +5,7 @@ from functools import partial
 from itertools import chain, product
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -38,9 +38,11 @@ from .jobs import (
     stacked_run,
     trained_policy,
 )
-from .pictures import Watched, watch
 from .scales import MultitaskScale, joint_training
 from .shipped_model import SHIPPED, Artefacts
+
+if TYPE_CHECKING:
+    from .pictures import Watched
 
 STACK = 80
 """Policies that are extracted together."""
@@ -169,8 +171,10 @@ class MultitaskExperiment(ExperimentRuns):
         """Whether policies are extracted together."""
         return not self.scale.anchor and (self.stacked or (self.stacked is None and resolve_device(self.device).type == "cuda"))
 
-    def watch(self, index: int, seed: int = 0) -> Watched:
+    def watch(self, index: int, seed: int = 0) -> "Watched":
         """Film a task's policy in the real task, once `extract_policies` has extracted those of all tasks; see `pictures.watch`."""
+        from .pictures import watch  # a second of matplotlib, which no job should pay
+
         stack = next(part for part in _parts(self.each_policy(), STACK) if (index, seed) in part) if self._together else None
         return watch(self.tasks[index], trained_policy(self, index, seed, stack), self.view(index))
 

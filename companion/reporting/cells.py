@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from pwmlib.errors import ExplainedError
 
@@ -55,6 +54,8 @@ def _resampled(statistic: Callable, *runs: Sequence[float], rests_on: str) -> Ce
     value = float(statistic(*samples))
     if min(map(len, samples)) < 2:
         return Cell(value, rests_on=rests_on)
+    from scipy import stats  # a second of imports, which no job of a run should pay
+
     generator = np.random.default_rng(0)
     found = stats.bootstrap(samples, statistic, n_resamples=5000, method="percentile", vectorized=True, rng=generator)
     return Cell(value, float(found.confidence_interval.low), float(found.confidence_interval.high), rests_on)
