@@ -17,6 +17,7 @@ from companion.running.paths import PROJECT
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 pytestmark = [
     pytest.mark.notebook,
+    pytest.mark.long,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (or Chrome) to try the sliders in JupyterLab"),
 ]
 

@@ -54,10 +54,10 @@ def printed(notebook):
 
 def test_00_ball_wall(tmp_path):
     changes = {"steps": 300, "epochs": [100], "groups": [32]}
-    notebook = execute("00_ball_wall", tmp_path, seeds=4, overrides=changes)
+    notebook = execute("00_ball_wall", tmp_path, seeds=2, overrides=changes)
     (results,) = (tmp_path / "runs").rglob("results.csv")
     table = pd.read_csv(results)
-    assert len(table) == 5 * 6 * 4 and set(table["surrogate"]) >= {"true J", "relu", "layernorm_mish", "simnorm"}
+    assert len(table) == 5 * 6 * 2 and set(table["surrogate"]) >= {"true J", "relu", "layernorm_mish", "simnorm"}
     assert (table["gap"] >= -1e-3).all() and (table["argmin_gap"] >= -1e-3).all()
     # Descent on the true J never gets over the wall; a model's own minimum is always near the optimum.
     assert (table[table["surrogate"] == "true J"]["gap"] > 16).all()
@@ -66,7 +66,7 @@ def test_00_ball_wall(tmp_path):
     assert drawn(tmp_path) == {"fig02_ball_wall", "fig10_losses_and_descents", "ball_wall_claim_map"}
     index = json.loads((tmp_path / "figures" / "index.json").read_text())
     (name,) = (name for name in index if name.startswith("fig02_ball_wall--"))
-    assert "seeds-4" in name and "steps-300" in name and index[name]["inputs"]
+    assert "seeds-2" in name and "steps-300" in name and index[name]["inputs"]
     assert index[name]["command"].startswith("papermill notebooks/00_ball_wall.ipynb out.ipynb -p overrides")
     assert "optimum: theta = 0.249 rad, J = -21.38 m" in printed(notebook) and pictures(notebook) == 4
 
@@ -191,7 +191,7 @@ def failure(folder, *arguments):
     [
         (["-p", "tasks", "7000"], r"^ParameterError: tasks=7000 is not allowed.*30 \(MT30\), 80 \(MT80\).*-p tasks 4 \(the default\)"),
         pytest.param(
-            ["-p", "scale", "fats"], r"^ParameterError: scale='fats' is not allowed.*'quick', 'laptop' or 'paper'", marks=pytest.mark.long
+            ["-p", "scale", "fats"], r"^ParameterError: scale='fats' is not allowed.*'quick', 'laptop', 'overnight' or 'paper'", marks=pytest.mark.long
         ),
         pytest.param(
             ["-p", "task_names", '["walker-fly"]'],

@@ -86,6 +86,7 @@ def test_the_pretraining_of_the_variant_has_the_terms_of_tdmpc2():
         joint_training(replace(config, final_lr=1e-5), joint)
 
 
+@pytest.mark.long
 def test_rewards_of_a_model_trained_with_the_variant_are_as_good_as_the_papers():
     """One reward of which the fine-tuning of the released code makes a constant."""
     fits = {}

@@ -76,7 +76,7 @@ def touching(rules, state):
 
 
 @pytest.mark.usefixtures("device")
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n == "snu_like" else n for n in sorted(ENVS)])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n in ("humanoid", "snu_like") else n for n in sorted(ENVS)])
 def test_float32_kernels_agree_with_the_float64_oracle_over_two_control_steps(name):
     sim, rules, state, actions = start(name)
     oracle = Reference(rules, substeps=sim.substeps, interval=sim.interval)
