@@ -191,7 +191,9 @@ def failure(folder, *arguments):
     [
         (["-p", "tasks", "7000"], r"^ParameterError: tasks=7000 is not allowed.*30 \(MT30\), 80 \(MT80\).*-p tasks 4 \(the default\)"),
         pytest.param(
-            ["-p", "scale", "fats"], r"^ParameterError: scale='fats' is not allowed.*'quick', 'laptop', 'overnight' or 'paper'", marks=pytest.mark.long
+            ["-p", "scale", "fats"],
+            r"^ParameterError: scale='fats' is not allowed.*'quick', 'laptop', 'overnight' or 'paper'",
+            marks=pytest.mark.long,
         ),
         pytest.param(
             ["-p", "task_names", '["walker-fly"]'],

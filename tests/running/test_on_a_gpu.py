@@ -59,7 +59,8 @@ def one_by_one(function):
     return looped
 
 
-@pytest.mark.parametrize("stacked", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.long
+@pytest.mark.parametrize("stacked", [False, True])
 def test_the_multi_task_pipeline_runs_on_a_gpu(stacked, tmp_path, monkeypatch):
     both = tiny_experiment(tmp_path)  # one of its tasks has everything that a device sees, an agent's replay too
     experiment = dataclasses.replace(both, tasks=both.tasks[:1], device="cuda", stacked=stacked)
