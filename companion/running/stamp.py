@@ -38,11 +38,20 @@ def _processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
+COMPUTES = ("pwmlib", "companion", "notebooks", "benchmarks", "requirements.lock")
+"""What of the repository a result depends on: tables and figures that a run has just written make no commit "dirty"."""
+
+
 def _commit() -> str | None:
+    """The commit, with "-dirty" behind it where `COMPUTES` differs from it; None without a repository."""
     if not CHECKOUT:
         return None
-    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=10"]
+    git = ["git", "-C", str(PROJECT)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        named, changed = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            for command in (("rev-parse", "--short=10", "HEAD"), ("status", "--porcelain", "--", *COMPUTES))
+        )
     except (OSError, subprocess.SubprocessError):
         return None
+    return named + "-dirty" * bool(changed)

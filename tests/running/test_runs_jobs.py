@@ -3,6 +3,7 @@
 import json
 import multiprocessing.connection
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,22 @@ def test_failed_runs_say_why_keep_their_state_and_can_continue(tmp_path):
     assert run.status == "failed" and "NonFiniteError: update 11" in read_record(run.folder)["reason"]
     assert run.load_checkpoint()["step"] == 10
     assert run.execute(work) == expected
+
+
+def test_a_commit_is_dirty_where_the_code_differs_not_where_a_run_wrote(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for folder in ("pwmlib", "data"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "file").write_text("")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    for name, value in (("PROJECT", tmp_path), ("CHECKOUT", True)):
+        monkeypatch.setattr(stamp, name, value)
+    clean = stamp.environment_stamp()["commit"]
+    (tmp_path / "data" / "file").write_text("a table")
+    assert stamp.environment_stamp()["commit"] == clean and re.fullmatch(r"[0-9a-f]{10}", clean)
+    (tmp_path / "pwmlib" / "new.py").write_text("")
+    assert stamp.environment_stamp()["commit"] == f"{clean}-dirty"
 
 
 def test_a_run_continued_by_another_commit_names_both(tmp_path, monkeypatch):
