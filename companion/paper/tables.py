@@ -19,9 +19,9 @@ HEAD = """# Single-task runs and ablations, in tables
 
 Written by `python -m companion.record tables` from `data/results`; [there](../data/results/README.md) is the command of each. Scale
 `laptop` (PPO longer, its learning rate falling), one thread a run, returns of the deterministic policy in whole episodes. IQM over
-seeds, in brackets its 95 % interval over seeds (none with one seed). CPU-minutes include the replay that a learner was given.
-"Files": recomputed from the authors' released files, where there are any. "Over PPO": at the end, in units of the published PPO, as in
-Table 3.
+seeds (of fewer than four the mean), in brackets its 95 % interval over seeds (none with one seed). CPU-minutes include the replay that a
+learner was given. "Files": recomputed from the authors' released files, where there are any. "Over PPO": at the end, in units of the
+published PPO, as in Table 3. The bodies of `anymal` and `snu_like` are ours: the published numbers beside them are no yardstick.
 """
 EQUAL_TIME = """## After equal time
 
@@ -32,6 +32,7 @@ IQM of the last evaluation within so many CPU-minutes of training. Empty: not ev
 def tables_page() -> str:
     """Write the page from what is recorded."""
     equal = equal_time(_all(curves=True))
+    equal["ended after, min"] = equal["ended after, min"].map("{:.1f}".format)
     parts = [HEAD, "## At the end of training\n", markdown_table(_ends(_all(curves=False))), ""]
     parts += [EQUAL_TIME, markdown_table(equal.map(lambda v: _digits(v, 0) if isinstance(v, float) else v)), ""]
     for name, ablation in ABLATIONS.items():

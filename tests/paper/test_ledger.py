@@ -22,6 +22,7 @@ from companion.reporting.claim import VERDICTS, Claim, read_claims
 from companion.reporting.colours import VERDICT_COLOURS
 from companion.running import results
 from companion.running.paths import PROJECT
+from companion.single_task.tables import OWN_BODIES
 from pwmlib.baselines.tdmpc2 import TDMPC2Config
 from pwmlib.baselines.tdmpc2_online import OnlineTDMPC2Config
 from pwmlib.errors import ExplainedError
@@ -71,6 +72,12 @@ def test_the_readme_counts_the_verdicts():
     said = table["in_the_files"].value_counts()
     spoken_to = sum(said[verdict] for verdict in ("holds", "contradicts", "not shown at this size"))
     assert f"can check {spoken_to} statements, and confirm {said['holds']}." in readme
+
+
+def test_a_robot_with_a_body_of_our_own_decides_nothing_about_the_papers():
+    ours = pd.read_csv(CLAIMS).query("basis == 'ours' and id.str.startswith('table4_')")
+    own = ours["id"].str.endswith(OWN_BODIES)
+    assert own.sum() >= 2 and (ours["verdict"] == "cannot be checked").equals(own)
 
 
 def test_there_are_enough_rows_and_each_can_be_read_alone():
