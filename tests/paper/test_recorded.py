@@ -414,6 +414,16 @@ def test_runs_of_other_robots_say_what_the_text_says():
     assert f"(the paper prints {printed['shac', 'snu_like']:.0f}, for a robot" in text and (snu["last"] == snu["best"]).all()
 
 
+def test_pwm_on_other_robots_says_what_the_text_says():
+    printed = pd.read_csv(PROJECT / "data" / "published" / "single_task.csv").set_index(["algorithm", "task"])["paper_t4_iqm"]
+    of = {robot: results_table(f"single_task_{robot}_pwm") for robot in ("ant", "humanoid")}
+    assert all(len(t) == 3 and t["updates"].eq(1500).all() for t in of.values())
+    ends = {robot: "{:.0f}, {:.0f} and {:.0f}".format(*sorted(t["last"])) for robot, t in of.items()}
+    minutes = " and ".join(f"{t['cpu_s'].max() / 60:.0f}" for t in of.values())
+    assert f"{ends['ant']} at the end on Ant (the paper prints {printed['pwm', 'ant']:.0f})" in TEXT
+    assert f"{ends['humanoid']} on Humanoid ({printed['pwm', 'humanoid']:.0f}), in {minutes} CPU-minutes a seed." in TEXT
+
+
 def test_hopper_from_nothing_says_what_the_text_says():
     table = results_table("hopper_laptop")
     last = table.groupby("algorithm")["last"]
