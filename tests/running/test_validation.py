@@ -54,7 +54,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 def cell(number):
     """The class of a notebook's parameters, and what its parameters cell says."""
     (path,) = FOLDER.glob(f"{number}_*.ipynb")
-    first, second, *_ = ("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code")
+    code = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    first, second, *_ = ("".join(c["source"]) for c in code if "install" not in c["metadata"].get("tags", []))
     found: dict = {}
     exec(first, {}, found)
     for name in ("__annotations__", "Optional"):
