@@ -35,7 +35,7 @@ suppress_warnings = ["myst.header", "myst.xref_missing", "misc.highlighting_fail
 REPOSITORY = os.environ.get("SITE_REPOSITORY", "").rstrip("/")
 """Where files that are not on the site can be read, such as https://example.org/owner/name/blob/main; without it they are named only."""
 IN_A_BROWSER = ("pages/00_ball_wall", "pages/05_gradient_estimators")
-"""Notebooks that need nothing but torch: where the repository is on GitHub, their pages begin with links to Colab and Binder."""
+"""Notebooks that install the project themselves: where the repository is on GitHub, their pages begin with links to Colab and Binder."""
 
 
 def links(app, page, source):
